@@ -1,0 +1,121 @@
+//! Optimizers whose step treats each parameter by itself, and the loop that runs them.
+
+use crate::{Context, Hyperparameters, Slot, Tensor};
+
+/// An optimizer that updates each parameter from that parameter, its gradient and its own slots alone: SGD, AdamW,
+/// Lion, Adagrad and most others.
+///
+/// The author writes [`update`](Self::update) for one element. The SDK calls it for whole blocks, unrolled to
+/// [`UNROLLED_ELEMENTS`] so that the compiler makes four-lane SIMD of it and the sandbox's metering costs next to
+/// nothing. It stays fast as long as `update` is straight-line arithmetic: `if` on values should choose between
+/// numbers, not between computations.
+pub trait Elementwise: Hyperparameters {
+    /// The optimizer's name, in lower case with dashes. It is signed with the component.
+    const NAME: &'static str;
+
+    /// The learning rate where the operator gives none.
+    const LEARNING_RATE: f64;
+
+    /// A parameter's state: `[f32; N]` for N slots.
+    type State: State;
+
+    /// What [`begin`](Self::begin) computes once for all elements: bias corrections, say.
+    type Round: Copy;
+
+    /// Names and first values of the slots.
+    fn slots(&self) -> <Self::State as State>::Slots;
+
+    /// Computes what is the same for all elements of a tensor in a round. Take transcendental functions from
+    /// [`math`](crate::math).
+    fn begin(&self, tensor: &Tensor, context: &Context) -> Self::Round;
+
+    /// The step for one parameter: its new value and its new state.
+    fn update(round: &Self::Round, parameter: f32, gradient: f32, state: Self::State) -> (f32, Self::State);
+}
+
+/// Elements a loop iteration handles. Metering adds a few instructions to each iteration; at 32 elements they
+/// disappear behind the arithmetic.
+pub const UNROLLED_ELEMENTS: usize = 32;
+
+/// A parameter's state: implemented for `[f32; N]`.
+pub trait State: Copy + 'static {
+    /// `[Slot; N]`.
+    type Slots: AsRef<[Slot]>;
+
+    /// Number of slots.
+    const COUNT: usize;
+
+    /// Runs `update` for every element. All runs are of equal length; `slots` has [`COUNT`](Self::COUNT) of them.
+    #[doc(hidden)]
+    fn visit(
+        parameters: &mut [f32],
+        gradient: &[f32],
+        slots: &mut [&mut [f32]],
+        update: impl Fn(f32, f32, Self) -> (f32, Self),
+    );
+}
+
+impl<const N: usize> State for [f32; N] {
+    type Slots = [Slot; N];
+
+    const COUNT: usize = N;
+
+    #[inline(always)]
+    fn visit(
+        parameters: &mut [f32],
+        gradient: &[f32],
+        slots: &mut [&mut [f32]],
+        update: impl Fn(f32, f32, Self) -> (f32, Self),
+    ) {
+        let (parameters, parameters_rest) = parameters.as_chunks_mut::<UNROLLED_ELEMENTS>();
+        let (gradients, gradient_rest) = gradient.as_chunks::<UNROLLED_ELEMENTS>();
+        let mut slots = slots.iter_mut();
+        let slots: [_; N] = std::array::from_fn(|_| {
+            slots.next().map(|slot| slot.as_chunks_mut::<UNROLLED_ELEMENTS>()).unwrap_or_default()
+        });
+        let blocks = parameters.len();
+        assert!(gradients.len() == blocks && slots.iter().all(|slot| slot.0.len() == blocks), "runs differ in length");
+
+        for index in 0..blocks {
+            // Copies, so that the compiler sees that no store can change a later load: only then does it use SIMD.
+            let mut parameter = parameters[index];
+            let gradient = gradients[index];
+            let mut state: [[f32; UNROLLED_ELEMENTS]; N] = std::array::from_fn(|slot| slots[slot].0[index]);
+            for lane in 0..UNROLLED_ELEMENTS {
+                let (new_parameter, new_state) =
+                    update(parameter[lane], gradient[lane], std::array::from_fn(|slot| state[slot][lane]));
+                parameter[lane] = new_parameter;
+                for slot in 0..N {
+                    state[slot][lane] = new_state[slot];
+                }
+            }
+            parameters[index] = parameter;
+            for slot in 0..N {
+                slots[slot].0[index] = state[slot];
+            }
+        }
+
+        for index in 0..parameters_rest.len() {
+            let (new_parameter, new_state) =
+                update(parameters_rest[index], gradient_rest[index], std::array::from_fn(|slot| slots[slot].1[index]));
+            parameters_rest[index] = new_parameter;
+            for slot in 0..N {
+                slots[slot].1[index] = new_state[slot];
+            }
+        }
+    }
+}
+
+/// Runs one round of `O` over a block.
+#[inline(always)]
+pub(crate) fn run_block<O: Elementwise>(
+    round: &O::Round,
+    parameters: &mut [f32],
+    gradient: &[f32],
+    slots: &mut [&mut [f32]],
+) {
+    let round = *round;
+    O::State::visit(parameters, gradient, slots, |parameter, gradient, state| {
+        O::update(&round, parameter, gradient, state)
+    });
+}

@@ -1,0 +1,275 @@
+//! What can go wrong, and whose fault it is.
+
+use std::fmt;
+
+use thiserror::Error;
+use wasmtime::{Trap, WasmBacktrace};
+
+/// Who has to act on an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The optimizer is wrong: its publisher.
+    Publisher,
+    /// Configuration or capacity: whoever runs the server.
+    Operator,
+    /// Stepbox itself.
+    Server,
+}
+
+/// Why a component was not admitted, or could not be given room.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum SandboxError {
+    /// The engine could not be set up.
+    #[error("the sandbox's engine cannot start: {0}")]
+    Engine(String),
+    /// The bytes do not parse, validate or compile.
+    #[error("this is not a component the sandbox can compile: {0}")]
+    Invalid(String),
+    /// The component does not export the contract's interface.
+    #[error("the component does not export {expected}; build it with the guest SDK of a version this server offers")]
+    NoContract {
+        /// The interface that must be exported.
+        expected: &'static str,
+    },
+    /// The component imports something that is not on the allow-list.
+    #[error("the component imports {import}, which optimizers may not use{hint}")]
+    ForbiddenImport {
+        /// Name of the import.
+        import: String,
+        /// What the operator could configure, if anything.
+        hint: &'static str,
+    },
+    /// The component declares more than the limits allow.
+    #[error("the component declares {what} {declared}, the limit is {limit}")]
+    Oversized {
+        /// What is too large.
+        what: &'static str,
+        /// How much it declares.
+        declared: u64,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// What the component says of itself contradicts the contract.
+    #[error("the component's description is not acceptable: {0}")]
+    Description(String),
+    /// The plan for a tensor contradicts the contract.
+    #[error("the component's plan for tensor {tensor} is not acceptable: {reason}")]
+    Plan {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The plan uses a part of the contract that this server does not offer.
+    #[error("the component's plan for tensor {tensor} needs {what}, which this server does not offer")]
+    Unsupported {
+        /// The tensor.
+        tensor: String,
+        /// The part of the contract.
+        what: String,
+    },
+    /// The component gave the server a place for its data that is not in its memory, misaligned or taken.
+    #[error("the component gave offset {offset} for {bytes} bytes: {reason}")]
+    Offset {
+        /// What `reserve` returned.
+        offset: u32,
+        /// How much was asked for.
+        bytes: u32,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The trial run at admission gave different results for the same inputs.
+    #[error("the component gave different results in two identical trial runs; an optimizer must be deterministic")]
+    NotDeterministic,
+    /// A slice is too large for any instance.
+    #[error("a slice of {bytes} bytes does not fit an instance of {limit} bytes; raise sandbox.limits.instance_memory_bytes")]
+    SliceTooLarge {
+        /// What the slice needs.
+        bytes: u64,
+        /// What an instance may have.
+        limit: u64,
+    },
+    /// A call failed.
+    #[error("{0}")]
+    Call(#[from] CallError),
+    /// A step failed in the trial run.
+    #[error("trial run: {0}")]
+    Trial(StepError),
+}
+
+impl SandboxError {
+    /// Who has to act.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Engine(_) => Fault::Server,
+            Self::SliceTooLarge { .. } | Self::Unsupported { .. } => Fault::Operator,
+            Self::Call(error) => error.fault(),
+            Self::Trial(error) => error.fault(),
+            _ => Fault::Publisher,
+        }
+    }
+}
+
+/// Why a step failed. The slice is as it was before.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum StepError {
+    /// A call into the component failed.
+    #[error("{0}")]
+    Call(#[from] CallError),
+    /// The optimizer wrote a NaN or an infinity into the parameters.
+    #[error("the optimizer made parameter {index} of the slice {value}")]
+    NotFinite {
+        /// Index within the slice.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The instance had failed before and could not be set up again.
+    #[error("the optimizer's instance could not be set up again after a failure: {0}")]
+    NotRevived(Box<SandboxError>),
+}
+
+impl StepError {
+    /// Who has to act.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Call(error) => error.fault(),
+            Self::NotFinite { .. } => Fault::Publisher,
+            Self::NotRevived(error) => error.fault(),
+        }
+    }
+}
+
+/// A call into a component that failed.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("{function}: {failure}")]
+pub struct CallError {
+    /// The contract's function, or `instantiate`.
+    pub function: &'static str,
+    /// How it failed.
+    pub failure: CallFailure,
+}
+
+impl CallError {
+    fn fault(&self) -> Fault {
+        match self.failure {
+            CallFailure::TotalMemory { .. } => Fault::Operator,
+            _ => Fault::Publisher,
+        }
+    }
+}
+
+/// How a call failed: one variant for each limit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CallFailure {
+    /// It used up its fuel.
+    #[error("out of fuel: the budget of {budget} units is used up")]
+    OutOfFuel {
+        /// What it had.
+        budget: u64,
+    },
+    /// It ran past its deadline.
+    #[error("deadline passed: still running after {milliseconds} ms")]
+    Deadline {
+        /// What it had.
+        milliseconds: u64,
+    },
+    /// It wanted more linear memory than an instance may have.
+    #[error("memory limit: asked to grow to {asked} bytes, {allowed} are allowed")]
+    Memory {
+        /// The size it wanted.
+        asked: u64,
+        /// What it may have.
+        allowed: u64,
+    },
+    /// All instances together would exceed the server's memory.
+    #[error(
+        "memory limit of the whole server: {asked} more bytes do not fit sandbox.limits.total_memory_bytes = {limit}"
+    )]
+    TotalMemory {
+        /// The growth it wanted.
+        asked: u64,
+        /// The configured total.
+        limit: u64,
+    },
+    /// It wanted larger tables than allowed.
+    #[error("table limit: asked for {asked} elements, {allowed} are allowed")]
+    Table {
+        /// The number it wanted.
+        asked: u64,
+        /// What it may have.
+        allowed: u64,
+    },
+    /// It used up its stack.
+    #[error("stack overflow in {wasm_function}")]
+    StackOverflow {
+        /// The innermost WebAssembly function.
+        wasm_function: String,
+    },
+    /// It trapped.
+    #[error("trap in {wasm_function}: {reason}")]
+    Trap {
+        /// The innermost WebAssembly function.
+        wasm_function: String,
+        /// What WebAssembly says.
+        reason: String,
+    },
+    /// It returned an error of its own.
+    #[error("the optimizer says: {0}")]
+    Refused(String),
+    /// Something else, such as results that are too large to take.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What a limiter refused: travels through wasmtime as an error and is recognised when it comes back.
+#[derive(Debug, Clone, Error)]
+#[error("{0}")]
+pub(crate) struct LimitReached(pub(crate) CallFailure);
+
+/// What budget a call had, for the message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) fuel: u64,
+    pub(crate) milliseconds: u64,
+}
+
+/// Finds out from wasmtime's error how a call failed.
+pub(crate) fn classify(error: &wasmtime::Error, budget: Budget) -> CallFailure {
+    if let Some(LimitReached(failure)) = error.downcast_ref::<LimitReached>() {
+        return failure.clone();
+    }
+    let wasm_function = || {
+        let innermost = error.downcast_ref::<WasmBacktrace>().and_then(|trace| {
+            trace.frames().iter().find_map(|frame| frame.func_name().map(demangled))
+        });
+        innermost.unwrap_or_else(|| "an unnamed function".into())
+    };
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => CallFailure::OutOfFuel { budget: budget.fuel },
+        Some(Trap::Interrupt) => CallFailure::Deadline { milliseconds: budget.milliseconds },
+        Some(Trap::StackOverflow) => CallFailure::StackOverflow { wasm_function: wasm_function() },
+        Some(trap) => CallFailure::Trap { wasm_function: wasm_function(), reason: trap.to_string() },
+        None => CallFailure::Other(Chain(error).to_string()),
+    }
+}
+
+/// A Rust symbol as its author wrote it, without the hash; other names as they are.
+fn demangled(symbol: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(symbol))
+}
+
+/// An error with its causes on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a wasmtime::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, cause) in self.0.chain().enumerate() {
+            if position > 0 {
+                formatter.write_str(": ")?;
+            }
+            write!(formatter, "{cause}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! One running component: its store, its memory, and calls into it with a budget for each.
+
+use wasmtime::component::{InstancePre, Linker};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::{WasiCtxView, WasiView};
+
+use crate::contract::{OptimizerComponent, OptimizerComponentPre, types};
+use crate::engine::EPOCH;
+use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
+use crate::limiter::AggregateLimiter;
+use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
+use crate::memory::{GuestMemory, Housed};
+use crate::wasi::EmptyWasi;
+
+/// What the host keeps for a store.
+pub(crate) struct HostState {
+    limiter: AggregateLimiter,
+    /// Only for components that import WASI.
+    wasi: Option<EmptyWasi>,
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        // Made on first use: only components that were linked with WASI get here.
+        self.wasi.get_or_insert_with(EmptyWasi::new).view()
+    }
+}
+
+/// A component whose imports are resolved, ready to be instantiated any number of times.
+#[derive(Clone)]
+pub(crate) struct Linked {
+    engine: Engine,
+    component: OptimizerComponentPre<HostState>,
+    with_wasi: bool,
+}
+
+impl Linked {
+    /// Resolves the imports.
+    pub(crate) fn new(component: &wasmtime::component::Component, with_wasi: bool) -> wasmtime::Result<Self> {
+        let engine = component.engine();
+        let mut linker = Linker::<HostState>::new(engine);
+        if with_wasi {
+            crate::wasi::add_to_linker(&mut linker)?;
+        }
+        let resolved: InstancePre<HostState> = linker.instantiate_pre(component)?;
+        Ok(Self { engine: engine.clone(), component: OptimizerComponentPre::new(resolved)?, with_wasi })
+    }
+}
+
+/// Budget of calls whose work does not grow with the tensor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallBudget {
+    pub(crate) fuel: u64,
+    pub(crate) deadline_milliseconds: u64,
+}
+
+/// Fuel for each byte of a reservation: the guest clears it, at one unit a byte, and may move its allocator's records.
+const RESERVE_FUEL_PER_BYTE: u64 = 4;
+
+/// A running component and the memory it lives in. A call that traps ends it: then only its memory is of use, see
+/// [`Instance::is_alive`].
+pub(crate) struct Instance {
+    name: String,
+    home: Housed<Live>,
+    budget: CallBudget,
+}
+
+struct Live {
+    store: Store<HostState>,
+    component: OptimizerComponent,
+}
+
+impl Instance {
+    /// Instantiates. What the component runs at that moment (start functions) has the budget of one call.
+    pub(crate) fn new(
+        linked: &Linked,
+        name: &str,
+        limiter: AggregateLimiter,
+        budget: CallBudget,
+    ) -> Result<Self, SandboxError> {
+        let home = Housed::new(|| {
+            let mut store = Store::new(&linked.engine, HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new) });
+            store.limiter(|state| &mut state.limiter);
+            let component = metered(&mut store, "instantiate", budget.fuel, budget, |store| {
+                linked.component.instantiate(store)
+            })?;
+            Ok::<_, CallError>(Live { store, component })
+        })?;
+        let home = home.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
+        Ok(Self { name: name.into(), home, budget })
+    }
+
+    /// Whether it can still be called.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.home.is_inhabited()
+    }
+
+    /// The linear memory, between calls.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        self.home.memory()
+    }
+
+    /// The linear memory, to be written between calls.
+    pub(crate) fn memory_mut(&mut self) -> &mut GuestMemory {
+        self.home.memory_mut()
+    }
+
+    /// The contract's `describe`.
+    pub(crate) fn describe(&mut self) -> Result<types::Description, CallError> {
+        self.call("describe", self.budget.fuel, |live| {
+            live.component.stepbox_optimizer_optimizer().call_describe(&mut live.store).map(Ok)
+        })
+    }
+
+    /// The contract's `plan`.
+    pub(crate) fn plan(
+        &mut self,
+        hyperparameters: &[types::Value],
+        tensor: &types::Tensor,
+    ) -> Result<types::TensorPlan, CallError> {
+        self.call("plan", self.budget.fuel, |live| {
+            live.component.stepbox_optimizer_optimizer().call_plan(&mut live.store, hyperparameters, tensor)
+        })
+    }
+
+    /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
+    pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
+        let fuel = self.budget.fuel + RESERVE_FUEL_PER_BYTE * u64::from(bytes);
+        self.call("reserve", fuel, |live| {
+            live.store.data_mut().limiter.allow_memory(memory_allowed);
+            live.component.stepbox_optimizer_optimizer().call_reserve(&mut live.store, bytes)
+        })
+    }
+
+    /// The contract's `bind`.
+    pub(crate) fn bind(&mut self, slice: &types::Slice, hyperparameters: &[types::Value]) -> Result<u32, CallError> {
+        self.call("bind", self.budget.fuel, |live| {
+            live.component.stepbox_optimizer_optimizer().call_bind(&mut live.store, slice, hyperparameters)
+        })
+    }
+
+    /// The contract's `begin`.
+    pub(crate) fn begin(&mut self, slice: u32, context: types::Context) -> Result<(), CallError> {
+        self.call("begin", self.budget.fuel, |live| {
+            live.component.stepbox_optimizer_optimizer().call_begin(&mut live.store, slice, context)
+        })
+    }
+
+    /// The contract's `step`, with a budget of its own.
+    pub(crate) fn step(&mut self, slice: u32, phase: u32, block: types::Block, fuel: u64) -> Result<(), CallError> {
+        self.call("step", fuel, |live| {
+            live.component.stepbox_optimizer_optimizer().call_step(&mut live.store, slice, phase, block)
+        })
+    }
+
+    /// Fuel left over from the last call.
+    pub(crate) fn fuel_left(&mut self) -> u64 {
+        self.home.inhabitant().and_then(|live| live.store.get_fuel().ok()).unwrap_or(0)
+    }
+
+    fn call<T>(
+        &mut self,
+        function: &'static str,
+        fuel: u64,
+        call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, CallError> {
+        let budget = self.budget;
+        let Some(live) = self.home.inhabitant() else {
+            return Err(CallError { function, failure: CallFailure::Other("the instance has failed before".into()) });
+        };
+        let result = prepare(&mut live.store, fuel, budget)
+            .and_then(|()| call(live))
+            .map_err(|error| classified(function, &error, fuel, budget));
+        if let Some(wasi) = &mut live.store.data_mut().wasi {
+            wasi.log(&self.name);
+        }
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(text)) => Err(CallError { function, failure: CallFailure::Refused(shortened(text)) }),
+            Err(error) => {
+                // After a trap nothing is known of the guest's insides.
+                self.home.evict();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn metered<T>(
+    store: &mut Store<HostState>,
+    function: &'static str,
+    fuel: u64,
+    budget: CallBudget,
+    call: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<T>,
+) -> Result<T, CallError> {
+    prepare(store, fuel, budget).and_then(|()| call(store)).map_err(|error| classified(function, &error, fuel, budget))
+}
+
+fn prepare(store: &mut Store<HostState>, fuel: u64, budget: CallBudget) -> wasmtime::Result<()> {
+    store.set_fuel(fuel)?;
+    store.set_hostcall_fuel(CROSSING_BYTES);
+    // One tick more: the current one may be about to end.
+    store.set_epoch_deadline(budget.deadline_milliseconds.div_ceil(EPOCH.as_millis() as u64) + 1);
+    Ok(())
+}
+
+fn classified(function: &'static str, error: &wasmtime::Error, fuel: u64, budget: CallBudget) -> CallError {
+    let budget = Budget { fuel, milliseconds: budget.deadline_milliseconds };
+    CallError { function, failure: classify(error, budget) }
+}
+
+/// A guest's text, cut and without control characters, fit for logs and terminals.
+pub(crate) fn shortened(text: String) -> String {
+    text.chars().filter(|character| !character.is_control()).take(TEXT_BYTES / 4).collect()
+}

@@ -1,0 +1,46 @@
+//! The sandbox that user-supplied optimizers run in.
+//!
+//! A component that arrives as bytes is *admitted* ([`Sandbox::admit`]): compiled, checked against the contract
+//! (`wit/`), tried out. Only an [`AdmittedComponent`] can be run, in an [`InstancePool`]. Parameters and optimizer state
+//! live in the components' linear memories, which the host allocates and so can address; gradients are written straight
+//! into them, and calls carry offsets only.
+//!
+//! What a component can do is bounded in every direction: fuel and wall-clock time for each call, memory and tables for
+//! each instance and all together, stack, imports, and what crosses the boundary ([`Limits`]). Every bound ends in an
+//! error of its own ([`CallFailure`]), and a step that fails for whatever reason leaves its slice bit for bit as it was.
+//!
+//! This crate knows nothing of networks, signatures or workers.
+
+#![deny(missing_docs)]
+#![deny(unsafe_code)]
+
+mod component;
+mod contract;
+mod description;
+mod engine;
+mod error;
+mod instance;
+mod layout;
+mod limiter;
+mod limits;
+mod memory;
+mod plan;
+mod pool;
+mod settings;
+mod trial;
+mod undo;
+mod wasi;
+
+pub use component::{AdmittedComponent, Sandbox};
+pub use description::{Description, Domain, Hyperparameter, NumberRange};
+pub use error::{CallError, CallFailure, Fault, SandboxError, StepError};
+pub use limits::{
+    CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS, DEFAULT_CALL_DEADLINE_MILLISECONDS,
+    DEFAULT_CALL_FUEL, DEFAULT_FUEL_PER_ELEMENT, DEFAULT_GUEST_OVERHEAD_BYTES, DEFAULT_INSTANCE_MEMORY_BYTES,
+    DEFAULT_STACK_BYTES, DEFAULT_TABLE_ELEMENTS, DEFAULT_TOTAL_MEMORY_BYTES, Limits, SandboxConfig, TABLES, TEXT_BYTES,
+    WasiPolicy,
+};
+pub use plan::{Initial, Plan, Slot, TensorDescription};
+pub use pool::{GradientSource, InstancePool, SliceId, StepContext};
+pub use settings::{Settings, SettingsError};
+pub use trial::FuelModel;

@@ -1,0 +1,117 @@
+//! What an optimizer may use, and why that much.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest wall-clock time of one call into a component, in milliseconds. A call handles at most one block, which
+/// takes well under a millisecond; two seconds leave room for a machine that is busy with other things.
+pub const DEFAULT_CALL_DEADLINE_MILLISECONDS: u64 = 2_000;
+
+/// Fuel a step may use for each element, as found at admission. AdamW uses about 8; matrix methods that a component
+/// computes by itself reach hundreds.
+pub const DEFAULT_FUEL_PER_ELEMENT: u64 = 2_000;
+
+/// Fuel for calls whose work does not grow with the tensor (`describe`, `plan`, `bind`, `begin`), and the part of a
+/// step's budget that does not either. About 10 ms.
+pub const DEFAULT_CALL_FUEL: u64 = 10_000_000;
+
+/// Linear memory of one instance: all that a 32-bit memory has, less one page. A shard opens another instance when its
+/// slices no longer fit.
+pub const DEFAULT_INSTANCE_MEMORY_BYTES: u64 = (4 << 30) - (64 << 10);
+
+/// Memory an instance may hold beyond what the server placed in it: code tables, stack, allocator, per-slice records.
+pub const DEFAULT_GUEST_OVERHEAD_BYTES: u64 = 64 << 20;
+
+/// Linear memory of all instances together. Large enough for a billion parameters with AdamW; lower it to leave
+/// memory for the worker's gradients on small machines.
+pub const DEFAULT_TOTAL_MEMORY_BYTES: u64 = 64 << 30;
+
+/// Elements of all tables of an instance together: indirect calls of a Rust component need a few hundred.
+pub const DEFAULT_TABLE_ELEMENTS: u64 = 64 << 10;
+
+/// WebAssembly stack, in bytes. Optimizers do not recurse; this is half of wasmtime's default.
+pub const DEFAULT_STACK_BYTES: u64 = 256 << 10;
+
+/// Elements handed to a component in one call. Large blocks hide the cost of the call; beyond 256 Ki (1 MiB of
+/// gradient) nothing was gained, and the gradient's scratch memory grows with it. A multiple of [`CHUNK_ELEMENTS`].
+pub const DEFAULT_BLOCK_ELEMENTS: u32 = 256 << 10;
+
+/// Bytes of arguments and results that may cross between server and component in one call: descriptions, plans and
+/// error texts. (Tensors do not cross.)
+pub const CROSSING_BYTES: usize = 1 << 20;
+
+/// Core instances within a component: its module and the few shims that adapters bring.
+pub const CORE_INSTANCES: usize = 16;
+
+/// Tables within a component.
+pub const TABLES: usize = 8;
+
+/// The granularity of slices and blocks (see the contract), in elements.
+pub const CHUNK_ELEMENTS: u32 = 4096;
+
+/// Longest text a component may return, in bytes; longer ones are cut in messages and refused in names.
+pub const TEXT_BYTES: usize = 4096;
+
+/// Hyperparameters, slots or phases a component may declare.
+pub const DECLARATIONS: usize = 64;
+
+/// Limits of a sandbox. Every field has a default; see the constants of this module for the reasons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Wall-clock time of one call, in milliseconds.
+    pub call_deadline_milliseconds: u64,
+    /// Fuel for each element of a step, at most.
+    pub fuel_per_element: u64,
+    /// Fuel for calls whose work does not grow with the tensor.
+    pub call_fuel: u64,
+    /// Linear memory of one instance, in bytes.
+    pub instance_memory_bytes: u64,
+    /// Linear memory of an instance beyond what the server placed in it, in bytes.
+    pub guest_overhead_bytes: u64,
+    /// Linear memory of all instances together, in bytes.
+    pub total_memory_bytes: u64,
+    /// Elements of all tables of an instance.
+    pub table_elements: u64,
+    /// WebAssembly stack, in bytes.
+    pub stack_bytes: u64,
+    /// Elements in a block; rounded up to a multiple of [`CHUNK_ELEMENTS`].
+    pub block_elements: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            call_deadline_milliseconds: DEFAULT_CALL_DEADLINE_MILLISECONDS,
+            fuel_per_element: DEFAULT_FUEL_PER_ELEMENT,
+            call_fuel: DEFAULT_CALL_FUEL,
+            instance_memory_bytes: DEFAULT_INSTANCE_MEMORY_BYTES,
+            guest_overhead_bytes: DEFAULT_GUEST_OVERHEAD_BYTES,
+            total_memory_bytes: DEFAULT_TOTAL_MEMORY_BYTES,
+            table_elements: DEFAULT_TABLE_ELEMENTS,
+            stack_bytes: DEFAULT_STACK_BYTES,
+            block_elements: DEFAULT_BLOCK_ELEMENTS,
+        }
+    }
+}
+
+/// What to do with components that import WASI interfaces (those built for `wasm32-wasip2`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WasiPolicy {
+    /// Refuse them.
+    #[default]
+    Refuse,
+    /// Give them a WASI in which there is nothing: no files, environment, arguments, sockets, waiting, real clock or
+    /// entropy. What they write to standard error is logged.
+    Empty,
+}
+
+/// Configuration of a [`Sandbox`](crate::Sandbox).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SandboxConfig {
+    /// Limits for every component.
+    pub limits: Limits,
+    /// Whether components may import WASI.
+    pub wasi: WasiPolicy,
+}

@@ -1,0 +1,435 @@
+//! The instances of one optimizer on one shard thread, and the slices that live in them.
+
+use std::ops::Range;
+
+use crate::component::AdmittedComponent;
+use crate::contract::types;
+use crate::error::{SandboxError, StepError};
+use crate::instance::Instance;
+use crate::layout::{Layout, Places, bytes_needed};
+use crate::limits::CHUNK_ELEMENTS;
+use crate::plan::{Initial, Plan, TensorDescription};
+use crate::settings::Settings;
+use crate::undo::UndoLog;
+
+/// Names a slice within its [`InstancePool`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SliceId(usize);
+
+/// What a step is told about its round: see the contract's `context`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepContext {
+    /// Rounds the job has updated, this one included.
+    pub step: u64,
+    /// Rounds in which this tensor was updated, this one included.
+    pub tensor_step: u64,
+    /// Learning rate of this round.
+    pub learning_rate: f32,
+    /// The largest learning rate of the schedule.
+    pub peak_learning_rate: f32,
+    /// How many workers' gradients the aggregate holds.
+    pub contributors: u32,
+    /// Rounds by which the oldest of them is late.
+    pub staleness: u32,
+    /// Mean of the workers' losses.
+    pub loss: Option<f32>,
+    /// Key of the random stream.
+    pub seed: u64,
+}
+
+impl StepContext {
+    fn raw(&self) -> types::Context {
+        types::Context {
+            step: self.step,
+            tensor_step: self.tensor_step,
+            learning_rate: self.learning_rate,
+            peak_learning_rate: self.peak_learning_rate,
+            contributors: self.contributors,
+            staleness: self.staleness,
+            loss: self.loss,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Fills a part of the aggregated gradient: the range of elements of the slice, and where to write them.
+pub type GradientSource<'a> = dyn FnMut(Range<usize>, &mut [f32]) + 'a;
+
+/// Instances of one deployed optimizer, as many as its slices need: a 32-bit memory holds 4 GiB. A pool belongs to
+/// one thread; a tensor's other slices may live in other pools.
+///
+/// A slice is bound (which makes room), loaded or taken over (which fills it), then stepped. Each successful step is
+/// kept with [`commit`](Self::commit) or taken back with [`roll_back`](Self::roll_back).
+pub struct InstancePool {
+    component: AdmittedComponent,
+    settings: Settings,
+    houses: Vec<House>,
+    slices: Vec<BoundSlice>,
+    spare_logs: Vec<UndoLog>,
+    last_step_fuel: u64,
+}
+
+/// An instance and what the server placed in it.
+struct House {
+    instance: Instance,
+    places: Places,
+    placed_bytes: u64,
+    gradient: Option<Scratch>,
+}
+
+/// The room in an instance where gradients are written, block after block.
+#[derive(Debug, Clone, Copy)]
+struct Scratch {
+    offset: u32,
+    elements: u32,
+}
+
+struct BoundSlice {
+    tensor: TensorDescription,
+    plan: Plan,
+    start: u64,
+    house: usize,
+    handle: u32,
+    layout: Layout,
+    /// Of a step that is neither committed nor rolled back.
+    log: Option<UndoLog>,
+}
+
+impl InstancePool {
+    pub(crate) fn new(component: AdmittedComponent, settings: Settings) -> Self {
+        Self { component, settings, houses: Vec::new(), slices: Vec::new(), spare_logs: Vec::new(), last_step_fuel: 0 }
+    }
+
+    /// Makes room for `elements` parameters of a tensor, from element `start` on (a multiple of 4096), and for their
+    /// slots. Opens another instance where none has room left.
+    ///
+    /// # Errors
+    /// The optimizer misbehaved, or memory limits are reached. Nothing that was bound before is affected.
+    pub fn bind(
+        &mut self,
+        tensor: &TensorDescription,
+        plan: &Plan,
+        start: u64,
+        elements: u32,
+    ) -> Result<SliceId, SandboxError> {
+        debug_assert!(start.is_multiple_of(u64::from(CHUNK_ELEMENTS)));
+        let limit = self.component.limits().instance_memory_bytes;
+        let too_large = |bytes| SandboxError::SliceTooLarge { bytes, limit };
+        let bytes = bytes_needed(elements, plan.slots.len())
+            .ok_or_else(|| too_large(u64::from(elements) * plan.bytes_per_parameter()))?;
+        let most = u64::from(bytes) + u64::from(self.scratch_elements(elements)) * size_of::<f32>() as u64;
+        let overhead = self.component.limits().guest_overhead_bytes;
+        if most + overhead > limit {
+            return Err(too_large(most));
+        }
+        let open = |house: &House| house.instance.is_alive() && house.placed_bytes + most + overhead <= limit;
+        let house = match self.houses.iter().position(open) {
+            Some(house) => house,
+            None => {
+                self.houses.push(House::new(&self.component)?);
+                self.houses.len() - 1
+            }
+        };
+        let scratch_elements = self.scratch_elements(elements);
+        let house_mut = &mut self.houses[house];
+        let (handle, layout) = house_mut.place(
+            &self.component,
+            &self.settings,
+            &SliceRequest { tensor, start, elements, slots: plan.slots.len(), bytes, scratch_elements },
+        )?;
+        let (tensor, plan) = (tensor.clone(), plan.clone());
+        self.slices.push(BoundSlice { tensor, plan, start, house, handle, layout, log: None });
+        Ok(SliceId(self.slices.len() - 1))
+    }
+
+    /// Gives a slice its first parameters (raw little-endian `f32`, as many as the slice has) and its slots their
+    /// first values.
+    ///
+    /// # Errors
+    /// The memory is not there: the optimizer misbehaved.
+    ///
+    /// # Panics
+    /// If `parameters` has another length than the slice.
+    pub fn load(&mut self, slice: SliceId, parameters: &[u8]) -> Result<(), SandboxError> {
+        let slice = &self.slices[slice.0];
+        let memory = self.houses[slice.house].instance.memory_mut();
+        let elements = slice.layout.elements();
+        let target = memory.bytes_mut(slice.layout.bytes(0, 0..elements)).ok_or_else(vanished)?;
+        target.copy_from_slice(parameters);
+        initialize_slots(memory, slice)
+    }
+
+    /// Takes parameters over from another optimizer's pool, and its slots' values where `keep_slots` says so and both
+    /// have a slot of the same name; other slots get their first values.
+    ///
+    /// # Errors
+    /// The memory is not there: the optimizer misbehaved.
+    ///
+    /// # Panics
+    /// If the two slices differ in length.
+    pub fn take_over(
+        &mut self,
+        slice: SliceId,
+        from: &InstancePool,
+        old: SliceId,
+        keep_slots: bool,
+    ) -> Result<(), SandboxError> {
+        let slice = &self.slices[slice.0];
+        let old = &from.slices[old.0];
+        let elements = slice.layout.elements();
+        let source = from.houses[old.house].instance.memory();
+        let memory = self.houses[slice.house].instance.memory_mut();
+
+        let copy = |memory: &mut crate::memory::GuestMemory, view, old_view| {
+            let target = memory.bytes_mut(slice.layout.bytes(view, 0..elements)).ok_or_else(vanished)?;
+            target.copy_from_slice(source.bytes(old.layout.bytes(old_view, 0..elements)).ok_or_else(vanished)?);
+            Ok::<_, SandboxError>(())
+        };
+        copy(memory, 0, 0)?;
+        initialize_slots(memory, slice)?;
+        if keep_slots {
+            for (index, slot) in slice.plan.slots.iter().enumerate() {
+                if let Some(old_index) = old.plan.slots.iter().position(|other| other.name == slot.name) {
+                    copy(memory, index + 1, old_index + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One round for a slice: asks `gradient` for block after block and runs the optimizer on each.
+    ///
+    /// # Errors
+    /// The optimizer failed. The slice's parameters and slots are bit for bit what they were before.
+    pub fn step(
+        &mut self,
+        slice: SliceId,
+        context: &StepContext,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<(), StepError> {
+        self.commit(slice);
+        let house = self.slices[slice.0].house;
+        self.revive(house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let mut log = self.spare_logs.pop().unwrap_or_default();
+        let slice = &mut self.slices[slice.0];
+        let house = &mut self.houses[slice.house];
+        let result = step_blocks(&self.component, house, slice, context, gradient, &mut log);
+        match result {
+            Ok(fuel) => {
+                self.last_step_fuel = fuel;
+                slice.log = Some(log);
+                Ok(())
+            }
+            Err(error) => {
+                // The memory cannot have shrunk, so what was read from it can be written back.
+                let undone = log.undo(house.instance.memory_mut(), &slice.layout);
+                debug_assert!(undone.is_some());
+                self.spare_logs.push(log);
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps the last step of a slice.
+    pub fn commit(&mut self, slice: SliceId) {
+        if let Some(mut log) = self.slices[slice.0].log.take() {
+            log.clear();
+            self.spare_logs.push(log);
+        }
+    }
+
+    /// Takes the last step of a slice back, if it was not committed: another slice of the same tensor failed.
+    pub fn roll_back(&mut self, slice: SliceId) {
+        let slice = &mut self.slices[slice.0];
+        if let Some(mut log) = slice.log.take() {
+            let undone = log.undo(self.houses[slice.house].instance.memory_mut(), &slice.layout);
+            debug_assert!(undone.is_some());
+            self.spare_logs.push(log);
+        }
+    }
+
+    /// Copies a slice's parameters out, as raw little-endian `f32`.
+    ///
+    /// # Errors
+    /// The memory is not there: the optimizer misbehaved.
+    ///
+    /// # Panics
+    /// If `out` has another length than the slice.
+    pub fn read_parameters(&self, slice: SliceId, out: &mut [u8]) -> Result<(), SandboxError> {
+        let slice = &self.slices[slice.0];
+        let memory = self.houses[slice.house].instance.memory();
+        out.copy_from_slice(memory.bytes(slice.layout.bytes(0, 0..slice.layout.elements())).ok_or_else(vanished)?);
+        Ok(())
+    }
+
+    /// A slot's values; `None` where the plan has no slot of that name.
+    pub fn read_slot(&self, slice: SliceId, name: &str) -> Option<Vec<f32>> {
+        let slice = &self.slices[slice.0];
+        let index = slice.plan.slots.iter().position(|slot| slot.name == name)?;
+        let memory = self.houses[slice.house].instance.memory();
+        slice.layout.values(memory, index + 1, 0..slice.layout.elements()).map(<[f32]>::to_vec)
+    }
+
+    /// Linear memory of all instances, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.houses.iter().map(|house| house.instance.memory().len() as u64).sum()
+    }
+
+    /// Number of instances.
+    pub fn instances(&self) -> usize {
+        self.houses.len()
+    }
+
+    /// Fuel the last step of a slice used, all blocks together.
+    pub fn last_step_fuel(&self) -> u64 {
+        self.last_step_fuel
+    }
+
+    /// Elements of gradient scratch for a slice: a block, or less where slices are small.
+    fn scratch_elements(&self, elements: u32) -> u32 {
+        let block = self.component.block_elements();
+        elements.next_multiple_of(CHUNK_ELEMENTS).min(block)
+    }
+
+    /// Sets an instance up again that has failed: a new one with the same slices and their values.
+    fn revive(&mut self, house: usize) -> Result<(), SandboxError> {
+        if self.houses[house].instance.is_alive() {
+            return Ok(());
+        }
+        let mut revived = House::new(&self.component)?;
+        let mut moved = Vec::new();
+        for (index, slice) in self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house) {
+            let (elements, slots) = (slice.layout.elements() as u32, slice.plan.slots.len());
+            let request = SliceRequest {
+                tensor: &slice.tensor,
+                start: slice.start,
+                elements,
+                slots,
+                bytes: bytes_needed(elements, slots).ok_or_else(vanished)?,
+                scratch_elements: self.scratch_elements(elements),
+            };
+            let (handle, layout) = revived.place(&self.component, &self.settings, &request)?;
+            let (source, target) = (self.houses[house].instance.memory(), revived.instance.memory_mut());
+            for view in 0..layout.views() {
+                let values = source.bytes(slice.layout.bytes(view, 0..elements as usize)).ok_or_else(vanished)?;
+                let place = target.bytes_mut(layout.bytes(view, 0..elements as usize)).ok_or_else(vanished)?;
+                place.copy_from_slice(values);
+            }
+            moved.push((index, handle, layout));
+        }
+        // Only now, when nothing can fail any more, does the old memory go.
+        self.houses[house] = revived;
+        for (index, handle, layout) in moved {
+            (self.slices[index].handle, self.slices[index].layout) = (handle, layout);
+        }
+        Ok(())
+    }
+}
+
+/// What to place in an instance.
+struct SliceRequest<'a> {
+    tensor: &'a TensorDescription,
+    start: u64,
+    elements: u32,
+    slots: usize,
+    bytes: u32,
+    scratch_elements: u32,
+}
+
+impl House {
+    fn new(component: &AdmittedComponent) -> Result<Self, SandboxError> {
+        let instance = component.instantiate()?;
+        Ok(Self { instance, places: Places::default(), placed_bytes: 0, gradient: None })
+    }
+
+    /// Reserves room for a slice (and for gradients, if what there is is too small) and binds it.
+    fn place(
+        &mut self,
+        component: &AdmittedComponent,
+        settings: &Settings,
+        request: &SliceRequest<'_>,
+    ) -> Result<(u32, Layout), SandboxError> {
+        if self.gradient.is_none_or(|gradient| gradient.elements < request.scratch_elements) {
+            let bytes = request.scratch_elements * size_of::<f32>() as u32;
+            let offset = self.reserve(component, bytes)?;
+            self.gradient = Some(Scratch { offset, elements: request.scratch_elements });
+        }
+        let base = self.reserve(component, request.bytes)?;
+        let layout = Layout::new(base, request.elements, request.slots);
+        let handle = self.instance.bind(&layout.raw(request.tensor.raw(), request.start), settings.values())?;
+        Ok((handle, layout))
+    }
+
+    fn reserve(&mut self, component: &AdmittedComponent, bytes: u32) -> Result<u32, SandboxError> {
+        let allowed = self.placed_bytes + u64::from(bytes) + component.limits().guest_overhead_bytes;
+        let offset = self.instance.reserve(bytes, allowed.min(component.limits().instance_memory_bytes))?;
+        self.places.claim(offset, bytes, self.instance.memory().len())?;
+        self.placed_bytes += u64::from(bytes);
+        Ok(offset)
+    }
+}
+
+fn initialize_slots(memory: &mut crate::memory::GuestMemory, slice: &BoundSlice) -> Result<(), SandboxError> {
+    for (index, slot) in slice.plan.slots.iter().enumerate() {
+        match slot.initial {
+            Initial::Zero => slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.fill(0.0),
+            Initial::Constant(value) => slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.fill(value),
+            Initial::Parameter => {
+                let elements = slice.layout.elements();
+                let parameters = slice.layout.values(memory, 0, 0..elements).ok_or_else(vanished)?.to_vec();
+                slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.copy_from_slice(&parameters);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs all blocks of a slice; returns the fuel they used.
+fn step_blocks(
+    component: &AdmittedComponent,
+    house: &mut House,
+    slice: &BoundSlice,
+    context: &StepContext,
+    gradient: &mut GradientSource<'_>,
+    log: &mut UndoLog,
+) -> Result<u64, StepError> {
+    let lost = || StepError::NotRevived(Box::new(vanished()));
+    let scratch = house.gradient.ok_or_else(lost)?;
+    let elements = slice.layout.elements();
+    let instance = &mut house.instance;
+    instance.begin(slice.handle, context.raw())?;
+    let mut fuel_used = 0;
+    for start in (0..elements).step_by(scratch.elements as usize) {
+        let block = start..elements.min(start + scratch.elements as usize);
+        let target = instance.memory_mut().floats_mut(scratch.offset as usize, block.len()).ok_or_else(lost)?;
+        gradient(block.clone(), target);
+        log.remember(instance.memory(), &slice.layout, block.clone()).ok_or_else(lost)?;
+        let fuel = component.step_fuel(block.len());
+        let raw = types::Block {
+            start: block.start as u32,
+            elements: block.len() as u32,
+            gradient: scratch.offset,
+            rows: None,
+        };
+        instance.step(slice.handle, 0, raw, fuel)?;
+        fuel_used += fuel - instance.fuel_left();
+        let written = slice.layout.values(instance.memory(), 0, block).ok_or_else(lost)?;
+        if let Some(position) = first_not_finite(written) {
+            return Err(StepError::NotFinite { index: start + position, value: written[position] });
+        }
+    }
+    Ok(fuel_used)
+}
+
+/// The first NaN or infinity. The common case, none, is one pass that the compiler turns into SIMD.
+fn first_not_finite(values: &[f32]) -> Option<usize> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let all_finite = values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT));
+    if all_finite { None } else { values.iter().position(|value| !value.is_finite()) }
+}
+
+/// A place that was claimed is not in the memory: cannot happen, since memories never shrink, but is no reason to stop
+/// the server.
+fn vanished() -> SandboxError {
+    SandboxError::Engine("a slice is no longer within its instance's memory".into())
+}

@@ -1,0 +1,380 @@
+//! The messages of protocol version 1: what stands in a frame's header.
+//!
+//! Tensor bytes never stand in a message: they follow the header as the frame's body, raw and little-endian, so that
+//! no per-element work is done for them on either side.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The protocol version this crate speaks. A peer that speaks another is refused with [`ErrorCode::ProtocolVersion`].
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Names a request within its connection; the answer carries the same number. Chosen by the client, never reused
+/// while the request is unanswered.
+pub type RequestId = u64;
+
+/// The id of a failure that answers no request, because none could be read: clients count from 1. It is the last frame
+/// on its connection.
+pub const UNADDRESSED: RequestId = 0;
+
+/// Element type of a tensor on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ElementType {
+    /// IEEE 754 binary32, little-endian.
+    F32,
+}
+
+impl ElementType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// What a tensor's bytes mean.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TensorType {
+    /// Element type.
+    pub element: ElementType,
+    /// Extents, outermost first; row-major. Empty for a scalar.
+    pub shape: Vec<u64>,
+}
+
+impl TensorType {
+    /// Number of elements; `None` where the product overflows.
+    pub fn elements(&self) -> Option<u64> {
+        self.shape.iter().try_fold(1_u64, |product, extent| product.checked_mul(*extent))
+    }
+
+    /// Number of bytes on the wire; `None` where the product overflows.
+    pub fn bytes(&self) -> Option<u64> {
+        self.elements()?.checked_mul(self.element.bytes())
+    }
+}
+
+/// What a client asks. A connection's first request is [`Request::Hello`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Opens the conversation. Who the peer is comes from its certificate, not from here.
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the client.
+        protocol: u16,
+    },
+    /// Joins the job as the worker the certificate names. Answered by [`Response::Registered`].
+    Register,
+    /// Makes a key known. The body (its first value) counts from the worker of rank 0; other workers send the type
+    /// with an empty body and are answered once the key exists.
+    Init {
+        /// The key.
+        key: String,
+        /// Its type.
+        tensor: TensorType,
+    },
+    /// This worker's gradient for one round of a key, as the body.
+    Push {
+        /// The key.
+        key: String,
+        /// The round the gradient belongs to: one more than the version of the weights it was computed from.
+        round: u64,
+        /// Type of the body.
+        tensor: TensorType,
+    },
+    /// Asks for the weights once the key has reached this version.
+    Pull {
+        /// The key.
+        key: String,
+        /// The lowest version wanted; 0 for whatever is there.
+        version: u64,
+    },
+    /// Answered when every worker of the job has asked for the barrier of this number.
+    Barrier {
+        /// Counts a worker's barriers, from 1.
+        number: u64,
+    },
+    /// Says goodbye: this worker leaves the job on purpose and will not be waited for as lost.
+    Leave,
+    /// Deploys the signed component that is the body.
+    Deploy {
+        /// Learning rate; the component's default where absent.
+        learning_rate: Option<f64>,
+        /// Hyperparameters by name; text as the operator wrote it (`0.9`, `true`, a choice's name). The others take
+        /// their defaults.
+        hyperparameters: Vec<(String, String)>,
+    },
+    /// Asks how the server is.
+    Status {
+        /// Whether to hash all weights, which takes a while for large models.
+        weights_digest: bool,
+    },
+}
+
+/// What the server answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::Hello`].
+    Welcome {
+        /// [`PROTOCOL_VERSION`] of the server.
+        protocol: u16,
+        /// The identity it read from the client's certificate.
+        identity: String,
+    },
+    /// To [`Request::Register`].
+    Registered {
+        /// This worker's rank: its position in the job's list of workers.
+        rank: u32,
+        /// Number of workers of the job.
+        workers: u32,
+        /// The last barrier this worker has passed, 0 for none: where a restarted worker goes on counting.
+        barrier: u64,
+    },
+    /// To [`Request::Init`].
+    Initialized {
+        /// The key's version: the number of rounds it has been updated. More than 0 where training went on before
+        /// this worker came.
+        version: u64,
+        /// Whether this request's value became the key's first one.
+        created: bool,
+    },
+    /// To [`Request::Push`]: the server has the gradient.
+    Pushed {
+        /// Whether it had it before: the repetition is not counted.
+        repeated: bool,
+    },
+    /// To [`Request::Pull`]; the weights are the body.
+    Pulled {
+        /// The version of the weights.
+        version: u64,
+        /// Type of the body.
+        tensor: TensorType,
+    },
+    /// To [`Request::Barrier`].
+    BarrierPassed,
+    /// To [`Request::Leave`].
+    Left,
+    /// To [`Request::Deploy`].
+    Deployed {
+        /// What was deployed.
+        optimizer: OptimizerStatus,
+        /// Keys update with it from this round on.
+        from_round: u64,
+        /// Whether the state of the optimizer before it is kept.
+        state_kept: bool,
+    },
+    /// To [`Request::Status`].
+    Status(Box<ServerStatus>),
+    /// To any request that failed. Nothing was changed by it unless the message says so.
+    Failed(Failure),
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What a program can branch on.
+    pub code: ErrorCode,
+    /// What happened, to what, and what to do.
+    pub message: String,
+}
+
+/// Kinds of failure, stable across versions: new ones are added at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The bytes are no frame or no message of this protocol. The connection is closed after it. Peer's fault.
+    Malformed,
+    /// A frame announces more than the limit. The connection is closed after it. Peer's fault.
+    Oversized,
+    /// The peer speaks another protocol version. Peer's fault.
+    ProtocolVersion,
+    /// The request came out of order, such as a push before the registration. Peer's fault.
+    OutOfOrder,
+    /// The identity has no right to this. Peer's or operator's fault.
+    Forbidden,
+    /// No such key. Peer's fault.
+    UnknownKey,
+    /// The shape is not the key's. Peer's fault.
+    WrongShape,
+    /// The element type is not the key's. Peer's fault.
+    WrongElementType,
+    /// The body's length is not what the type says. Peer's fault.
+    WrongLength,
+    /// The round is not the one that is open. Peer's fault.
+    WrongRound,
+    /// A value is NaN or infinite. Peer's fault.
+    NotFinite,
+    /// A worker of the job is gone, so the round or barrier cannot end.
+    WorkerLost,
+    /// A round or barrier did not end within the server's time-out.
+    TimedOut,
+    /// No optimizer is deployed, so gradients cannot be applied. Operator's to mend.
+    NoOptimizer,
+    /// The component's signature, publisher or version is not acceptable. Publisher's fault.
+    Untrusted,
+    /// The component is signed but was not admitted to the sandbox. Publisher's fault.
+    NotAdmitted,
+    /// A hyperparameter is unknown or out of range. Operator's fault.
+    Hyperparameter,
+    /// The optimizer failed in a round; weights and state are as they were before it. Publisher's fault.
+    OptimizerFailed,
+    /// A limit of the server is reached; later may work.
+    Busy,
+    /// The server's own fault.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The code's name as it stands in logs and JSON, such as `wrong-shape`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Oversized => "oversized",
+            Self::ProtocolVersion => "protocol-version",
+            Self::OutOfOrder => "out-of-order",
+            Self::Forbidden => "forbidden",
+            Self::UnknownKey => "unknown-key",
+            Self::WrongShape => "wrong-shape",
+            Self::WrongElementType => "wrong-element-type",
+            Self::WrongLength => "wrong-length",
+            Self::WrongRound => "wrong-round",
+            Self::NotFinite => "not-finite",
+            Self::WorkerLost => "worker-lost",
+            Self::TimedOut => "timed-out",
+            Self::NoOptimizer => "no-optimizer",
+            Self::Untrusted => "untrusted",
+            Self::NotAdmitted => "not-admitted",
+            Self::Hyperparameter => "hyperparameter",
+            Self::OptimizerFailed => "optimizer-failed",
+            Self::Busy => "busy",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the connection ends with this failure, because the receiver cannot tell where the next frame starts or
+    /// whether the peer speaks this protocol at all.
+    pub const fn closes_connection(self) -> bool {
+        matches!(self, Self::Malformed | Self::Oversized | Self::ProtocolVersion)
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A deployed optimizer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptimizerStatus {
+    /// Name from the manifest.
+    pub name: String,
+    /// Version from the manifest.
+    pub version: String,
+    /// Key id of the publisher who signed it.
+    pub publisher: String,
+    /// SHA-256 of the signed file, hexadecimal.
+    pub digest: String,
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStatus {
+    /// The key.
+    pub key: String,
+    /// Its type.
+    pub tensor: TensorType,
+    /// Rounds it has been updated.
+    pub version: u64,
+    /// Into how many slices it is cut.
+    pub slices: u32,
+}
+
+/// One worker of the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Identity in its certificate.
+    pub identity: String,
+    /// Rank.
+    pub rank: u32,
+    /// Whether it is connected and registered now.
+    pub connected: bool,
+}
+
+/// How the server is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Version of the server's software.
+    pub software: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The optimizer in use.
+    pub optimizer: Option<OptimizerStatus>,
+    /// One that takes over at a later round, and from which round on.
+    pub pending_optimizer: Option<(OptimizerStatus, u64)>,
+    /// All workers of the job, by rank.
+    pub workers: Vec<WorkerStatus>,
+    /// All keys, by name.
+    pub keys: Vec<KeyStatus>,
+    /// Number of shard threads.
+    pub shard_threads: u32,
+    /// Updates of keys that were done.
+    pub updates: u64,
+    /// Mean duration of a key's update in microseconds: from the last push to the weights' publication.
+    pub mean_update_microseconds: f64,
+    /// Requests refused since the start.
+    pub refusals: u64,
+    /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
+    /// asked for.
+    pub weights_digest: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_test::{Token, assert_tokens};
+
+    use super::*;
+
+    /// The numbers on the wire are the variants' positions, the names are what scripts branch on: neither may change.
+    #[test]
+    fn error_codes_keep_their_numbers_and_names() {
+        let all = [
+            ErrorCode::Malformed,
+            ErrorCode::Oversized,
+            ErrorCode::ProtocolVersion,
+            ErrorCode::OutOfOrder,
+            ErrorCode::Forbidden,
+            ErrorCode::UnknownKey,
+            ErrorCode::WrongShape,
+            ErrorCode::WrongElementType,
+            ErrorCode::WrongLength,
+            ErrorCode::WrongRound,
+            ErrorCode::NotFinite,
+            ErrorCode::WorkerLost,
+            ErrorCode::TimedOut,
+            ErrorCode::NoOptimizer,
+            ErrorCode::Untrusted,
+            ErrorCode::NotAdmitted,
+            ErrorCode::Hyperparameter,
+            ErrorCode::OptimizerFailed,
+            ErrorCode::Busy,
+            ErrorCode::Internal,
+        ];
+        for (number, code) in (0_u8..).zip(all) {
+            assert_eq!(postcard::to_stdvec(&code), Ok(vec![number]), "{code}");
+            assert_tokens(&code, &[Token::UnitVariant { name: "ErrorCode", variant: code.name() }]);
+        }
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_none() {
+        let tensor = |shape: &[u64]| TensorType { element: ElementType::F32, shape: shape.to_vec() };
+        assert_eq!(tensor(&[]).bytes(), Some(4));
+        assert_eq!(tensor(&[3, 5]).bytes(), Some(60));
+        assert_eq!(tensor(&[1 << 62]).elements(), Some(1 << 62));
+        assert_eq!(tensor(&[1 << 62]).bytes(), None);
+        assert_eq!(tensor(&[1 << 40, 1 << 40]).elements(), None);
+    }
+}
