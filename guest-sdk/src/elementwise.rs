@@ -37,6 +37,10 @@ pub trait Elementwise: Hyperparameters {
 /// disappear behind the arithmetic.
 pub const UNROLLED_ELEMENTS: usize = 32;
 
+/// Elements that are loaded together. In WebAssembly those of one SIMD operation: the sandbox's compiler keeps what is
+/// loaded in registers, and there are not enough for more. Native compilers do best with a whole iteration.
+const LANES: usize = if cfg!(target_arch = "wasm32") { 4 } else { UNROLLED_ELEMENTS };
+
 /// A parameter's state: implemented for `[f32; N]`.
 pub trait State: Copy + 'static {
     /// `[Slot; N]`.
@@ -77,21 +81,43 @@ impl<const N: usize> State for [f32; N] {
         assert!(gradients.len() == blocks && slots.iter().all(|slot| slot.0.len() == blocks), "runs differ in length");
 
         for index in 0..blocks {
-            // Copies, so that the compiler sees that no store can change a later load: only then does it use SIMD.
-            let mut parameter = parameters[index];
-            let gradient = gradients[index];
-            let mut state: [[f32; UNROLLED_ELEMENTS]; N] = std::array::from_fn(|slot| slots[slot].0[index]);
-            for lane in 0..UNROLLED_ELEMENTS {
-                let (new_parameter, new_state) =
-                    update(parameter[lane], gradient[lane], std::array::from_fn(|slot| state[slot][lane]));
-                parameter[lane] = new_parameter;
+            let parameters = &mut parameters[index];
+            let gradient = &gradients[index];
+            // Copied first, so that the compiler sees that no store can change a later load: only then does it use SIMD.
+            let mut group = |group: usize| {
+                let lanes = group * LANES..(group + 1) * LANES;
+                let mut parameter = [0.0; LANES];
+                parameter.copy_from_slice(&parameters[lanes.clone()]);
+                let mut state = [[0.0; LANES]; N];
                 for slot in 0..N {
-                    state[slot][lane] = new_state[slot];
+                    state[slot].copy_from_slice(&slots[slot].0[index][lanes.clone()]);
                 }
-            }
-            parameters[index] = parameter;
-            for slot in 0..N {
-                slots[slot].0[index] = state[slot];
+                for lane in 0..LANES {
+                    let (new_parameter, new_state) = update(
+                        parameter[lane],
+                        gradient[lanes.start + lane],
+                        std::array::from_fn(|slot| state[slot][lane]),
+                    );
+                    parameter[lane] = new_parameter;
+                    for slot in 0..N {
+                        state[slot][lane] = new_state[slot];
+                    }
+                }
+                parameters[lanes.clone()].copy_from_slice(&parameter);
+                for slot in 0..N {
+                    slots[slot].0[index][lanes.clone()].copy_from_slice(&state[slot]);
+                }
+            };
+            group(0);
+            if cfg!(target_arch = "wasm32") {
+                // Written out: each turn of a loop would be metered.
+                group(1);
+                group(2);
+                group(3);
+                group(4);
+                group(5);
+                group(6);
+                group(7);
             }
         }
 

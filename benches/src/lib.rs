@@ -1,0 +1,9 @@
+//! Measurements whose figures the project claims: each runs its baseline interleaved with it, in the same process.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod spread;
+pub mod update;
+
+pub use spread::Spread;
