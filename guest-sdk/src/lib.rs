@@ -86,7 +86,9 @@ macro_rules! register {
         const _: () = {
             use ::std::{cell::RefCell, result::Result, string::String, vec::Vec};
             use $crate::component::Instance;
-            use $crate::component::bindings::{exports::stepbox::optimizer::optimizer::Guest, stepbox::optimizer::types};
+            use $crate::component::bindings::{
+                exports::stepbox::optimizer::optimizer::Guest, stepbox::optimizer::types,
+            };
 
             ::std::thread_local! {
                 static INSTANCE: RefCell<Instance<$optimizer>> = RefCell::new(Instance::default());
@@ -99,7 +101,10 @@ macro_rules! register {
                     Instance::<$optimizer>::describe()
                 }
 
-                fn plan(hyperparameters: Vec<types::Value>, _tensor: types::Tensor) -> Result<types::TensorPlan, String> {
+                fn plan(
+                    hyperparameters: Vec<types::Value>,
+                    _tensor: types::Tensor,
+                ) -> Result<types::TensorPlan, String> {
                     Instance::<$optimizer>::plan(&hyperparameters)
                 }
 
@@ -119,7 +124,7 @@ macro_rules! register {
                     INSTANCE.with_borrow_mut(|instance| instance.begin(slice, context))
                 }
 
-                fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
+        fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
                     INSTANCE.with_borrow_mut(|instance| instance.step(slice, phase, block))
                 }
             }

@@ -76,7 +76,7 @@ impl Memory {
             let length = ((reservation.storage.len() - reservation.skipped) * ELEMENT) as u64;
             let Some(relative) = offset.checked_sub(reservation.offset) else { continue };
             if u64::from(relative) + bytes <= length {
-                if relative as usize % ALIGNMENT != 0 {
+                if !(relative as usize).is_multiple_of(ALIGNMENT) {
                     return Err(format!("offset {offset} is not aligned to {ALIGNMENT} bytes"));
                 }
                 let start = relative as usize / ELEMENT;

@@ -55,8 +55,7 @@ impl Sandbox {
             .map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
 
         let limits = self.config.limits.clone();
-        let budget =
-            CallBudget { fuel: limits.call_fuel, deadline_milliseconds: limits.call_deadline_milliseconds };
+        let budget = CallBudget { fuel: limits.call_fuel, deadline_milliseconds: limits.call_deadline_milliseconds };
         let mut admitted = Inner {
             linked,
             name: "component under trial".into(),

@@ -82,7 +82,9 @@ pub enum SandboxError {
     #[error("the component gave different results in two identical trial runs; an optimizer must be deterministic")]
     NotDeterministic,
     /// A slice is too large for any instance.
-    #[error("a slice of {bytes} bytes does not fit an instance of {limit} bytes; raise sandbox.limits.instance_memory_bytes")]
+    #[error(
+        "a slice of {bytes} bytes does not fit an instance of {limit} bytes; raise sandbox.limits.instance_memory_bytes"
+    )]
     SliceTooLarge {
         /// What the slice needs.
         bytes: u64,
@@ -240,9 +242,9 @@ pub(crate) fn classify(error: &wasmtime::Error, budget: Budget) -> CallFailure {
         return failure.clone();
     }
     let wasm_function = || {
-        let innermost = error.downcast_ref::<WasmBacktrace>().and_then(|trace| {
-            trace.frames().iter().find_map(|frame| frame.func_name().map(demangled))
-        });
+        let innermost = error
+            .downcast_ref::<WasmBacktrace>()
+            .and_then(|trace| trace.frames().iter().find_map(|frame| frame.func_name().map(demangled)));
         innermost.unwrap_or_else(|| "an unnamed function".into())
     };
     match error.downcast_ref::<Trap>() {

@@ -79,11 +79,11 @@ impl Instance {
         budget: CallBudget,
     ) -> Result<Self, SandboxError> {
         let home = Housed::new(|| {
-            let mut store = Store::new(&linked.engine, HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new) });
+            let mut store =
+                Store::new(&linked.engine, HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new) });
             store.limiter(|state| &mut state.limiter);
-            let component = metered(&mut store, "instantiate", budget.fuel, budget, |store| {
-                linked.component.instantiate(store)
-            })?;
+            let component =
+                metered(&mut store, "instantiate", budget.fuel, budget, |store| linked.component.instantiate(store))?;
             Ok::<_, CallError>(Live { store, component })
         })?;
         let home = home.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;

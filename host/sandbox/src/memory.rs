@@ -56,10 +56,8 @@ impl Mapping {
         if bytes > 0 {
             // SAFETY: the range lies within this mapping, which nothing else owns. WebAssembly pages are multiples
             // of the system's, so no byte beyond `bytes` becomes accessible.
-            unsafe {
-                mprotect(self.base.as_ptr().cast::<c_void>(), bytes, MprotectFlags::READ | MprotectFlags::WRITE)
-            }
-            .map_err(|error| format!("cannot make {bytes} bytes accessible: {error}"))?;
+            unsafe { mprotect(self.base.as_ptr().cast::<c_void>(), bytes, MprotectFlags::READ | MprotectFlags::WRITE) }
+                .map_err(|error| format!("cannot make {bytes} bytes accessible: {error}"))?;
         }
         self.accessible.store(bytes, Ordering::Release);
         Ok(())

@@ -162,7 +162,8 @@ mod tests {
     #[test]
     fn state_is_kept_if_and_only_if_the_slots_are_the_same() {
         let plan = |names: &[&str]| {
-            Plan::checked(types::TensorPlan { slots: names.iter().map(|name| slot(name)).collect(), ..raw() }, "t").unwrap()
+            Plan::checked(types::TensorPlan { slots: names.iter().map(|name| slot(name)).collect(), ..raw() }, "t")
+                .unwrap()
         };
         assert_eq!(plan(&["a", "b"]).keeps_state_of(&plan(&["b", "a"])), Ok(()));
         assert_eq!(plan(&["a", "b"]).keeps_state_of(&plan(&["a"])), Err("slot b is new".into()));
@@ -191,10 +192,7 @@ mod tests {
         let beyond = [
             types::TensorPlan { granularity: types::Granularity::Tensor, ..raw() },
             types::TensorPlan { phases: vec![raw().phases[0].clone(); 2], ..raw() },
-            types::TensorPlan {
-                slots: vec![types::Slot { element: types::ElementType::Bf16, ..slot("a") }],
-                ..raw()
-            },
+            types::TensorPlan { slots: vec![types::Slot { element: types::ElementType::Bf16, ..slot("a") }], ..raw() },
         ];
         for plan in beyond {
             assert!(matches!(Plan::checked(plan, "t"), Err(SandboxError::Unsupported { .. })));

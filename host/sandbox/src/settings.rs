@@ -114,11 +114,7 @@ fn parse(entry: &Hyperparameter, text: &str) -> Result<types::Value, SettingsErr
     match &entry.domain {
         Domain::Number(range) => {
             let number: f64 = text.parse().map_err(|_| mistyped("a number".into()))?;
-            if range.contains(number) {
-                Ok(types::Value::Number(number))
-            } else {
-                Err(out_of_range(range.to_string()))
-            }
+            if range.contains(number) { Ok(types::Value::Number(number)) } else { Err(out_of_range(range.to_string())) }
         }
         Domain::Integer { minimum, maximum, .. } => {
             let integer: i64 = text.parse().map_err(|_| mistyped("an integer".into()))?;
@@ -128,9 +124,7 @@ fn parse(entry: &Hyperparameter, text: &str) -> Result<types::Value, SettingsErr
                 Err(out_of_range(format!("[{minimum}, {maximum}]")))
             }
         }
-        Domain::Boolean { .. } => {
-            text.parse().map(types::Value::Boolean).map_err(|_| mistyped("true or false".into()))
-        }
+        Domain::Boolean { .. } => text.parse().map(types::Value::Boolean).map_err(|_| mistyped("true or false".into())),
         Domain::Choice { names, .. } => names
             .iter()
             .position(|name| name == text)
@@ -183,12 +177,7 @@ mod tests {
         assert_eq!(settings.learning_rate(), 0.1);
         assert!(matches!(
             settings.values(),
-            [
-                types::Value::Number(0.9),
-                types::Value::Integer(3),
-                types::Value::Boolean(true),
-                types::Value::Choice(1)
-            ]
+            [types::Value::Number(0.9), types::Value::Integer(3), types::Value::Boolean(true), types::Value::Choice(1)]
         ));
     }
 

@@ -55,7 +55,8 @@ fn lion() {
 
 #[test]
 fn adagrad() {
-    let optimizer = optimizer_adagrad::Adagrad { initial_accumulator: 0.1, learning_rate_decay: 0.01, ..Default::default() };
+    let optimizer =
+        optimizer_adagrad::Adagrad { initial_accumulator: 0.1, learning_rate_decay: 0.01, ..Default::default() };
     same_bits("adagrad", optimizer, &[("initial_accumulator", "0.1"), ("learning_rate_decay", "0.01")]);
 }
 

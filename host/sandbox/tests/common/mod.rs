@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::path::Path;
 
 use stepbox_sandbox::{
-    AdmittedComponent, InstancePool, Limits, Plan, Sandbox, SandboxConfig, SandboxError, Settings, SliceId, StepContext,
-    StepError, TensorDescription,
+    AdmittedComponent, InstancePool, Limits, Plan, Sandbox, SandboxConfig, SandboxError, Settings, SliceId,
+    StepContext, StepError, TensorDescription,
 };
 
 /// The bytes of a component built by `cargo xtask guests`, such as `adamw` or `hostile/recursion`.
 pub fn component(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests/components").join(format!("{name}.wasm"));
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests/components").join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask guests` first", path.display()))
 }
 
@@ -72,7 +73,8 @@ impl Training {
     pub fn state(&self) -> Vec<Vec<u32>> {
         let mut parameters = vec![0; self.elements * 4];
         self.pool.read_parameters(self.slice, &mut parameters).unwrap();
-        let parameters = parameters.chunks_exact(4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap())).collect();
+        let parameters =
+            parameters.chunks_exact(4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap())).collect();
         let slot = |name: &str| bits(&self.pool.read_slot(self.slice, name).unwrap());
         std::iter::once(parameters).chain(self.plan.slots.iter().map(|entry| slot(&entry.name))).collect()
     }

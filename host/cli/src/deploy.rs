@@ -1,0 +1,80 @@
+//! `stepbox deploy`: makes a server update with another optimizer from the next round on.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use stepbox_client::{DeployOptions, OptimizerStatus};
+
+use crate::connection::Connection;
+use crate::files;
+use crate::output::{Failure, Report};
+
+/// No frame holds more than this, so no server takes a larger component whatever its limit: 1 GiB.
+const MAX_FILE_BYTES: usize = 1 << 30;
+
+/// Deploy a signed optimizer to a server
+#[derive(Args)]
+#[command(after_help = "\
+The optimizer takes over between two rounds. Replacing one of the same name and a compatible plan keeps its state.
+Where the server refuses, nothing has changed.
+
+Examples:
+  stepbox deploy adamw.signed.wasm --server 10.0.0.7:7437 --ca ca.pem --certificate alice.pem --key alice.key
+  stepbox deploy adamw.signed.wasm --learning-rate 0.001 --set weight_decay=0.01 --set beta1=0.95")]
+pub(crate) struct Deploy {
+    /// The signed component
+    file: PathBuf,
+
+    /// Learning rate; the optimizer's default where absent
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    learning_rate: Option<f64>,
+
+    /// Set a hyperparameter (see `stepbox inspect`); several may be given
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    hyperparameters: Vec<(String, String)>,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("write it as name=value".to_owned()),
+    }
+}
+
+impl Deploy {
+    pub(crate) fn run(&self) -> Result<impl Report + use<>, Failure> {
+        let component = files::read(&self.file, MAX_FILE_BYTES)?;
+        let options =
+            DeployOptions { learning_rate: self.learning_rate, hyperparameters: self.hyperparameters.clone() };
+        let deployment = self.connection.with_client(async |client| client.deploy(component, &options).await)?;
+        Ok(Deployed {
+            optimizer: deployment.optimizer,
+            from_round: deployment.from_round,
+            state_kept: deployment.state_kept,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Deployed {
+    optimizer: OptimizerStatus,
+    from_round: u64,
+    state_kept: bool,
+}
+
+impl Report for Deployed {
+    fn text(&self) -> String {
+        let OptimizerStatus { name, version, publisher, digest } = &self.optimizer;
+        let state = if self.state_kept { "the state before it is kept" } else { "it starts with fresh state" };
+        format!(
+            "deployed {name} {version}, signed with key {publisher}\n\
+             digest   {digest}\n\
+             from round {} on; {state}",
+            self.from_round
+        )
+    }
+}

@@ -1,0 +1,96 @@
+//! Reading and writing files with errors that name them.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use crate::output::Failure;
+
+/// Mode of what only its owner may read.
+pub(crate) const PRIVATE: u32 = 0o600;
+
+/// Mode of what everybody may read.
+pub(crate) const PUBLIC: u32 = 0o644;
+
+/// Reads a file of at most `limit` bytes.
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    read_open(file, path, limit)
+}
+
+/// Reads text of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: usize) -> Result<String, Failure> {
+    String::from_utf8(read(path, limit)?).map_err(|_| unreadable(path, &"it is not text"))
+}
+
+/// Reads a secret text, which nobody but its owner may read.
+pub(crate) fn read_private_text(path: &Path, limit: usize) -> Result<String, Failure> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(Failure::here(
+                "file",
+                format!(
+                    "{0} has mode {mode:04o}: others may have read it. Run `chmod 600 {0}`, and make a new one if \
+                     somebody else could use this machine",
+                    path.display()
+                ),
+            ));
+        }
+    }
+    String::from_utf8(read_open(file, path, limit)?).map_err(|_| unreadable(path, &"it is not text"))
+}
+
+fn read_open(file: File, path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    if bytes.len() > limit {
+        return Err(unreadable(path, &format!("it has more than {limit} bytes; is it the right file?")));
+    }
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, reason: &dyn fmt::Display) -> Failure {
+    Failure::here("file", format!("cannot read {}: {reason}", path.display()))
+}
+
+/// Writes a file that did not exist before.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "modes are Unix's"))]
+pub(crate) fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    let written = options.open(path).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::here(
+            "exists",
+            format!("{} exists and is not overwritten: remove it or choose another name", path.display()),
+        ),
+        _ => Failure::here("file", format!("cannot write {}: {error}", path.display())),
+    })
+}
+
+/// Writes a file, or replaces the one that is there, at once: nobody ever sees a part of it.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let cannot = |error: io::Error| Failure::here("file", format!("cannot write {}: {error}", path.display()));
+    let name = path
+        .file_name()
+        .ok_or_else(|| cannot(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")))?;
+    let mut temporary = name.to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
+        // The error that matters is the one above.
+        let _ = fs::remove_file(&temporary);
+        cannot(error)
+    })
+}

@@ -1,0 +1,243 @@
+//! `stepbox inspect`: what a component is, before anybody trusts it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use stepbox_sandbox::{
+    Description, Domain, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription, WasiPolicy,
+};
+use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
+use wasmparser::{Parser, Payload};
+
+use crate::files;
+use crate::output::{Failure, Report, printable};
+
+/// Show what a component is, asks for, and who signed it
+#[derive(Args)]
+#[command(after_help = "\
+What the signature says is a claim until it is verified: give a trust file for that. The component is run in a sandbox
+to describe itself; it gets nothing there.
+
+Examples:
+  stepbox inspect adamw.wasm
+  stepbox inspect adamw.signed.wasm --trust trust.toml --json")]
+pub(crate) struct Inspect {
+    /// The component, signed or not
+    file: PathBuf,
+
+    /// Verify the signature against this trust file
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self) -> Result<impl Report + use<>, Failure> {
+        let store = self.trust.as_ref().map(TrustStore::load).transpose()?;
+        let bytes = files::read(&self.file, MAX_COMPONENT_BYTES)?;
+        let signature = Signature::of(&bytes, store.as_ref());
+        let world = World::of(&bytes).map_err(|error| error.about(self.file.display()))?;
+        Ok(Inspected {
+            file: self.file.clone(),
+            bytes: bytes.len(),
+            digest: Digest::of(&bytes),
+            signature,
+            imports: world.imports,
+            exports: world.exports,
+            optimizer: Optimizer::of(&bytes),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Inspected {
+    file: PathBuf,
+    bytes: usize,
+    digest: Digest,
+    signature: Signature,
+    imports: Vec<String>,
+    exports: Vec<String>,
+    optimizer: Optimizer,
+}
+
+/// Who signed it, and how far that is known.
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum Signature {
+    Unsigned,
+    Malformed { reason: String },
+    Unverified { name: String, version: String, publisher: KeyId },
+    Refused { name: String, version: String, publisher: KeyId, reason: String },
+    Verified { name: String, version: String, publisher: KeyId, publisher_name: String },
+}
+
+impl Signature {
+    fn of(bytes: &[u8], store: Option<&TrustStore>) -> Self {
+        let claims = match Claims::read(bytes) {
+            Ok(claims) => claims,
+            Err(TrustError::Unsigned) => return Self::Unsigned,
+            Err(error) => return Self::Malformed { reason: error.to_string() },
+        };
+        let (name, version, publisher) = (claims.manifest.name, claims.manifest.version.to_string(), claims.key);
+        match store.map(|store| store.verify(bytes)) {
+            None => Self::Unverified { name, version, publisher },
+            Some(Err(error)) => Self::Refused { name, version, publisher, reason: error.to_string() },
+            Some(Ok(verified)) => {
+                Self::Verified { name, version, publisher, publisher_name: verified.publisher_name().to_owned() }
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Unsigned => "none".to_owned(),
+            Self::Malformed { reason } => format!("malformed: {reason}"),
+            Self::Unverified { name, version, publisher } => {
+                format!("claims to be {name} {version}, signed with key {publisher} (NOT VERIFIED: give --trust)")
+            }
+            Self::Refused { name, version, publisher, reason } => {
+                format!("claims to be {name} {version}, signed with key {publisher} (NOT TRUSTED: {reason})")
+            }
+            Self::Verified { name, version, publisher, publisher_name } => {
+                format!("verified: {name} {version}, signed by {publisher_name} with key {publisher}")
+            }
+        }
+    }
+}
+
+/// What a component wants from outside and gives to it, by name.
+struct World {
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+impl World {
+    fn of(bytes: &[u8]) -> Result<Self, Failure> {
+        let wrong =
+            |error: wasmparser::BinaryReaderError| Failure::here("component", format!("not a component: {error}"));
+        if !Parser::is_component(bytes) {
+            return Err(Failure::here("not-a-component", "its header is not a component's"));
+        }
+        let mut world = Self { imports: Vec::new(), exports: Vec::new() };
+        let mut depth = 0_u32;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload.map_err(wrong)? {
+                Payload::Version { .. } => depth += 1,
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentImportSection(imports) if depth == 1 => {
+                    for import in imports {
+                        world.imports.push(import.map_err(wrong)?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(exports) if depth == 1 => {
+                    for export in exports {
+                        world.exports.push(export.map_err(wrong)?.name.name.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(world)
+    }
+}
+
+/// What the component says of itself in the sandbox a server would run it in.
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum Optimizer {
+    Admitted {
+        #[serde(flatten)]
+        description: Description,
+        /// For a matrix; optimizers may plan otherwise for tensors of other shapes.
+        plan: Plan,
+        bytes_per_parameter: u64,
+        /// It imports WASI, which a server allows only where its configuration says so.
+        needs_wasi: bool,
+    },
+    NotAdmitted {
+        reason: String,
+    },
+}
+
+impl Optimizer {
+    fn of(bytes: &[u8]) -> Self {
+        let admit = || -> Result<Self, SandboxError> {
+            let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
+            let component = Sandbox::new(config)?.admit(bytes)?;
+            let settings = component
+                .configure(None, &[])
+                .map_err(|error| SandboxError::Description(format!("its own defaults do not fit: {error}")))?;
+            let matrix = TensorDescription { name: "example".into(), shape: vec![64, 64], ..Default::default() };
+            let plan = component.plan(&settings, &matrix)?;
+            Ok(Self::Admitted {
+                description: component.description().clone(),
+                bytes_per_parameter: plan.bytes_per_parameter(),
+                plan,
+                needs_wasi: !component.imports().is_empty(),
+            })
+        };
+        admit().unwrap_or_else(|error| Self::NotAdmitted { reason: error.to_string() })
+    }
+
+    fn text(&self) -> String {
+        let (description, plan, bytes_per_parameter, needs_wasi) = match self {
+            Self::Admitted { description, plan, bytes_per_parameter, needs_wasi } => {
+                (description, plan, bytes_per_parameter, *needs_wasi)
+            }
+            Self::NotAdmitted { reason } => return format!("a server would not admit it: {}", printable(reason)),
+        };
+        let rates = &description.learning_rate;
+        let mut lines = vec![format!("{}: {}", description.name, one_line(&description.documentation))];
+        if needs_wasi {
+            lines.push("needs sandbox.wasi = \"empty\" in the server's configuration".to_owned());
+        }
+        let slots: Vec<_> = plan.slots.iter().map(|slot| printable(&slot.name)).collect();
+        let slots = if slots.is_empty() { "none".to_owned() } else { slots.join(", ") };
+        lines.push(format!("state: {slots}; {bytes_per_parameter} bytes for each parameter, itself included"));
+        lines.push(format!("learning_rate  {rates}, {} unless set", rates.default));
+        lines.extend(description.hyperparameters.iter().map(hyperparameter));
+        lines.join("\n           ")
+    }
+}
+
+fn hyperparameter(entry: &Hyperparameter) -> String {
+    let domain = match &entry.domain {
+        Domain::Number(range) => format!("{range}, {} unless set", range.default),
+        Domain::Integer { minimum, maximum, default } => format!("[{minimum}, {maximum}], {default} unless set"),
+        Domain::Boolean { default } => format!("true or false, {default} unless set"),
+        Domain::Choice { names, default } => {
+            let default = names.get(*default as usize).map_or("?", String::as_str);
+            format!("{}, {} unless set", printable(&names.join(" or ")), printable(default))
+        }
+    };
+    format!("{}  {domain}: {}", entry.name, one_line(&entry.documentation))
+}
+
+/// Documentation is in paragraphs; here it stands in a list.
+fn one_line(text: &str) -> String {
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+impl Report for Inspected {
+    fn text(&self) -> String {
+        let list = |names: &[String]| match names {
+            [] => "none".to_owned(),
+            names => names.iter().map(|name| printable(name)).collect::<Vec<_>>().join("\n           "),
+        };
+        format!(
+            "file       {}, {} bytes\n\
+             digest     {}\n\
+             signature  {}\n\
+             imports    {}\n\
+             exports    {}\n\
+             optimizer  {}",
+            self.file.display(),
+            self.bytes,
+            self.digest,
+            self.signature.text(),
+            list(&self.imports),
+            list(&self.exports),
+            self.optimizer.text()
+        )
+    }
+}

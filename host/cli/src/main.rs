@@ -1,0 +1,76 @@
+//! `stepbox`: the command line of the Stepbox parameter server.
+//!
+//! One file for each verb. A verb returns a report or a failure; this file prints it, as text or as JSON, and makes an
+//! exit code of it. `docs/cli.md` describes all of it.
+#![forbid(unsafe_code)]
+
+mod ca;
+mod connection;
+mod deploy;
+mod files;
+mod inspect;
+mod key;
+mod output;
+mod serve;
+mod sign;
+mod status;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::{EXIT_CODES, Format};
+
+/// A parameter server that takes optimizers only as signed WebAssembly components.
+#[derive(Parser)]
+#[command(name = "stepbox", version, propagate_version = true, after_help = EXIT_CODES)]
+struct CommandLine {
+    /// Print one JSON object on standard output instead of text
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Ca(ca::Ca),
+    Key(key::Key),
+    Sign(sign::Sign),
+    Verify(verify::Verify),
+    Inspect(inspect::Inspect),
+    Serve(serve::Serve),
+    Deploy(deploy::Deploy),
+    Status(status::Status),
+}
+
+fn main() -> ExitCode {
+    let CommandLine { json, verb } = CommandLine::parse();
+    let format = if json { Format::Json } else { Format::Text };
+    let result = match verb {
+        Verb::Ca(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Key(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Sign(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Verify(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Inspect(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Serve(verb) => verb.run(format),
+        Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => format.fail(&failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        super::CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,88 @@
+//! `stepbox status`: how a server is.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde::Serialize;
+use stepbox_client::{OptimizerStatus, ServerStatus};
+
+use crate::connection::Connection;
+use crate::output::{Failure, Report};
+
+/// Show how a server is
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  stepbox status --server 10.0.0.7:7437 --ca ca.pem --certificate bob.pem --key bob.key")]
+pub(crate) struct Status {
+    /// Have the server hash all weights too, which takes a while for large models
+    #[arg(long)]
+    weights_digest: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Status {
+    pub(crate) fn run(&self) -> Result<impl Report + use<>, Failure> {
+        self.connection.with_client(async |client| client.status(self.weights_digest).await).map(Shown)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Shown(ServerStatus);
+
+impl Report for Shown {
+    fn text(&self) -> String {
+        let status = &self.0;
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "{name:<12} {value}");
+        };
+        line("software", status.software.clone());
+        line("up for", duration(status.uptime_seconds));
+        line("optimizer", status.optimizer.as_ref().map_or_else(|| "none".to_owned(), optimizer));
+        if let Some((pending, round)) = &status.pending_optimizer {
+            line("pending", format!("{}, from round {round} on", optimizer(pending)));
+        }
+        line(
+            "updates",
+            format!(
+                "{}, {:.0} µs each on {} shard threads",
+                status.updates, status.mean_update_microseconds, status.shard_threads
+            ),
+        );
+        line("refusals", status.refusals.to_string());
+        let connected = status.workers.iter().filter(|worker| worker.connected).count();
+        line("workers", format!("{connected} of {} connected", status.workers.len()));
+        for worker in &status.workers {
+            let state = if worker.connected { "connected" } else { "away" };
+            line("", format!("{:>4}  {}  {state}", worker.rank, worker.identity));
+        }
+        line("keys", status.keys.len().to_string());
+        for key in &status.keys {
+            line("", format!("{}  {:?}  version {}, {} slices", key.key, key.tensor.shape, key.version, key.slices));
+        }
+        if let Some(digest) = &status.weights_digest {
+            line("weights", digest.clone());
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+}
+
+fn optimizer(status: &OptimizerStatus) -> String {
+    format!("{} {}, signed with key {}", status.name, status.version, status.publisher)
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}

@@ -1,0 +1,221 @@
+//! A real server, run by `serve` and asked by `deploy` and `status`, over real TLS on a free port.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use common::{Folder, component};
+use serde_json::Value;
+
+/// A folder with an authority, a publisher, signed optimizers, and a server that runs in it.
+struct Scene {
+    folder: Folder,
+    server: Child,
+    address: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = Folder::new();
+        folder.publisher("publisher");
+        folder.done("ca init --directory ca");
+        folder.done("ca issue --directory ca --name server --server");
+        for name in ["alice", "bob", "worker-0"] {
+            folder.done(&format!("ca issue --directory ca --name {name}"));
+        }
+        folder.write("adamw.wasm", component("adamw"));
+        for version in ["1.0.0", "1.1.0"] {
+            folder.done(&format!(
+                "sign adamw.wasm --key publisher.key --name adamw --version {version} --out adamw-{version}.wasm"
+            ));
+        }
+        folder.write(
+            "server.toml",
+            "listen = '127.0.0.1:0'\n\
+             state_directory = 'state'\n\
+             [tls]\nca = 'ca/ca.pem'\ncertificate = 'ca/server.pem'\nkey = 'ca/server.key'\n\
+             [job]\nworkers = ['worker-0']\n\
+             [access]\ndeployers = ['alice']\noperators = ['bob']\n\
+             [trust]\nstore = 'publisher.toml'\n",
+        );
+        let (server, address) = serve(&folder);
+        Self { folder, server, address }
+    }
+
+    fn connection(&self, identity: &str) -> String {
+        format!("--server {} --ca ca/ca.pem --certificate ca/{identity}.pem --key ca/{identity}.key", self.address)
+    }
+
+    /// Asks the server to end, and gives its exit code and its log.
+    fn stop(&mut self) -> (Option<i32>, String) {
+        let killed = Command::new("kill").args(["-TERM", &self.server.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let mut log = String::new();
+        self.server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (self.server.wait().unwrap().code(), log)
+    }
+}
+
+fn serve(folder: &Folder) -> (Child, String) {
+    let mut server = folder
+        .command(["serve", "--config", "server.toml", "--json", "--log-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    (server, listening["listening"].as_str().unwrap().to_owned())
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // Ended already where the test got that far.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn what_is_deployed_stands_in_the_status_and_in_the_log() {
+    let mut scene = Scene::new();
+    let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
+    let status = scene.folder.done(&format!("status {bob} --json")).json();
+    assert_eq!(status["optimizer"], Value::Null);
+    assert_eq!(status["workers"][0]["identity"], "worker-0");
+
+    let deploy = format!("deploy adamw-1.0.0.wasm {alice} --learning-rate 0.01 --set beta1=0.8 --json");
+    let deployed = scene.folder.done(&deploy).json();
+    assert_eq!(deployed["optimizer"]["name"], "adamw");
+    assert_eq!(deployed["optimizer"]["version"], "1.0.0");
+    let status = scene.folder.done(&format!("status {bob} --weights-digest --json")).json();
+    assert_eq!(status["optimizer"], deployed["optimizer"]);
+    assert_eq!(status["weights_digest"].as_str().unwrap().len(), 64);
+    let text = scene.folder.done(&format!("status {bob}")).stdout();
+    assert!(text.contains("adamw 1.0.0") && text.contains("worker-0"), "{text}");
+
+    let (code, log) = scene.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().any(|event| event.to_string().contains("adamw")), "{log}");
+}
+
+#[test]
+fn refusals_have_exit_code_3_and_change_nothing() {
+    let scene = Scene::new();
+    let (alice, bob, worker) = (scene.connection("alice"), scene.connection("bob"), scene.connection("worker-0"));
+    scene.folder.done(&format!("deploy adamw-1.1.0.wasm {alice}"));
+    let before = scene.folder.done(&format!("status {bob} --json")).json();
+    for (arguments, code, words) in [
+        (format!("deploy adamw.wasm {alice}"), "untrusted", "not signed"),
+        (format!("deploy adamw-1.0.0.wasm {alice}"), "untrusted", "older"),
+        (format!("deploy adamw-1.1.0.wasm {alice} --set gamma=1"), "hyperparameter", "gamma"),
+        (format!("deploy adamw-1.1.0.wasm {alice} --learning-rate -1"), "hyperparameter", "learning_rate"),
+        (format!("deploy adamw-1.1.0.wasm {bob}"), "forbidden", "bob"),
+        (format!("deploy adamw-1.1.0.wasm {worker}"), "forbidden", "worker-0"),
+    ] {
+        let run = scene.folder.run(&format!("{arguments} --json"));
+        assert_eq!(run.code(), 3, "{arguments}: {}", run.stderr());
+        let error = run.json()["error"].clone();
+        assert_eq!(error["code"], code, "{arguments}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(words), "{arguments}: {error}");
+        assert!(run.stderr().contains(words), "{}", run.stderr());
+    }
+    let after = scene.folder.done(&format!("status {bob} --json")).json();
+    assert_eq!(
+        (&after["optimizer"], &after["pending_optimizer"]),
+        (&before["optimizer"], &before["pending_optimizer"])
+    );
+}
+
+#[test]
+fn an_older_version_stays_refused_after_a_restart() {
+    let mut scene = Scene::new();
+    let alice = scene.connection("alice");
+    scene.folder.done(&format!("deploy adamw-1.1.0.wasm {alice}"));
+    assert_eq!(scene.stop().0, Some(0));
+    (scene.server, scene.address) = serve(&scene.folder);
+    let alice = scene.connection("alice");
+    let run = scene.folder.run(&format!("deploy adamw-1.0.0.wasm {alice}"));
+    assert_eq!(run.code(), 3);
+    assert!(run.stderr().contains("1.0.0") && run.stderr().contains("1.1.0"), "{}", run.stderr());
+}
+
+#[test]
+fn strangers_and_absent_servers_are_exit_code_4() {
+    let mut scene = Scene::new();
+    scene.folder.done("ca init --directory other");
+    scene.folder.done("ca issue --directory other --name alice");
+    let address = scene.address.clone();
+    // Whom the server does not know, and who does not know the server.
+    for files in [
+        "--ca ca/ca.pem --certificate other/alice.pem --key other/alice.key",
+        "--ca other/ca.pem --certificate ca/alice.pem --key ca/alice.key",
+    ] {
+        let run = scene.folder.run(&format!("status --server {address} {files} --json"));
+        assert_eq!(run.code(), 4, "{files}: {}", run.stderr());
+        assert!(["handshake", "connection-lost"].contains(&run.json()["error"]["code"].as_str().unwrap()), "{files}");
+    }
+    let alice = scene.connection("alice");
+    scene.stop();
+    let run = scene.folder.run(&format!("status {alice} --json"));
+    assert_eq!(run.code(), 4);
+    assert_eq!(run.json()["error"]["code"], "unreachable");
+}
+
+#[test]
+fn a_profile_stands_for_the_options_and_options_override_it() {
+    let scene = Scene::new();
+    let profile = format!(
+        "ca = '../ca/ca.pem'\ncertificate = '../ca/bob.pem'\nkey = '../ca/bob.key'\nserver = '{}'\n",
+        scene.address
+    );
+    fs::create_dir(scene.folder.path("stepbox")).unwrap();
+    // `XDG_CONFIG_HOME` is the test's folder.
+    scene.folder.write("stepbox/client.toml", &profile);
+    scene.folder.done("status");
+    assert_eq!(scene.folder.run("deploy adamw-1.0.0.wasm").code(), 3);
+    scene.folder.done("deploy adamw-1.0.0.wasm --certificate ca/alice.pem --key ca/alice.key");
+
+    fs::create_dir(scene.folder.path("alice")).unwrap();
+    scene.folder.write("alice/profile.toml", profile.replace("bob", "alice"));
+    scene.folder.done("deploy adamw-1.1.0.wasm --profile alice/profile.toml");
+
+    scene.folder.write("wrong.toml", "sever = 'misspelt'");
+    for arguments in ["status --profile wrong.toml", "status --profile none.toml"] {
+        assert_eq!(scene.folder.run(arguments).code(), 1, "{arguments}");
+    }
+    fs::remove_file(scene.folder.path("stepbox/client.toml")).unwrap();
+    let run = scene.folder.run("status");
+    assert_eq!(run.code(), 1);
+    assert!(run.stderr().contains("--server"), "{}", run.stderr());
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let scene = Scene::new();
+    let configuration = scene.folder.read("server.toml");
+    for (wrong, words) in [
+        (configuration.replace("ca/server.pem", "none.pem"), "none.pem"),
+        (configuration.replace("publisher.toml", "none.toml"), "none.toml"),
+        (configuration.replace("127.0.0.1:0", &scene.address), "cannot listen"),
+        (configuration.replace("workers", "werkers"), "werkers"),
+    ] {
+        scene.folder.write("wrong.toml", wrong);
+        let run = scene.folder.run("serve --config wrong.toml");
+        assert_eq!(run.code(), 1, "{words}");
+        assert!(run.stdout().is_empty(), "{}", run.stdout());
+        assert!(run.stderr().contains(words) && run.stderr().contains("wrong.toml"), "{}", run.stderr());
+    }
+    let run = Command::new(env!("CARGO_BIN_EXE_stepbox"))
+        .args(["serve", "--config"])
+        .arg(scene.folder.path("server.toml"))
+        .env("RUST_LOG", "no[filter")
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("RUST_LOG"));
+}

@@ -1,0 +1,265 @@
+//! The requests.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use stepbox_wire::{OptimizerStatus, PROTOCOL_VERSION, Request, Response, ServerStatus};
+use tokio::net::TcpStream;
+
+use crate::config::ClientConfig;
+use crate::connection::{Answer, Connection};
+use crate::error::ClientError;
+use crate::progress::Progress;
+use crate::tensor::Tensor;
+use crate::tls;
+
+/// A connection to a server. See the [crate's documentation](crate) for an example.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection,
+    identity: String,
+    rank: OnceLock<u32>,
+    /// The last barrier passed.
+    barrier: AtomicU64,
+    progress: Progress,
+}
+
+/// This worker's place in the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registration {
+    /// Its position in the job's list of workers.
+    pub rank: u32,
+    /// How many workers the job has.
+    pub workers: u32,
+}
+
+/// What became of an [`init`](Client::init).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Initialization {
+    /// Rounds the key has been updated. Above 0, training went on before this worker came: pull before computing a
+    /// gradient.
+    pub version: u64,
+    /// Whether this client's value became the key's first one.
+    pub created: bool,
+}
+
+/// What became of a [`push`](Client::push).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Push {
+    /// The round the gradient was pushed for.
+    pub round: u64,
+    /// Whether the server had this worker's gradient for the round already: the repetition is not counted.
+    pub repeated: bool,
+}
+
+/// With what a component is deployed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DeployOptions {
+    /// Learning rate; the component's default where absent.
+    pub learning_rate: Option<f64>,
+    /// Hyperparameters by name, as text (`0.9`, `true`, a choice's name); the others take their defaults.
+    pub hyperparameters: Vec<(String, String)>,
+}
+
+/// What became of a [`deploy`](Client::deploy).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// What was deployed.
+    pub optimizer: OptimizerStatus,
+    /// Keys update with it from this round on.
+    pub from_round: u64,
+    /// Whether the state of the optimizer before it is kept.
+    pub state_kept: bool,
+}
+
+impl Client {
+    /// Connects, authenticates both sides and greets the server. Must be called within a tokio runtime with I/O and
+    /// time enabled.
+    pub async fn connect(config: &ClientConfig) -> Result<Self, ClientError> {
+        let connector = tls::connector(config)?;
+        let name = tls::server_name(config)?;
+        let disagreement = |reason: String| ClientError::Handshake {
+            server: config.server.clone(),
+            name: config.expected_name().to_owned(),
+            reason,
+        };
+        let connect = async {
+            let unreachable = |source| ClientError::Unreachable { server: config.server.clone(), source };
+            let stream = TcpStream::connect(&config.server).await.map_err(unreachable)?;
+            // Requests are whole when they are written: waiting to fill a packet would only delay them.
+            stream.set_nodelay(true).map_err(unreachable)?;
+            let stream = connector.connect(name, stream).await.map_err(|error| disagreement(error.to_string()))?;
+            let connection = Connection::start(stream, config.limits, config.request_timeout);
+            let hello = Request::Hello { protocol: PROTOCOL_VERSION };
+            let answer = connection.request(&hello, Bytes::new()).await.map_err(|error| match error {
+                // In TLS 1.3 the server judges the client's certificate after the client's part is done.
+                ClientError::ConnectionLost { reason } => disagreement(reason),
+                other => other,
+            })?;
+            let Response::Welcome { protocol: PROTOCOL_VERSION, identity } = answer.response else {
+                return Err(unexpected("hello", &answer));
+            };
+            Ok(Self {
+                connection,
+                identity,
+                rank: OnceLock::new(),
+                barrier: AtomicU64::new(0),
+                progress: Progress::default(),
+            })
+        };
+        tokio::time::timeout(config.connect_timeout, connect)
+            .await
+            .map_err(|_| ClientError::TimedOut { request: "connect", after: config.connect_timeout })?
+    }
+
+    /// The identity the server read from this client's certificate.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Joins the job as the worker the certificate names.
+    pub async fn register(&self) -> Result<Registration, ClientError> {
+        let answer = self.ask(&Request::Register, Bytes::new()).await?;
+        let Response::Registered { rank, workers, barrier } = answer.response else {
+            return Err(unexpected("register", &answer));
+        };
+        // A worker's rank never changes; a second registration finds it set.
+        self.rank.get_or_init(|| rank);
+        self.barrier.fetch_max(barrier, Ordering::Relaxed);
+        Ok(Registration { rank, workers })
+    }
+
+    /// Makes a key known with its type and first value. Every worker calls this with the same value; the value of the
+    /// worker of rank 0 is the one that is sent and counts, and the others wait until the key exists.
+    pub async fn init(&self, key: &str, value: &Tensor) -> Result<Initialization, ClientError> {
+        let request = Request::Init { key: key.to_owned(), tensor: value.tensor_type() };
+        let body = if self.rank.get() == Some(&0) { value.wire_bytes() } else { Bytes::new() };
+        let answer = self.ask(&request, body).await?;
+        let Response::Initialized { version, created } = answer.response else {
+            return Err(unexpected("init", &answer));
+        };
+        self.progress.saw(key, version);
+        Ok(Initialization { version, created })
+    }
+
+    /// Sends this worker's gradient for the round after the version of the weights this client has last seen. Returns
+    /// when the server has it; the round runs once all workers have pushed.
+    pub async fn push(&self, key: &str, gradient: &Tensor) -> Result<Push, ClientError> {
+        let round = self.progress.round(key)?;
+        self.push_round(key, round, gradient).await
+    }
+
+    /// The weights: those of the round of this client's last push, or newer ones.
+    pub async fn pull(&self, key: &str) -> Result<Tensor, ClientError> {
+        self.pull_version(key, self.progress.awaited(key)).await
+    }
+
+    /// The weights once the key has reached `version`; those that are there for 0.
+    pub async fn pull_version(&self, key: &str, version: u64) -> Result<Tensor, ClientError> {
+        let request = Request::Pull { key: key.to_owned(), version };
+        let answer = self.ask(&request, Bytes::new()).await?;
+        let Response::Pulled { version: found, tensor } = answer.response else {
+            return Err(unexpected("pull", &answer));
+        };
+        if found < version {
+            let reason = format!("it sends version {found} of key `{key}`, asked for was {version} or later");
+            return Err(ClientError::Protocol { reason });
+        }
+        self.progress.saw(key, found);
+        Ok(Tensor::from_wire(tensor, answer.values))
+    }
+
+    /// [`push`](Self::push) and then [`pull`](Self::pull), without waiting for the first one's answer in between.
+    pub async fn push_pull(&self, key: &str, gradient: &Tensor) -> Result<Tensor, ClientError> {
+        let round = self.progress.round(key)?;
+        // Polled in this order, hence sent in this order. A push that is refused ends the pull, which could only wait.
+        let (_push, weights) =
+            tokio::try_join!(biased; self.push_round(key, round, gradient), self.pull_version(key, round))?;
+        Ok(weights)
+    }
+
+    /// Waits until every worker of the job has come as far. One at a time: the workers' barriers are counted.
+    pub async fn barrier(&self) -> Result<(), ClientError> {
+        let number = self.barrier.load(Ordering::Relaxed) + 1;
+        let answer = self.ask(&Request::Barrier { number }, Bytes::new()).await?;
+        let Response::BarrierPassed = answer.response else {
+            return Err(unexpected("barrier", &answer));
+        };
+        self.barrier.fetch_max(number, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Leaves the job on purpose: the server will not wait for this worker, nor count it as lost.
+    pub async fn leave(&self) -> Result<(), ClientError> {
+        let answer = self.ask(&Request::Leave, Bytes::new()).await?;
+        let Response::Left = answer.response else {
+            return Err(unexpected("leave", &answer));
+        };
+        Ok(())
+    }
+
+    /// Deploys a signed component. It takes over at the boundary of a round.
+    pub async fn deploy(
+        &self,
+        component: impl Into<Bytes>,
+        options: &DeployOptions,
+    ) -> Result<Deployment, ClientError> {
+        let request =
+            Request::Deploy { learning_rate: options.learning_rate, hyperparameters: options.hyperparameters.clone() };
+        let answer = self.ask(&request, component.into()).await?;
+        let Response::Deployed { optimizer, from_round, state_kept } = answer.response else {
+            return Err(unexpected("deploy", &answer));
+        };
+        Ok(Deployment { optimizer, from_round, state_kept })
+    }
+
+    /// How the server is. With `weights_digest` it hashes all weights, which takes a while for large models.
+    pub async fn status(&self, weights_digest: bool) -> Result<ServerStatus, ClientError> {
+        let answer = self.ask(&Request::Status { weights_digest }, Bytes::new()).await?;
+        let Response::Status(status) = answer.response else {
+            return Err(unexpected("status", &answer));
+        };
+        Ok(*status)
+    }
+
+    /// Sends what is under way and closes the connection. Dropping a client does the same in the background, as far as
+    /// the runtime lives on. A registered worker that has not [left](Self::leave) counts as lost afterwards.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+
+    async fn push_round(&self, key: &str, round: u64, gradient: &Tensor) -> Result<Push, ClientError> {
+        let request = Request::Push { key: key.to_owned(), round, tensor: gradient.tensor_type() };
+        let answer = self.ask(&request, gradient.wire_bytes()).await?;
+        let Response::Pushed { repeated } = answer.response else {
+            return Err(unexpected("push", &answer));
+        };
+        self.progress.pushed(key, round);
+        Ok(Push { round, repeated })
+    }
+
+    async fn ask(&self, request: &Request, body: Bytes) -> Result<Answer, ClientError> {
+        self.connection.request(request, body).await
+    }
+}
+
+fn unexpected(request: &str, answer: &Answer) -> ClientError {
+    let kind = match answer.response {
+        Response::Welcome { protocol, .. } => {
+            return ClientError::Protocol {
+                reason: format!("it speaks version {protocol} of the protocol, this client {PROTOCOL_VERSION}"),
+            };
+        }
+        Response::Registered { .. } => "registered",
+        Response::Initialized { .. } => "initialized",
+        Response::Pushed { .. } => "pushed",
+        Response::Pulled { .. } => "pulled",
+        Response::BarrierPassed => "barrier passed",
+        Response::Left => "left",
+        Response::Deployed { .. } => "deployed",
+        Response::Status(_) => "status",
+        Response::Failed(_) => "failed",
+    };
+    ClientError::Protocol { reason: format!("its answer to `{request}` is `{kind}`") }
+}

@@ -1,0 +1,127 @@
+//! A new key: its tensor is cut, given to shards, and bound in the optimizers that will update it.
+
+use std::sync::Arc;
+
+use stepbox_sandbox::TensorDescription;
+use stepbox_wire::{ErrorCode, TensorType};
+
+use crate::cut::cut;
+use crate::deployment::{bind, new_slices, not_admitted, off_the_runtime};
+use crate::job::{Job, check_type};
+use crate::key::{Key, Residence, tensor_identity};
+use crate::optimizer::Optimizer;
+use crate::refusal::{Answered, Refusal};
+use crate::shard::KeyId;
+use crate::weights::Weights;
+
+/// Makes a key known with its first value, unless it is known already. Returns whether it is new. Runs to its end once
+/// it has begun, whether or not anyone waits for the answer.
+pub(crate) async fn create(
+    job: Arc<Job>,
+    name: String,
+    tensor: TensorType,
+    value: Vec<u8>,
+) -> Answered<(Arc<Key>, bool)> {
+    let mut structure = job.structure.lock().await;
+    if let Some(key) = job.model.find(&name) {
+        check_type(&key, &tensor)?;
+        return Ok((key, false));
+    }
+    job.model.check_room(&name, &tensor, &job.config.limits)?;
+    structure.next_key += 1;
+    let id = structure.next_key;
+    let mut load = structure.load.clone();
+    let slices = cut(tensor.elements().unwrap_or(0), &mut load);
+    let description = Arc::new(TensorDescription {
+        identity: tensor_identity(&name),
+        name,
+        shape: tensor.shape.clone(),
+        group: String::new(),
+        tags: Vec::new(),
+    });
+    let first = Arc::new(Weights::first(&value, &slices));
+    drop(value);
+
+    let optimizers = optimizers(&job);
+    let mut residence = None;
+    for optimizer in &optimizers {
+        let planned = plan(optimizer, &description).await;
+        let bound = match planned {
+            Ok(plan) => {
+                let mut by_shard = vec![Vec::new(); job.shards.count()];
+                for slice in new_slices(id, &slices, &description, &plan) {
+                    by_shard[slice.slice.shard].push(slice);
+                }
+                optimizer.add_plan(id, Arc::clone(&plan));
+                let bound = bind(&job, optimizer, by_shard).await;
+                residence.get_or_insert(Residence { optimizer: Arc::clone(optimizer), plan, state_since: 0 });
+                bound
+            }
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = bound {
+            forget(&job, id).await;
+            return Err(refusal);
+        }
+    }
+
+    let shards = Key::shards_of(&slices);
+    if let Some(residence) = &residence {
+        for shard in shards {
+            let (optimizer, first) = (residence.optimizer.id, Arc::clone(&first));
+            let loaded = job.shards.call(shard, move |shard| shard.load(optimizer, id, &first)).await;
+            let loaded = match loaded {
+                Ok(loaded) => loaded.map_err(|error| not_admitted(&error)),
+                Err(lost) => Err(Refusal::new(ErrorCode::Internal, lost.to_string())),
+            };
+            if let Err(refusal) = loaded {
+                forget(&job, id).await;
+                return Err(refusal);
+            }
+        }
+    }
+
+    let key = Arc::new(Key::new(id, description, tensor, slices, first, job.workers as usize, residence));
+    structure.load = load;
+    if let [starts_with, _newest] = optimizers.as_slice() {
+        job.deployments.write().add_waiting(starts_with);
+    }
+    tracing::info!(key = key.name, shape = ?key.tensor.shape, slices = key.slices.len(), "a key is known");
+    job.model.add(Arc::clone(&key));
+    Ok((key, true))
+}
+
+/// The optimizers that will update a key whose first round is 1: the one it starts with, then one it moves to later.
+fn optimizers(job: &Job) -> Vec<Arc<Optimizer>> {
+    let deployments = job.deployments.read();
+    let Some(newest) = deployments.newest() else { return Vec::new() };
+    match deployments.in_use() {
+        Some(in_use) if in_use.id != newest.optimizer.id && newest.from_round > 1 => {
+            vec![Arc::clone(in_use), Arc::clone(&newest.optimizer)]
+        }
+        _ => vec![Arc::clone(&newest.optimizer)],
+    }
+}
+
+async fn plan(
+    optimizer: &Arc<Optimizer>,
+    description: &Arc<TensorDescription>,
+) -> Answered<Arc<stepbox_sandbox::Plan>> {
+    let (optimizer, description) = (Arc::clone(optimizer), Arc::clone(description));
+    off_the_runtime(move || {
+        let plan = optimizer.component.plan(&optimizer.settings, &description);
+        plan.map(Arc::new).map_err(|error| {
+            let message = format!("the optimizer does not take key `{}`: {error}", description.name);
+            Refusal { message, ..not_admitted(&error) }
+        })
+    })
+    .await
+}
+
+/// Takes a key that is not to be out of all instances. The room that it had there is not given back.
+async fn forget(job: &Job, key: KeyId) {
+    for shard in 0..job.shards.count() {
+        // A shard that is gone has nothing left to forget.
+        let _ = job.shards.submit(shard, move |shard| shard.release_older(u64::MAX, key)).await;
+    }
+}

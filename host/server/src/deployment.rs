@@ -1,0 +1,230 @@
+//! A new optimizer, from a file that somebody sends to the round in which all keys update with it.
+//!
+//! In this order, so that whatever fails leaves the optimizer before untouched:
+//!
+//! 1. signature, publisher and version are verified; nothing of the component has been parsed before;
+//! 2. the sandbox admits it, its name is the manifest's, its hyperparameters are within range;
+//! 3. it plans for every key, and every shard makes room for every slice;
+//! 4. the ledger of versions records it;
+//! 5. the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
+//!    optimizer from that round on, so no round mixes two optimizers. Keys that stand right before it move at once, the
+//!    others when they get there ([`move_over`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use stepbox_sandbox::{AdmittedComponent, Fault, Plan, SandboxError, Settings};
+use stepbox_trust::{TrustStore, VerifiedComponent};
+use stepbox_wire::{ErrorCode, OptimizerStatus, Response};
+
+use crate::job::Job;
+use crate::key::Key;
+use crate::move_over;
+use crate::optimizer::{Deployed, Optimizer};
+use crate::refusal::{Answered, Refusal};
+use crate::shard::{KeyId, NewSlice};
+
+/// What is to be deployed, as it came.
+pub(crate) struct Submission {
+    pub component: Vec<u8>,
+    pub learning_rate: Option<f64>,
+    pub hyperparameters: Vec<(String, String)>,
+}
+
+/// Past all checks that need no key.
+struct Accepted {
+    verified: VerifiedComponent,
+    component: AdmittedComponent,
+    settings: Settings,
+}
+
+/// Deploys a component. Runs to its end once it has begun, whether or not anyone waits for the answer.
+pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Response> {
+    let checking = Arc::clone(&job);
+    let accepted = off_the_runtime(move || check(&checking, submission)).await?;
+    let status = OptimizerStatus {
+        name: accepted.verified.manifest().name.clone(),
+        version: accepted.verified.manifest().version.to_string(),
+        publisher: accepted.verified.publisher().to_string(),
+        digest: accepted.verified.digest().to_string(),
+    };
+
+    let mut structure = job.structure.lock().await;
+    let keys = job.model.all();
+    let plans = plan_all(&accepted, keys.clone()).await?;
+    structure.next_optimizer += 1;
+    let optimizer = Arc::new(Optimizer::new(
+        structure.next_optimizer,
+        status.clone(),
+        accepted.component,
+        accepted.settings,
+        plans,
+    ));
+    if let Err(refusal) = prepare(&job, &optimizer, &keys).await {
+        discard(&job, &optimizer).await;
+        return Err(refusal);
+    }
+    let recording = Arc::clone(&job);
+    let recorded = off_the_runtime(move || {
+        let mut ledger = recording.ledger.lock();
+        ledger.record(&accepted.verified).map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))
+    });
+    if let Err(refusal) = recorded.await {
+        discard(&job, &optimizer).await;
+        return Err(refusal);
+    }
+
+    let (from_round, state_kept) = take_effect(&job, &optimizer, &keys);
+    drop(structure);
+    tracing::info!(
+        optimizer = status.name,
+        version = status.version,
+        publisher = status.publisher,
+        digest = status.digest,
+        from_round,
+        state_kept,
+        "deployed"
+    );
+    for key in keys {
+        let mut home = key.turn.lock().await;
+        if let Err(reason) = move_over::if_due(&job, &key, &mut home).await {
+            tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
+        }
+    }
+    Ok(Response::Deployed { optimizer: status, from_round, state_kept })
+}
+
+/// Everything about the component itself.
+fn check(job: &Job, submission: Submission) -> Answered<Accepted> {
+    let Submission { component, learning_rate, hyperparameters } = submission;
+    // Read for each deployment: a publisher's key that the operator revokes is revoked from then on.
+    let store = TrustStore::load(&job.config.trust.store)
+        .map_err(|error| Refusal::new(ErrorCode::Internal, format!("the trust store cannot be used: {error}")))?
+        .with_max_component_bytes(usize::try_from(job.config.limits.component_bytes).unwrap_or(usize::MAX));
+    let untrusted = |error: stepbox_trust::TrustError| Refusal::new(ErrorCode::Untrusted, error.to_string());
+    let verified = store.verify(component).map_err(untrusted)?;
+    job.ledger.lock().check(&verified).map_err(untrusted)?;
+
+    let component = job.sandbox.admit(verified.bytes()).map_err(|error| not_admitted(&error))?;
+    let (signed, own) = (&verified.manifest().name, &component.description().name);
+    if signed != own {
+        return Err(Refusal::new(
+            ErrorCode::NotAdmitted,
+            format!(
+                "the component calls itself `{own}` and was signed as `{signed}`; its publisher must sign it as `{own}`"
+            ),
+        ));
+    }
+    let settings = component
+        .configure(learning_rate, &hyperparameters)
+        .map_err(|error| Refusal::new(ErrorCode::Hyperparameter, error.to_string()))?;
+    Ok(Accepted { verified, component, settings })
+}
+
+async fn plan_all(accepted: &Accepted, keys: Vec<Arc<Key>>) -> Answered<HashMap<KeyId, Arc<Plan>>> {
+    let (component, settings) = (accepted.component.clone(), accepted.settings.clone());
+    off_the_runtime(move || {
+        keys.iter()
+            .map(|key| match component.plan(&settings, &key.description) {
+                Ok(plan) => Ok((key.id, Arc::new(plan))),
+                Err(error) => Err(not_admitted(&error)),
+            })
+            .collect()
+    })
+    .await
+}
+
+/// Room for every slice, on all shards at the same time.
+async fn prepare(job: &Job, optimizer: &Arc<Optimizer>, keys: &[Arc<Key>]) -> Answered<()> {
+    let mut slices = vec![Vec::new(); job.shards.count()];
+    for key in keys {
+        let Some(plan) = optimizer.plan(key.id) else { continue };
+        for slice in new_slices(key.id, &key.slices, &key.description, &plan) {
+            slices[slice.slice.shard].push(slice);
+        }
+    }
+    bind(job, optimizer, slices).await
+}
+
+/// A key's slices as a shard wants to have them.
+pub(crate) fn new_slices<'a>(
+    key: KeyId,
+    slices: &'a [crate::cut::Slice],
+    tensor: &'a Arc<stepbox_sandbox::TensorDescription>,
+    plan: &'a Arc<Plan>,
+) -> impl Iterator<Item = NewSlice> + 'a {
+    slices.iter().enumerate().map(move |(index, slice)| NewSlice {
+        key,
+        index,
+        slice: slice.clone(),
+        tensor: Arc::clone(tensor),
+        plan: Arc::clone(plan),
+    })
+}
+
+/// Has every shard make room for its slices. On an error some may have been bound.
+pub(crate) async fn bind(job: &Job, optimizer: &Arc<Optimizer>, slices: Vec<Vec<NewSlice>>) -> Answered<()> {
+    let internal = |lost: crate::shard::ShardLost| Refusal::new(ErrorCode::Internal, lost.to_string());
+    let mut running = Vec::new();
+    for (shard, slices) in slices.into_iter().enumerate().filter(|(_, slices)| !slices.is_empty()) {
+        let optimizer = Arc::clone(optimizer);
+        let pending = job.shards.submit(shard, move |shard| shard.prepare(&optimizer, &slices)).await;
+        running.push(pending.map_err(internal)?);
+    }
+    // All are waited for, so that nothing is still being bound when the first error is answered.
+    let mut outcome = Ok(());
+    for pending in running {
+        let bound =
+            pending.wait().await.map_err(internal).and_then(|bound| bound.map_err(|error| not_admitted(&error)));
+        outcome = outcome.and(bound);
+    }
+    outcome
+}
+
+async fn discard(job: &Job, optimizer: &Optimizer) {
+    for shard in 0..job.shards.count() {
+        let id = optimizer.id;
+        // A shard that is gone has nothing left to discard.
+        let _ = job.shards.submit(shard, move |shard| shard.discard(id)).await;
+    }
+}
+
+/// Chooses the round. Returns it, and whether all keys keep their state.
+fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, keys: &[Arc<Key>]) -> (u64, bool) {
+    // While this is held no gradient is counted.
+    let mut deployments = job.deployments.write();
+    let highest = keys.iter().map(|key| key.highest_pushed()).max().unwrap_or(0);
+    let from_round = highest + 1;
+    let before: Vec<_> =
+        deployments.in_use().into_iter().chain(deployments.pending().map(|pending| &pending.optimizer)).collect();
+    let keeps = |older: &Arc<Optimizer>, key: &Arc<Key>| {
+        older.plan(key.id).is_some_and(|plan| optimizer.keeps_state(key.id, older, &plan).is_ok())
+    };
+    let state_kept =
+        !before.is_empty() && !keys.is_empty() && before.iter().all(|older| keys.iter().all(|key| keeps(older, key)));
+    deployments.deploy(Deployed { optimizer: Arc::clone(optimizer), from_round }, keys.len());
+    (from_round, state_kept)
+}
+
+/// The answer to a sandbox's refusal, by who has to act.
+pub(crate) fn not_admitted(error: &SandboxError) -> Refusal {
+    let code = match error.fault() {
+        Fault::Publisher => ErrorCode::NotAdmitted,
+        Fault::Operator => ErrorCode::Busy,
+        Fault::Server => ErrorCode::Internal,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+/// Runs what takes long on a thread of its own.
+pub(crate) async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Answered<T> + Send + 'static,
+) -> Answered<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+        tracing::error!(%panic, "a task has panicked");
+        Err(Refusal::new(
+            ErrorCode::Internal,
+            "the server failed while it worked on this; please report it with its log",
+        ))
+    })
+}

@@ -1,0 +1,329 @@
+//! The job: everything that all connections share, and the requests of its workers.
+//!
+//! Nothing here knows of frames or sockets. What waits, waits for a change of the key, the barrier or the membership,
+//! and never longer than the round's time-out; the message at its end names who was waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use stepbox_sandbox::Sandbox;
+use stepbox_trust::VersionLedger;
+use stepbox_wire::{ErrorCode, Response, TensorType};
+use tokio::sync::{Semaphore, watch};
+
+use crate::access::Access;
+use crate::barrier::Barrier;
+use crate::config::{Config, Seconds};
+use crate::key::{Key, Look, Pushed};
+use crate::membership::{ConnectionId, Membership, Run};
+use crate::model::Model;
+use crate::optimizer::Deployments;
+use crate::refusal::{Answered, Refusal};
+use crate::rounds::Rank;
+use crate::shard::Shards;
+use crate::update;
+use crate::weights::Weights;
+
+/// What all connections share.
+pub(crate) struct Job {
+    pub config: Config,
+    pub access: Access,
+    pub workers: u32,
+    pub started: Instant,
+    pub sandbox: Sandbox,
+    pub shards: Shards,
+    pub model: Model,
+    /// Which optimizer updates what. Locked for reading while a gradient is counted, and for writing while the round of
+    /// a take-over is chosen, so that no key runs that round before it is chosen.
+    pub deployments: RwLock<Deployments>,
+    /// Taken by whoever adds a key or an optimizer, so that no key misses an optimizer.
+    pub structure: tokio::sync::Mutex<Structure>,
+    pub ledger: Mutex<VersionLedger>,
+    /// One deployment at a time: each holds a component and compiles it.
+    pub deploying: Arc<Semaphore>,
+    pub members: watch::Sender<Membership>,
+    pub statistics: Statistics,
+    barrier: watch::Sender<Barrier>,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// What is counted while keys and optimizers are added.
+#[derive(Debug, Default)]
+pub(crate) struct Structure {
+    /// Elements that each shard owns.
+    pub load: Vec<u64>,
+    /// The number the next key gets.
+    pub next_key: u64,
+    /// The number the next deployment gets.
+    pub next_optimizer: u64,
+}
+
+/// What a status tells of the past.
+#[derive(Debug, Default)]
+pub(crate) struct Statistics {
+    pub updates: AtomicU64,
+    pub update_nanoseconds: AtomicU64,
+    pub refusals: AtomicU64,
+}
+
+impl Statistics {
+    pub fn count_update(&self, duration: Duration) {
+        self.updates.fetch_add(1, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.update_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+/// A worker as one connection speaks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Worker {
+    pub rank: Rank,
+    pub connection: ConnectionId,
+}
+
+impl Job {
+    pub fn new(
+        config: Config,
+        sandbox: Sandbox,
+        shards: Shards,
+        ledger: VersionLedger,
+        identities: Vec<crate::identity::Identity>,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        let workers = identities.len();
+        let structure = Structure { load: vec![0; shards.count()], ..Structure::default() };
+        Self {
+            access: Access::new(&config.job, &config.access),
+            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+            started: Instant::now(),
+            sandbox,
+            shards,
+            model: Model::default(),
+            deployments: RwLock::default(),
+            structure: tokio::sync::Mutex::new(structure),
+            ledger: Mutex::new(ledger),
+            deploying: Arc::new(Semaphore::new(1)),
+            members: watch::Sender::new(Membership::new(identities)),
+            statistics: Statistics::default(),
+            barrier: watch::Sender::new(Barrier::new(workers)),
+            shutdown,
+            config,
+        }
+    }
+
+    // Membership.
+
+    /// A worker joins, or comes back. Returns the connection it replaces, if there is one.
+    pub fn register(&self, worker: Worker) -> (Response, Option<ConnectionId>) {
+        let mut replaced = None;
+        self.members.send_modify(|members| replaced = members.connect(worker.rank, worker.connection));
+        let barrier = self.barrier.borrow().passed();
+        (Response::Registered { rank: worker.rank, workers: self.workers, barrier }, replaced)
+    }
+
+    /// A worker says goodbye.
+    pub fn leave(&self, worker: Worker) {
+        let mut run = Run::GoesOn;
+        self.members.send_modify(|members| run = members.leave(worker.rank));
+        self.note(run);
+    }
+
+    /// A connection has ended without a goodbye: its worker has a while to come back.
+    pub fn disconnected(self: &Arc<Self>, worker: Worker) {
+        let mut broke = false;
+        self.members.send_modify(|members| broke = members.disconnect(worker.rank, worker.connection));
+        if !broke {
+            return;
+        }
+        let grace = self.config.job.reconnect_grace_seconds.duration();
+        tracing::warn!(rank = worker.rank, ?grace, "a worker's connection has ended without a goodbye");
+        let job = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            let mut outcome = (false, Run::GoesOn);
+            job.members.send_modify(|members| outcome = members.grace_over(worker.rank, worker.connection));
+            let (lost, run) = outcome;
+            if lost {
+                tracing::error!(rank = worker.rank, "a worker is lost: it did not come back in time");
+            }
+            job.note(run);
+        });
+    }
+
+    fn note(&self, run: Run) {
+        if run == Run::Ended {
+            tracing::info!("all workers have left: the next run starts with open rounds emptied and barriers at 1");
+            self.barrier.send_modify(Barrier::reset);
+            self.model.all().iter().for_each(|key| key.abandon_round());
+        }
+    }
+
+    // Gradients and weights.
+
+    /// Holds a push against the key before its body is read. Returns whether it is a repetition.
+    pub fn check_push(&self, key: &Key, rank: Rank, round: u64, tensor: &TensorType) -> Answered<bool> {
+        check_type(key, tensor)?;
+        if self.deployments.read().newest().is_none() {
+            return Err(no_optimizer(&key.name));
+        }
+        key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))
+    }
+
+    /// Counts a gradient. The one that completes its round sets the update going. Returns whether it was there before.
+    pub fn push(self: &Arc<Self>, key: &Arc<Key>, rank: Rank, round: u64, gradient: Vec<u8>) -> Answered<bool> {
+        let deployments = self.deployments.read();
+        let pushed = key.push(rank, round, gradient).map_err(|wrong| wrong_round(key, &wrong))?;
+        drop(deployments);
+        match pushed {
+            Pushed::Counted => Ok(false),
+            Pushed::Repeated => Ok(true),
+            Pushed::Completed(gradients) => {
+                update::start(self, key, round, gradients);
+                Ok(false)
+            }
+        }
+    }
+
+    /// What a pull finds now; `None` where it has to wait.
+    pub fn try_pull(&self, key: &Key, rank: Rank, version: u64) -> Option<Answered<Arc<Weights>>> {
+        match key.look(rank, version) {
+            Look::Ready(weights) => Some(Ok(weights)),
+            Look::Failed { round, reason } => Some(Err(Refusal::new(
+                ErrorCode::OptimizerFailed,
+                format!(
+                    "round {round} of key `{}` failed and its gradients were discarded: {reason}; \
+                     the weights are those of version {}, push the round again",
+                    key.name,
+                    round - 1
+                ),
+            ))),
+            Look::Waiting { round, missing } => {
+                let gone = self.members.borrow().gone(missing);
+                (!gone.is_empty()).then(|| {
+                    let message = format!("round {round} of key `{}` cannot end: {gone}", key.name);
+                    Err(Refusal::new(ErrorCode::WorkerLost, message))
+                })
+            }
+        }
+    }
+
+    /// Waits until the key has reached a version.
+    pub async fn pull(&self, key: &Key, rank: Rank, version: u64) -> Answered<Arc<Weights>> {
+        let late = || match key.look(rank, version) {
+            Look::Waiting { round, missing } if !missing.is_empty() => {
+                let missing = self.members.borrow().describe(missing);
+                format!("round {round} of key `{}` did not end: waited for {missing}", key.name)
+            }
+            _ => format!("key `{}` did not reach version {version}: its update is still running", key.name),
+        };
+        self.wait(key.progress(), || self.try_pull(key, rank, version), late).await
+    }
+
+    /// Waits until all workers are at the barrier of this number.
+    pub async fn barrier(&self, rank: Rank, number: u64) -> Answered<()> {
+        let changes = self.barrier.subscribe();
+        let mut arrived = Ok(false);
+        // Only a barrier that opens is news to those who wait.
+        self.barrier.send_if_modified(|barrier| {
+            arrived = barrier.arrive(rank, number);
+            arrived == Ok(true)
+        });
+        if arrived.map_err(|wrong| Refusal::new(ErrorCode::OutOfOrder, wrong.to_string()))? {
+            return Ok(());
+        }
+        let look = || {
+            let barrier = self.barrier.borrow();
+            if barrier.passed() >= number {
+                return Some(Ok(()));
+            }
+            let gone = self.members.borrow().gone(barrier.missing());
+            (!gone.is_empty())
+                .then(|| Err(Refusal::new(ErrorCode::WorkerLost, format!("barrier {number} cannot be passed: {gone}"))))
+        };
+        let late = || {
+            let missing = self.members.borrow().describe(self.barrier.borrow().missing());
+            format!("barrier {number} was not passed: waited for {missing}")
+        };
+        self.wait(changes, look, late).await
+    }
+
+    /// Waits until the worker of rank 0 has made a key known.
+    pub async fn known(&self, name: &str, tensor: &TensorType) -> Answered<Arc<Key>> {
+        const FIRST: Rank = 0;
+        let arrival = self.model.arrival(name);
+        let look = || {
+            if let Some(key) = self.model.find(name) {
+                return Some(check_type(&key, tensor).map(|()| key));
+            }
+            let gone = self.members.borrow().gone([FIRST]);
+            (!gone.is_empty()).then(|| {
+                let message = format!("key `{name}` cannot be made known: {gone}");
+                Err(Refusal::new(ErrorCode::WorkerLost, message))
+            })
+        };
+        let late = || {
+            let first = self.members.borrow().describe([FIRST]);
+            format!("key `{name}` was not made known: waited for the first value from {first}")
+        };
+        self.wait(arrival.signal(), look, late).await
+    }
+
+    /// Looks, now and at every change, until there is something to answer, the time is over or the server stops.
+    async fn wait<T, C>(
+        &self,
+        mut changes: watch::Receiver<C>,
+        look: impl Fn() -> Option<Answered<T>>,
+        late: impl Fn() -> String,
+    ) -> Answered<T> {
+        let timeout: Seconds = self.config.job.round_timeout_seconds;
+        let mut members = self.members.subscribe();
+        let mut shutdown = self.shutdown.clone();
+        let deadline = tokio::time::sleep(timeout.duration());
+        tokio::pin!(deadline);
+        let mut sender_gone = false;
+        loop {
+            changes.mark_unchanged();
+            members.mark_unchanged();
+            if let Some(answer) = look() {
+                return answer;
+            }
+            tokio::select! {
+                changed = changes.changed(), if !sender_gone => sender_gone = changed.is_err(),
+                _ = members.changed() => {}
+                () = &mut deadline => {
+                    let message = format!("{} within {} s (job.round_timeout_seconds)", late(), timeout.duration().as_secs_f64());
+                    return Err(Refusal::new(ErrorCode::TimedOut, message));
+                }
+                _ = shutdown.wait_for(|stops| *stops) => {
+                    return Err(Refusal::new(ErrorCode::Busy, "the server is being shut down"));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a tensor's type is the key's.
+pub(crate) fn check_type(key: &Key, tensor: &TensorType) -> Answered<()> {
+    if tensor.element != key.tensor.element {
+        let message = format!("key `{}` holds {:?}, not {:?}", key.name, key.tensor.element, tensor.element);
+        return Err(Refusal::new(ErrorCode::WrongElementType, message));
+    }
+    if tensor.shape != key.tensor.shape {
+        let message = format!("key `{}` has shape {:?}, not {:?}", key.name, key.tensor.shape, tensor.shape);
+        return Err(Refusal::new(ErrorCode::WrongShape, message));
+    }
+    Ok(())
+}
+
+pub(crate) fn no_optimizer(key: &str) -> Refusal {
+    let message = format!(
+        "no optimizer is deployed, so a gradient of key `{key}` cannot be applied: deploy one (`stepbox deploy`)"
+    );
+    Refusal::new(ErrorCode::NoOptimizer, message)
+}
+
+fn wrong_round(key: &Key, wrong: &crate::rounds::WrongRound) -> Refusal {
+    Refusal::new(ErrorCode::WrongRound, format!("key `{}`: {wrong}", key.name))
+}

@@ -1,0 +1,293 @@
+//! One tensor of the model: its rounds, its published weights, and the optimizer that holds its state.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use stepbox_sandbox::{Plan, TensorDescription};
+use stepbox_wire::{KeyStatus, TensorType};
+use tokio::sync::watch;
+
+use crate::cut::Slice;
+use crate::optimizer::Optimizer;
+use crate::rounds::{Push, Rank, Rounds, WrongRound};
+use crate::shard::KeyId;
+use crate::weights::Weights;
+
+/// A tensor that workers push to and pull from.
+pub(crate) struct Key {
+    pub id: KeyId,
+    pub name: String,
+    pub tensor: TensorType,
+    pub slices: Vec<Slice>,
+    /// As optimizers are told of it.
+    pub description: Arc<TensorDescription>,
+    state: Mutex<State>,
+    /// Counts what waiting pulls have to look at: new versions and failures.
+    progress: watch::Sender<u64>,
+    /// Who may change what the key has in the sandbox: one update, or one move to another optimizer, at a time. First
+    /// come, first served. Holds where that is: nowhere before the first deployment.
+    pub turn: tokio::sync::Mutex<Option<Residence>>,
+}
+
+struct State {
+    rounds: Rounds<Vec<u8>>,
+    weights: Arc<Weights>,
+    /// The version before, whose buffers serve the next one once nobody reads it any more.
+    retired: Option<Arc<Weights>>,
+    /// Gradient buffers of past rounds, one for each worker at most.
+    spare: Vec<Vec<u8>>,
+}
+
+/// A key's place in the sandbox: where its weights and state live.
+#[derive(Clone)]
+pub(crate) struct Residence {
+    pub optimizer: Arc<Optimizer>,
+    pub plan: Arc<Plan>,
+    /// The version at which the state was made: steps are counted from it.
+    pub state_since: u64,
+}
+
+/// What became of a push.
+pub(crate) enum Pushed {
+    /// It counts, and others are missing.
+    Counted,
+    /// It was there before.
+    Repeated,
+    /// It was the last one: all gradients, by rank. Whoever takes them owes a [`Key::publish`] or [`Key::fail`].
+    Completed(Vec<Vec<u8>>),
+}
+
+/// What a pull finds.
+pub(crate) enum Look {
+    /// The weights are there.
+    Ready(Arc<Weights>),
+    /// The round this worker waits for has failed and its gradient is gone.
+    Failed { round: u64, reason: String },
+    /// These workers' gradients for this round are not there. Nobody is missing while it is being updated.
+    Waiting { round: u64, missing: Vec<Rank> },
+}
+
+impl Key {
+    pub fn new(
+        id: KeyId,
+        description: Arc<TensorDescription>,
+        tensor: TensorType,
+        slices: Vec<Slice>,
+        first: Arc<Weights>,
+        workers: usize,
+        residence: Option<Residence>,
+    ) -> Self {
+        let state = State { rounds: Rounds::new(workers), weights: first, retired: None, spare: Vec::new() };
+        Self {
+            id,
+            name: description.name.clone(),
+            tensor,
+            slices,
+            description,
+            state: Mutex::new(state),
+            progress: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::new(residence),
+        }
+    }
+
+    /// Length of the tensor in bytes.
+    pub fn bytes(&self) -> usize {
+        self.slices.last().map_or(0, |slice| slice.bytes().end)
+    }
+
+    /// The shards that own slices of it, each once.
+    pub fn shards(&self) -> Vec<usize> {
+        Self::shards_of(&self.slices)
+    }
+
+    /// The shards that own these slices, each once.
+    pub fn shards_of(slices: &[Slice]) -> Vec<usize> {
+        let mut shards: Vec<_> = slices.iter().map(|slice| slice.shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        shards
+    }
+
+    pub fn version(&self) -> u64 {
+        self.state.lock().rounds.version()
+    }
+
+    pub fn weights(&self) -> Arc<Weights> {
+        Arc::clone(&self.state.lock().weights)
+    }
+
+    pub fn status(&self) -> KeyStatus {
+        KeyStatus {
+            key: self.name.clone(),
+            tensor: self.tensor.clone(),
+            version: self.version(),
+            slices: u32::try_from(self.slices.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Told whenever a pull should look again.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    /// The highest round a gradient of which counts or was used.
+    pub fn highest_pushed(&self) -> u64 {
+        self.state.lock().rounds.highest_pushed()
+    }
+
+    /// The round that runs next, and whether it has been tried in vain.
+    pub fn next_round(&self) -> (u64, bool) {
+        let state = self.state.lock();
+        (state.rounds.open(), state.rounds.has_failed())
+    }
+
+    /// Whether a push is a repetition, asked before its body is read.
+    pub fn is_repeated(&self, rank: Rank, round: u64) -> Result<bool, WrongRound> {
+        self.state.lock().rounds.is_repeated(rank, round)
+    }
+
+    /// A buffer of the tensor's size for a gradient.
+    pub fn gradient_buffer(&self) -> Vec<u8> {
+        let spare = self.state.lock().spare.pop();
+        spare.unwrap_or_else(|| vec![0; self.bytes()])
+    }
+
+    /// Takes a gradient. The caller runs the round that it completes.
+    pub fn push(&self, rank: Rank, round: u64, gradient: Vec<u8>) -> Result<Pushed, WrongRound> {
+        let mut state = self.state.lock();
+        Ok(match state.rounds.push(rank, round, gradient)? {
+            Push::Counted => Pushed::Counted,
+            Push::Completed(gradients) => Pushed::Completed(gradients),
+            Push::Repeated(unused) => {
+                state.keep(unused);
+                Pushed::Repeated
+            }
+        })
+    }
+
+    /// The shards' buffers of the version before the published one, by slice; empty where a pull still reads them.
+    pub fn retired_buffers(&self) -> Vec<Vec<u8>> {
+        let retired = self.state.lock().retired.take();
+        retired.map(Weights::into_buffers).unwrap_or_default()
+    }
+
+    /// Publishes a round's result and opens the next round.
+    pub fn publish(&self, chunks: Vec<Vec<u8>>) {
+        let mut state = self.state.lock();
+        state.rounds.succeed();
+        let weights = Arc::new(Weights::new(state.rounds.version(), chunks));
+        state.retired = Some(std::mem::replace(&mut state.weights, weights));
+        drop(state);
+        self.progress.send_modify(|changes| *changes += 1);
+    }
+
+    /// Opens the same round again, because its update failed.
+    pub fn fail(&self, reason: &str) {
+        self.state.lock().rounds.fail(reason);
+        self.progress.send_modify(|changes| *changes += 1);
+    }
+
+    /// Keeps gradients' buffers for rounds to come.
+    pub fn keep_buffers(&self, gradients: Vec<Vec<u8>>) {
+        let mut state = self.state.lock();
+        gradients.into_iter().for_each(|buffer| state.keep(buffer));
+    }
+
+    /// Forgets the gradients of the open round: the run that they belonged to has ended.
+    pub fn abandon_round(&self) {
+        let mut state = self.state.lock();
+        let gradients = state.rounds.abandon();
+        gradients.into_iter().for_each(|buffer| state.keep(buffer));
+    }
+
+    /// What a worker finds that wants the weights of at least this version.
+    pub fn look(&self, rank: Rank, version: u64) -> Look {
+        let state = self.state.lock();
+        let rounds = &state.rounds;
+        if rounds.version() >= version {
+            return Look::Ready(Arc::clone(&state.weights));
+        }
+        let round = rounds.open();
+        match rounds.failure_for(rank) {
+            Some(reason) => Look::Failed { round, reason: reason.to_owned() },
+            None => Look::Waiting { round, missing: rounds.missing().collect() },
+        }
+    }
+}
+
+impl State {
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < self.rounds.workers() {
+            self.spare.push(buffer);
+        }
+    }
+}
+
+/// The number that an optimizer's random stream knows a tensor by: the first eight bytes of the SHA-256 of its name, so
+/// that it is the same in every run and on every server, whatever the order in which keys are made.
+pub(crate) fn tensor_identity(name: &str) -> u64 {
+    let digest = Sha256::digest(name.as_bytes());
+    digest.iter().take(8).rev().fold(0, |identity, byte| identity << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use stepbox_wire::ElementType;
+
+    use super::*;
+    use crate::cut;
+
+    fn key(workers: usize) -> Key {
+        let description = TensorDescription {
+            name: "w".into(),
+            shape: vec![2],
+            group: String::new(),
+            tags: Vec::new(),
+            identity: tensor_identity("w"),
+        };
+        let slices = cut::cut(2, &mut [0]);
+        let first = Arc::new(Weights::first(&[0; 8], &slices));
+        let tensor = TensorType { element: ElementType::F32, shape: vec![2] };
+        Key::new(1, Arc::new(description), tensor, slices, first, workers, None)
+    }
+
+    #[test]
+    fn a_pull_waits_for_its_version_and_learns_of_a_failure() {
+        let key = key(2);
+        assert!(matches!(key.look(0, 0), Look::Ready(_)));
+        assert!(matches!(key.push(0, 1, vec![0; 8]), Ok(Pushed::Counted)));
+        assert!(matches!(key.look(0, 1), Look::Waiting { round: 1, missing } if missing == [1]));
+        assert!(matches!(key.push(1, 1, vec![0; 8]), Ok(Pushed::Completed(_))));
+        key.fail("out of fuel");
+        assert!(matches!(key.look(0, 1), Look::Failed { round: 1, reason } if reason == "out of fuel"));
+        assert!(matches!(key.look(0, 0), Look::Ready(_)), "the weights are still there");
+    }
+
+    #[test]
+    fn a_version_that_a_pull_reads_stays_as_it_is_while_the_next_is_written() {
+        let key = key(1);
+        let round = |round, value| {
+            assert!(matches!(key.push(0, round, vec![0; 8]), Ok(Pushed::Completed(_))));
+            let mut buffers = key.retired_buffers();
+            let mut chunk = buffers.pop().unwrap_or_else(|| vec![0; 8]);
+            chunk.fill(value);
+            key.publish(vec![chunk]);
+        };
+        round(1, 1);
+        let pulled = key.weights();
+        round(2, 2);
+        round(3, 3);
+        assert_eq!((pulled.version, pulled.chunk(0)), (1, &[1; 8][..]));
+        assert_eq!(key.weights().chunk(0), [3; 8]);
+        assert_eq!(key.retired_buffers().len(), 1, "version 2 is nobody's, so its buffer serves the next");
+    }
+
+    #[test]
+    fn a_tensors_identity_is_its_names_and_pinned() {
+        assert_eq!(tensor_identity("hidden.weight"), tensor_identity("hidden.weight"));
+        assert_ne!(tensor_identity("a"), tensor_identity("b"));
+        // SHA-256 of the empty text starts e3b0c44298fc1c14.
+        assert_eq!(tensor_identity(""), u64::from_le_bytes([0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14]));
+    }
+}

@@ -1,0 +1,64 @@
+//! The Stepbox parameter server.
+//!
+//! Workers push gradients and pull weights over TLS with certificates on both sides; an update runs when every worker's
+//! gradient of a round has come, in an optimizer that is a signed component in a sandbox.
+//!
+//! The way of a gradient through this crate:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `server` | accepts connections, within limits |
+//! | `tls`, `identity`, `access` | who it is and what it may do |
+//! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
+//! | `job` | what all connections share; waiting for other workers |
+//! | `membership`, `barrier`, `rounds` | who is there and what has come: state machines without I/O or clock |
+//! | `update` | one round of one key: all slices step, and all are kept or none |
+//! | `shard` | the threads that own slices and the sandbox instances they live in |
+//! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other |
+//!
+//! # Locks
+//!
+//! Always taken in this order: `Job::structure`, a key's `turn`, `Job::deployments`, a key's state. The first two are
+//! held across waiting (they order whole operations), the others never.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod access;
+mod barrier;
+mod config;
+mod creation;
+mod cut;
+mod deployment;
+mod identity;
+mod job;
+mod key;
+mod limits;
+mod membership;
+mod model;
+mod move_over;
+mod optimizer;
+mod refusal;
+mod rounds;
+mod server;
+mod session;
+mod shard;
+mod status;
+mod tls;
+mod update;
+mod weights;
+
+pub use config::{
+    AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
+    JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
+};
+pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
+pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
+pub use limits::{
+    DEFAULT_BYTES_PER_SECOND, DEFAULT_COMPONENT_BYTES, DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_IDENTITY,
+    DEFAULT_FRAME_SECONDS, DEFAULT_HANDSHAKE_SECONDS, DEFAULT_KEYS, DEFAULT_MODEL_BYTES, DEFAULT_OUTSTANDING_REQUESTS,
+    Limits,
+};
+pub use server::{Server, ServerError};
+pub use stepbox_sandbox::SandboxConfig;
+pub use tls::TlsError;

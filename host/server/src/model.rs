@@ -1,0 +1,114 @@
+//! All keys of the model, and how large it may become.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use stepbox_wire::{ErrorCode, TensorType};
+use tokio::sync::watch;
+
+use crate::key::Key;
+use crate::limits::Limits;
+use crate::refusal::{Answered, Refusal};
+
+/// The keys by name.
+#[derive(Default)]
+pub(crate) struct Model {
+    keys: RwLock<BTreeMap<String, Arc<Key>>>,
+    /// Keys that workers wait for. An entry goes when its key comes or its last waiter has left, so there are never more
+    /// than requests that may be outstanding.
+    awaited: Mutex<HashMap<String, watch::Sender<()>>>,
+}
+
+impl Model {
+    pub fn find(&self, name: &str) -> Option<Arc<Key>> {
+        self.keys.read().get(name).cloned()
+    }
+
+    /// As [`Model::find`], for a request that cannot do without.
+    pub fn require(&self, name: &str) -> Answered<Arc<Key>> {
+        self.find(name).ok_or_else(|| {
+            Refusal::new(
+                ErrorCode::UnknownKey,
+                format!("no key `{name}`: the worker of rank 0 makes it known with init"),
+            )
+        })
+    }
+
+    /// All keys in order of name.
+    pub fn all(&self) -> Vec<Arc<Key>> {
+        self.keys.read().values().cloned().collect()
+    }
+
+    /// Whether a key of this type would be within the limits.
+    pub fn check_room(&self, name: &str, tensor: &TensorType, limits: &Limits) -> Answered<()> {
+        let keys = self.keys.read();
+        if keys.len() >= limits.keys {
+            return Err(Refusal::new(
+                ErrorCode::Busy,
+                format!("no room for key `{name}`: the model has {} keys, the limit (limits.keys)", keys.len()),
+            ));
+        }
+        let held: u64 = keys.values().map(|key| key.bytes() as u64).sum();
+        let wanted = tensor.bytes().unwrap_or(u64::MAX);
+        if held.saturating_add(wanted) > limits.model_bytes {
+            return Err(Refusal::new(
+                ErrorCode::Busy,
+                format!(
+                    "no room for key `{name}` of {wanted} bytes: the model has {held} of {} bytes (limits.model_bytes)",
+                    limits.model_bytes
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Makes a key known and wakes who waits for it.
+    pub fn add(&self, key: Arc<Key>) {
+        let name = key.name.clone();
+        self.keys.write().insert(name.clone(), key);
+        // Dropping the sender is what wakes them.
+        self.awaited.lock().remove(&name);
+    }
+
+    /// To be asked before looking for a key that may come: it wakes, once, when the key has come.
+    pub fn arrival(&self, name: &str) -> Arrival<'_> {
+        let mut awaited = self.awaited.lock();
+        let woken = match awaited.get(name) {
+            Some(sender) => sender.subscribe(),
+            None => {
+                let (sender, receiver) = watch::channel(());
+                awaited.insert(name.to_owned(), sender);
+                receiver
+            }
+        };
+        Arrival { model: self, name: name.to_owned(), woken: Some(woken) }
+    }
+}
+
+/// Wakes when a key has come. Forgets itself when dropped.
+pub(crate) struct Arrival<'a> {
+    model: &'a Model,
+    name: String,
+    woken: Option<watch::Receiver<()>>,
+}
+
+impl Arrival<'_> {
+    /// Ends when the key has come.
+    pub fn signal(&self) -> watch::Receiver<()> {
+        match &self.woken {
+            Some(woken) => woken.clone(),
+            None => unreachable!("only dropping takes it"),
+        }
+    }
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        let mut awaited = self.model.awaited.lock();
+        self.woken = None;
+        if awaited.get(&self.name).is_some_and(|sender| sender.receiver_count() == 0) {
+            awaited.remove(&self.name);
+        }
+    }
+}

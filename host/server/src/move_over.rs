@@ -1,0 +1,55 @@
+//! A key moves from one optimizer's instances to another's, or into its first.
+
+use std::sync::Arc;
+
+use crate::job::Job;
+use crate::key::{Key, Residence};
+
+/// Moves the key to the newest optimizer where its time has come: the key's next round is the one the deployment named,
+/// or that round's failure shows that the optimizer before cannot bring the key there.
+///
+/// The key's turn, whose content is `home`, must be held. On an error the key stays where it is.
+pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Residence>) -> Result<(), String> {
+    let Some(newest) = job.deployments.read().newest().cloned() else { return Ok(()) };
+    let optimizer = newest.optimizer;
+    let (next_round, failed) = key.next_round();
+    let here = home.as_ref().map(|residence| residence.optimizer.id);
+    let stuck = failed || here.is_none();
+    if here == Some(optimizer.id) || (next_round < newest.from_round && !stuck) {
+        return Ok(());
+    }
+    let plan = optimizer
+        .plan(key.id)
+        .ok_or_else(|| format!("{} has no plan for key `{}`", optimizer.status.name, key.name))?;
+
+    let kept = home.as_ref().filter(|old| match optimizer.keeps_state(key.id, &old.optimizer, &old.plan) {
+        Ok(()) => true,
+        Err(reason) => {
+            tracing::info!(key = key.name, reason, "the key's optimizer state starts afresh");
+            false
+        }
+    });
+    let state_since = kept.map_or(next_round - 1, |old| old.state_since);
+    // The published weights are bit for bit those in the old instances.
+    let weights = key.weights();
+    for shard in key.shards() {
+        let (to, id) = (optimizer.id, key.id);
+        let weights = Arc::clone(&weights);
+        let keep_slots = kept.is_some();
+        let moved = job.shards.call(shard, move |shard| match here {
+            Some(from) => shard.take_over(to, from, id, keep_slots),
+            None => shard.load(to, id, &weights),
+        });
+        moved.await.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?;
+    }
+
+    *home = Some(Residence { optimizer: Arc::clone(&optimizer), plan, state_since });
+    for shard in key.shards() {
+        let (here, id) = (optimizer.id, key.id);
+        // Only makes room; a shard that is gone has none to give.
+        let _ = job.shards.submit(shard, move |shard| shard.release_older(here, id)).await;
+    }
+    tracing::debug!(key = key.name, optimizer = optimizer.status.name, next_round, "the key has moved");
+    job.deployments.write().moved(optimizer.id);
+    Ok(())
+}

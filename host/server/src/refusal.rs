@@ -1,0 +1,33 @@
+//! Why the server says no.
+
+use stepbox_wire::{ErrorCode, Failure, FrameError};
+
+/// A request's refusal: what the peer is told and what stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// What a program can branch on; says whose fault it is.
+    pub code: ErrorCode,
+    /// What happened, to what, and what to do.
+    pub message: String,
+}
+
+/// What a request ends with.
+pub(crate) type Answered<T> = Result<T, Refusal>;
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<&FrameError> for Refusal {
+    fn from(error: &FrameError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { code: refusal.code, message: refusal.message }
+    }
+}

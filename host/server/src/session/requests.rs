@@ -1,0 +1,361 @@
+//! What becomes of each request.
+
+use std::sync::Arc;
+
+use stepbox_wire::{ErrorCode, FramePrefix, Request, RequestId, Response, TensorType, decode_request, request_id_of};
+use tokio::io::AsyncRead;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+
+use super::frames::{FrameReader, ReadError};
+use super::{Context, End};
+use crate::creation::create;
+use crate::deployment::{Submission, deploy};
+use crate::job::{Worker, check_type};
+use crate::key::Key;
+use crate::refusal::{Answered, Refusal};
+use crate::status::status;
+use crate::weights::Weights;
+
+/// An answer and its body.
+pub(super) type Outcome = (Response, Option<Arc<Weights>>);
+
+/// Why a request was not carried out.
+enum Stopped {
+    /// It is refused; the connection goes on.
+    Refused(Refusal),
+    /// Its body did not come; the connection is over.
+    Unreadable(ReadError),
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ReadError> for Stopped {
+    fn from(error: ReadError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// A request for which an answer is due.
+struct Asked<'a, Stream> {
+    context: &'a Arc<Context>,
+    reader: &'a mut FrameReader<Stream>,
+    /// Where what has to wait waits.
+    waiting: &'a mut JoinSet<()>,
+    id: RequestId,
+    name: &'static str,
+    body_bytes: u64,
+}
+
+/// Reads and handles requests until the connection ends.
+pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
+    context: &Arc<Context>,
+    reader: &mut FrameReader<Stream>,
+    waiting: &mut JoinSet<()>,
+) -> End {
+    loop {
+        // Those that are done are forgotten, so that the set holds what waits and no more.
+        while waiting.try_join_next().is_some() {}
+        let error = match reader.next().await {
+            Ok((prefix, header)) => match handle(context, reader, waiting, prefix, &header).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let refusal = match &error {
+            ReadError::Closed => return End::Closed,
+            ReadError::Frame(error) => Some(Refusal::from(error)),
+            ReadError::Slow { .. } => Some(Refusal::new(ErrorCode::TimedOut, error.to_string())),
+            ReadError::Truncated | ReadError::Io(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            // There is no telling which request it was meant to be.
+            context.answer(0, "frame", "", Err(refusal)).await;
+        }
+        return End::Peer(error);
+    }
+}
+
+/// Handles one request. An error ends the connection.
+async fn handle<Stream: AsyncRead + Unpin>(
+    context: &Arc<Context>,
+    reader: &mut FrameReader<Stream>,
+    waiting: &mut JoinSet<()>,
+    prefix: FramePrefix,
+    header: &[u8],
+) -> Result<(), ReadError> {
+    let (id, request) = match decode_request(header) {
+        Ok(decoded) => decoded,
+        Err(error) if error.code().closes_connection() => {
+            let id = request_id_of(header).unwrap_or(0);
+            context.answer(id, "unknown", "", Err(Refusal::from(&error))).await;
+            return Err(error.into());
+        }
+        Err(error) => {
+            let id = request_id_of(header).unwrap_or(0);
+            context.answer(id, "unknown", "", Err(Refusal::from(&error))).await;
+            return Ok(());
+        }
+    };
+    let (name, key) = describe(&request);
+    let asked = Asked { context, reader, waiting, id, name, body_bytes: prefix.body_bytes };
+    match asked.handle(request).await {
+        Ok(Some(response)) => context.answer(id, name, &key, Ok(response)).await,
+        // It will be answered later.
+        Ok(None) => {}
+        Err(Stopped::Refused(refusal)) => context.answer(id, name, &key, Err(refusal)).await,
+        Err(Stopped::Unreadable(error)) => return Err(error),
+    }
+    Ok(())
+}
+
+/// A request's name and key, for the log.
+fn describe(request: &Request) -> (&'static str, String) {
+    match request {
+        Request::Hello { .. } => ("hello", String::new()),
+        Request::Register => ("register", String::new()),
+        Request::Init { key, .. } => ("init", key.clone()),
+        Request::Push { key, .. } => ("push", key.clone()),
+        Request::Pull { key, .. } => ("pull", key.clone()),
+        Request::Barrier { .. } => ("barrier", String::new()),
+        Request::Leave => ("leave", String::new()),
+        Request::Deploy { .. } => ("deploy", String::new()),
+        Request::Status { .. } => ("status", String::new()),
+    }
+}
+
+impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
+    /// `None` where the answer follows later.
+    async fn handle(self, request: Request) -> Result<Option<Outcome>, Stopped> {
+        request.check_body(self.body_bytes).map_err(|error| Refusal::from(&error))?;
+        match request {
+            Request::Hello { .. } => Err(Refusal::new(ErrorCode::OutOfOrder, "you have said hello before").into()),
+            Request::Register => self.register(),
+            Request::Init { key, tensor } => self.init(key, tensor).await,
+            Request::Push { key, round, tensor } => self.push(&key, round, &tensor).await,
+            Request::Pull { key, version } => self.pull(&key, version),
+            Request::Barrier { number } => self.barrier(number),
+            Request::Leave => self.leave(),
+            Request::Deploy { learning_rate, hyperparameters } => self.deploy(learning_rate, hyperparameters).await,
+            Request::Status { weights_digest } => self.status(weights_digest),
+        }
+    }
+
+    fn register(self) -> Result<Option<Outcome>, Stopped> {
+        let Context { job, rights, identity, connection, worker: speaks_for, .. } = &**self.context;
+        let Some(rank) = rights.worker else {
+            let message = format!("`{identity}` is no worker of this job; the operator names workers in [job]");
+            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
+        };
+        let worker = Worker { rank, connection: *connection };
+        // Before the membership changes, so that this connection cannot miss being replaced.
+        *speaks_for.lock() = Some(worker);
+        let (response, replaced) = job.register(worker);
+        tracing::info!(%identity, rank, connection, replaces = ?replaced, "registered");
+        done(response)
+    }
+
+    async fn init(mut self, key: String, tensor: TensorType) -> Result<Option<Outcome>, Stopped> {
+        let worker = self.worker()?;
+        let job = Arc::clone(&self.context.job);
+        if let Some(known) = job.model.find(&key) {
+            check_type(&known, &tensor)?;
+            return done(Response::Initialized { version: known.version(), created: false });
+        }
+        if worker.rank > 0 {
+            if self.body_bytes > 0 {
+                let message = "the first value counts from the worker of rank 0 only; send the type with an empty body";
+                return Err(Refusal::new(ErrorCode::WrongLength, message).into());
+            }
+            let name = key.clone();
+            return self.later(key, async move {
+                let known = job.known(&name, &tensor).await?;
+                Ok((Response::Initialized { version: known.version(), created: false }, None))
+            });
+        }
+        if Some(self.body_bytes) != tensor.bytes() {
+            let message = format!("the worker of rank 0 sends key `{key}`'s first value with its type");
+            return Err(Refusal::new(ErrorCode::WrongLength, message).into());
+        }
+        job.model.check_room(&key, &tensor, &job.config.limits)?;
+        let permit = self.permit()?;
+        let mut value = vec![0; self.body_bytes as usize];
+        self.finite_body(&key, &mut value).await?;
+        // In a task of its own: once begun, it is not undone by the connection's end.
+        let name = key.clone();
+        let creation = tokio::spawn(create(job, key, tensor, value));
+        self.later_with(permit, name, async move {
+            let (known, created) = creation.await.unwrap_or_else(|panic| Err(failed(&panic)))?;
+            Ok((Response::Initialized { version: known.version(), created }, None))
+        })
+    }
+
+    async fn push(mut self, key: &str, round: u64, tensor: &TensorType) -> Result<Option<Outcome>, Stopped> {
+        let worker = self.worker()?;
+        let context = Arc::clone(self.context);
+        let key = context.job.model.require(key)?;
+        if context.job.check_push(&key, worker.rank, round, tensor)? {
+            tracing::debug!(identity = %context.identity, key = key.name, round, "a repeated push is not counted");
+            return done(Response::Pushed { repeated: true });
+        }
+        let mut gradient = key.gradient_buffer();
+        if let Err(stopped) = self.finite_body(&key.name, &mut gradient).await {
+            key.keep_buffers(vec![gradient]);
+            return Err(stopped);
+        }
+        if !context.job.members.borrow().is_connected(worker.rank, worker.connection) {
+            return Err(not_registered().into());
+        }
+        let repeated = context.job.push(&key, worker.rank, round, gradient)?;
+        done(Response::Pushed { repeated })
+    }
+
+    fn pull(self, key: &str, version: u64) -> Result<Option<Outcome>, Stopped> {
+        let Worker { rank, .. } = self.worker()?;
+        let job = Arc::clone(&self.context.job);
+        let key = job.model.require(key)?;
+        if let Some(found) = job.try_pull(&key, rank, version) {
+            return Ok(Some(pulled(&key, found?)));
+        }
+        self.later(key.name.clone(), async move { Ok(pulled(&key, job.pull(&key, rank, version).await?)) })
+    }
+
+    fn barrier(self, number: u64) -> Result<Option<Outcome>, Stopped> {
+        let Worker { rank, .. } = self.worker()?;
+        let job = Arc::clone(&self.context.job);
+        self.later(String::new(), async move {
+            job.barrier(rank, number).await?;
+            Ok((Response::BarrierPassed, None))
+        })
+    }
+
+    fn leave(self) -> Result<Option<Outcome>, Stopped> {
+        let worker = self.worker()?;
+        *self.context.worker.lock() = None;
+        self.context.job.leave(worker);
+        tracing::info!(identity = %self.context.identity, rank = worker.rank, "left");
+        done(Response::Left)
+    }
+
+    async fn deploy(
+        self,
+        learning_rate: Option<f64>,
+        hyperparameters: Vec<(String, String)>,
+    ) -> Result<Option<Outcome>, Stopped> {
+        let Context { job, identity, rights, .. } = &**self.context;
+        if !rights.deploy {
+            let message = format!("`{identity}` may not deploy; the operator names deployers in [access]");
+            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
+        }
+        let limit = job.config.limits.component_bytes;
+        if self.body_bytes > limit {
+            let message = format!("a component of {} bytes is above {limit} (limits.component_bytes)", self.body_bytes);
+            return Err(Refusal::new(ErrorCode::Untrusted, message).into());
+        }
+        let Ok(turn) = Arc::clone(&job.deploying).try_acquire_owned() else {
+            return Err(Refusal::new(ErrorCode::Busy, "another deployment is under way; try again").into());
+        };
+        let permit = self.permit()?;
+        let mut component = vec![0; self.body_bytes as usize];
+        self.reader.body(&mut component, |_| {}).await?;
+        let (job, identity) = (Arc::clone(job), identity.clone());
+        tracing::info!(%identity, bytes = component.len(), "a component is to be deployed");
+        // In a task of its own: once begun, it is not undone by the connection's end.
+        let deployment = tokio::spawn(async move {
+            let outcome = deploy(job, Submission { component, learning_rate, hyperparameters }).await;
+            drop(turn);
+            outcome
+        });
+        self.later_with(permit, String::new(), async move {
+            Ok((deployment.await.unwrap_or_else(|panic| Err(failed(&panic)))?, None))
+        })
+    }
+
+    fn status(self, weights_digest: bool) -> Result<Option<Outcome>, Stopped> {
+        let Context { job, identity, rights, .. } = &**self.context;
+        if !rights.observe {
+            let message = format!("`{identity}` may not see the status; the operator names who may in [access]");
+            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
+        }
+        let job = Arc::clone(job);
+        self.later(
+            String::new(),
+            async move { Ok((Response::Status(Box::new(status(&job, weights_digest).await?)), None)) },
+        )
+    }
+
+    /// The worker this connection speaks for.
+    fn worker(&self) -> Answered<Worker> {
+        let worker = *self.context.worker.lock();
+        worker.ok_or_else(not_registered)
+    }
+
+    /// Reads the body, the elements of a tensor, and refuses it where one is no number.
+    async fn finite_body(&mut self, key: &str, body: &mut [u8]) -> Result<(), Stopped> {
+        let mut finite = true;
+        self.reader.body(body, |piece| finite = finite && stepbox_reduce::all_finite(piece)).await?;
+        if finite {
+            return Ok(());
+        }
+        let message = match stepbox_reduce::first_not_finite(body) {
+            Some(found) => format!("element {} of the tensor for key `{key}` is {}", found.index, found.value),
+            None => format!("an element of the tensor for key `{key}` is not finite"),
+        };
+        Err(Refusal::new(ErrorCode::NotFinite, format!("{message}; nothing of it was used")).into())
+    }
+
+    fn permit(&self) -> Answered<OwnedSemaphorePermit> {
+        Arc::clone(&self.context.outstanding).try_acquire_owned().map_err(|_| {
+            let limit = self.context.job.config.limits.outstanding_requests;
+            let message = format!("{limit} requests of this connection wait already (limits.outstanding_requests)");
+            Refusal::new(ErrorCode::Busy, message)
+        })
+    }
+
+    /// Answers when `outcome` is there.
+    fn later(
+        self,
+        key: String,
+        outcome: impl Future<Output = Answered<Outcome>> + Send + 'static,
+    ) -> Result<Option<Outcome>, Stopped> {
+        let permit = self.permit()?;
+        self.later_with(permit, key, outcome)
+    }
+
+    fn later_with(
+        self,
+        permit: OwnedSemaphorePermit,
+        key: String,
+        outcome: impl Future<Output = Answered<Outcome>> + Send + 'static,
+    ) -> Result<Option<Outcome>, Stopped> {
+        let (context, id, name) = (Arc::clone(self.context), self.id, self.name);
+        self.waiting.spawn(async move {
+            let outcome = outcome.await;
+            context.answer(id, name, &key, outcome).await;
+            drop(permit);
+        });
+        Ok(None)
+    }
+}
+
+fn done(response: Response) -> Result<Option<Outcome>, Stopped> {
+    Ok(Some((response, None)))
+}
+
+fn pulled(key: &Key, weights: Arc<Weights>) -> Outcome {
+    (Response::Pulled { version: weights.version, tensor: key.tensor.clone() }, Some(weights))
+}
+
+fn not_registered() -> Refusal {
+    Refusal::new(ErrorCode::OutOfOrder, "this connection speaks for no worker; register first")
+}
+
+fn failed(panic: &tokio::task::JoinError) -> Refusal {
+    tracing::error!(%panic, "a task has panicked");
+    Refusal::new(ErrorCode::Internal, "the server failed while it worked on this; please report it with its log")
+}

@@ -1,0 +1,80 @@
+//! The only way in: TLS 1.3 with certificates on both sides.
+//!
+//! There is no plaintext mode and no older version to fall back to. rustls' `ring` provider is named explicitly, so that
+//! what another crate of the process installs as the default changes nothing here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use thiserror::Error;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::TlsConfig;
+
+/// Why the server has no TLS to offer. The operator's to mend.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A PEM file cannot be read or holds nothing of the kind.
+    #[error("cannot read {what} from {}: {reason}", path.display())]
+    Pem {
+        /// `the authority's certificates`, say.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The files can be read, but do not fit together.
+    #[error("the TLS configuration does not hold together: {0}")]
+    Unusable(String),
+}
+
+/// Reads the certificates and sets up the accepting side.
+pub(crate) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+
+    let mut authority = RootCertStore::empty();
+    for certificate in certificates("the authority's certificates", &config.ca)? {
+        authority.add(certificate).map_err(|error| TlsError::Pem {
+            what: "the authority's certificates",
+            path: config.ca.clone(),
+            reason: error.to_string(),
+        })?;
+    }
+    // Without `allow_unauthenticated`: a peer that has no certificate ends in the handshake.
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), Arc::clone(&provider))
+        .build()
+        .map_err(|error| TlsError::Unusable(error.to_string()))?;
+
+    let chain = certificates("the server's certificate", &config.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| TlsError::Pem {
+        what: "the server's private key",
+        path: config.key.clone(),
+        reason: error.to_string(),
+    })?;
+
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+        .map_err(|error| TlsError::Unusable(error.to_string()))?;
+    // A worker connects once and stays: tickets to resume sessions would only be keys to look after.
+    tls.send_tls13_tickets = 0;
+    Ok(TlsAcceptor::from(Arc::new(tls)))
+}
+
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |reason: String| TlsError::Pem { what, path: path.to_owned(), reason };
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(wrong("no certificate in it".into()));
+    }
+    Ok(certificates)
+}

@@ -1,0 +1,58 @@
+//! Who may hand code to a server: publishers' keys, signatures inside components, and what a server trusts.
+//!
+//! A publisher signs a component with a [`SigningKey`]; [`sign`] puts the signature and a [`Manifest`] (name, version,
+//! publisher) into the `.wasm` itself. A server holds a [`TrustStore`] and turns bytes into a [`VerifiedComponent`],
+//! the only form in which code goes further. A [`VersionLedger`] remembers what was deployed, so that an old version
+//! with a known weakness does not come back.
+//!
+//! The signature follows the WebAssembly tool conventions, [`Signatures.md`]; `docs/signing.md` has the layout byte
+//! by byte and says how to check one with standard tools.
+//!
+//! ```
+//! use stepbox_trust::{SigningKey, TrustError, TrustStore, sign};
+//!
+//! let component = b"\0asm\x0d\0\x01\0"; // the smallest component there is
+//! let key = SigningKey::generate()?;
+//! let signed = sign(component, "adamw", "1.0.0", &key)?;
+//!
+//! let store = TrustStore::parse(&format!(
+//!     "[[publisher]]\nname = 'Example'\npublic_key = '{}'\n",
+//!     key.public_key()
+//! ))?;
+//! let verified = store.verify(signed)?;
+//! assert_eq!(verified.manifest().name, "adamw");
+//! assert_eq!(verified.publisher_name(), "Example");
+//!
+//! assert!(matches!(store.verify(component.to_vec()), Err(TrustError::Unsigned)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! This crate reads and writes key files, trust files and ledgers, nothing else: no network, no WebAssembly runtime.
+//!
+//! [`Signatures.md`]: https://github.com/WebAssembly/tool-conventions/blob/main/Signatures.md
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod claims;
+mod digest;
+mod error;
+mod file;
+mod hex;
+mod key;
+mod ledger;
+mod manifest;
+mod section;
+mod sign;
+mod signature;
+mod store;
+
+pub use claims::Claims;
+pub use digest::Digest;
+pub use error::TrustError;
+pub use key::{KeyError, KeyId, PublicKey, SigningKey};
+pub use ledger::{LedgerError, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
+pub use manifest::{MANIFEST_SECTION, MAX_MANIFEST_BYTES, MAX_NAME_BYTES, MAX_VERSION_BYTES, Manifest, ManifestError};
+pub use semver::Version;
+pub use sign::{SignError, sign, strip};
+pub use signature::{SIGNATURE_SECTION, fuzz_signature};
+pub use store::{MAX_COMPONENT_BYTES, MAX_TRUST_FILE_BYTES, TrustStore, TrustStoreError, VerifiedComponent};

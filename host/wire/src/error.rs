@@ -1,0 +1,104 @@
+//! Why bytes are not a frame of this protocol.
+
+use thiserror::Error;
+
+use crate::limits::{MAX_DIMENSIONS, MAX_KEY_BYTES};
+use crate::message::{ErrorCode, Failure};
+
+/// What is wrong with a frame. Always the fault of the peer that sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The first four bytes are not those of a frame.
+    #[error(
+        "not a Stepbox frame: it starts with the bytes {found:02x?}, not with `SBX1`; is the peer another program?"
+    )]
+    Magic {
+        /// What stood there.
+        found: [u8; 4],
+    },
+    /// The prefix announces a longer header than the receiver reads.
+    #[error("a header of {announced} bytes is announced, the limit is {limit}")]
+    HeaderTooLong {
+        /// Length in the prefix.
+        announced: u32,
+        /// The receiver's limit.
+        limit: u32,
+    },
+    /// The prefix announces a longer body than the receiver reads.
+    #[error("a body of {announced} bytes is announced, the limit is {limit}; send smaller tensors or raise the limit")]
+    BodyTooLong {
+        /// Length in the prefix.
+        announced: u64,
+        /// The receiver's limit.
+        limit: u64,
+    },
+    /// The header is no message.
+    #[error("the header is no message of protocol version 1: {0}")]
+    Message(#[from] postcard::Error),
+    /// The header goes on behind its message.
+    #[error("{count} bytes stand in the header behind its message")]
+    TrailingBytes {
+        /// How many.
+        count: usize,
+    },
+    /// A key without characters.
+    #[error("the key is empty; name the tensor")]
+    KeyEmpty,
+    /// A key above [`MAX_KEY_BYTES`].
+    #[error("the key has {bytes} bytes, at most {MAX_KEY_BYTES} are allowed; shorten the tensor's name")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A key with a control character.
+    #[error("the key has the control character U+{code:04X} at byte {position}; use printable characters only")]
+    KeyControlCharacter {
+        /// Where, in bytes.
+        position: usize,
+        /// Which.
+        code: u32,
+    },
+    /// A shape above [`MAX_DIMENSIONS`].
+    #[error("the shape has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed; reshape the tensor")]
+    TooManyDimensions {
+        /// How many.
+        dimensions: usize,
+    },
+    /// A shape whose bytes cannot be counted.
+    #[error("the shape's extents multiply to more bytes than 64 bits can count")]
+    ShapeOverflows,
+    /// The body is not as long as the message says.
+    #[error("the body has {found} bytes, the message calls for {expected}")]
+    BodyLength {
+        /// What the message calls for.
+        expected: u64,
+        /// What came.
+        found: u64,
+    },
+    /// A message that is nothing without a body has none.
+    #[error("the body is missing; the component's bytes belong there")]
+    BodyMissing,
+}
+
+impl FrameError {
+    /// The code the peer is told. [`ErrorCode::Malformed`] and [`ErrorCode::Oversized`] close the connection.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::HeaderTooLong { .. } | Self::BodyTooLong { .. } => ErrorCode::Oversized,
+            Self::BodyLength { .. } | Self::BodyMissing => ErrorCode::WrongLength,
+            Self::TooManyDimensions { .. } | Self::ShapeOverflows => ErrorCode::WrongShape,
+            Self::Magic { .. }
+            | Self::Message(_)
+            | Self::TrailingBytes { .. }
+            | Self::KeyEmpty
+            | Self::KeyTooLong { .. }
+            | Self::KeyControlCharacter { .. } => ErrorCode::Malformed,
+        }
+    }
+
+    /// The answer to the peer that sent the frame.
+    pub fn failure(&self) -> Failure {
+        Failure { code: self.code(), message: self.to_string() }
+    }
+}

@@ -1,0 +1,55 @@
+//! The wire protocol between a Stepbox server and its peers: what a frame looks like and what may stand in it.
+//!
+//! This crate turns bytes into messages and back. It does no I/O, reads no clock and knows no runtime, so both ends and
+//! the fuzzer run the very same code on bytes they hold already.
+//!
+//! # A frame
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..4 | magic, `SBX1` |
+//! | 4..8 | length of the header, `u32` little-endian |
+//! | 8..16 | length of the body, `u64` little-endian |
+//! | header | the request's id and a [`Request`] or [`Response`], as [postcard](https://postcard.jamesmunns.com/wire-format) |
+//! | body | raw bytes: a tensor's elements, little-endian and row-major, or a component |
+//!
+//! A receiver reads the 16 bytes of the prefix, has [`FramePrefix::decode`] hold both lengths against its
+//! [`FrameLimits`] before anything is allocated for them, reads the header, [decodes](decode_request) it and
+//! [holds the body's length against the message](Request::check_body) before it reads the body:
+//!
+//! ```
+//! use stepbox_wire::{FrameLimits, FramePrefix, PREFIX_BYTES, Request, decode_request, encode_request};
+//!
+//! let sent = encode_request(7, &Request::Pull { key: "hidden.weight".into(), version: 3 }, 0);
+//!
+//! let (prefix, header) = sent.split_first_chunk::<PREFIX_BYTES>().expect("a frame is longer than its prefix");
+//! let prefix = FramePrefix::decode(prefix, &FrameLimits::default())?;
+//! assert_eq!(prefix.header_bytes as usize, header.len());
+//! let (id, request) = decode_request(header)?;
+//! request.check_body(prefix.body_bytes)?;
+//! assert_eq!(id, 7);
+//! # Ok::<(), stepbox_wire::FrameError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod error;
+mod frame;
+mod limits;
+mod message;
+
+pub use error::FrameError;
+#[doc(hidden)]
+pub use frame::fuzz_frame;
+pub use frame::{
+    FramePrefix, MAGIC, PREFIX_BYTES, decode_request, decode_response, encode_request, encode_response, request_id_of,
+};
+pub use limits::{
+    DEFAULT_BODY_BYTES, DEFAULT_HEADER_BYTES, FrameLimits, GREETING_HEADER_BYTES, MAX_DIMENSIONS, MAX_KEY_BYTES,
+    check_key,
+};
+pub use message::{
+    ElementType, ErrorCode, Failure, KeyStatus, OptimizerStatus, PROTOCOL_VERSION, Request, RequestId, Response,
+    ServerStatus, TensorType, UNADDRESSED, WorkerStatus,
+};

@@ -1,0 +1,201 @@
+//! What a frame may hold at most, and why.
+
+use crate::error::FrameError;
+use crate::message::{Request, Response, TensorType};
+
+/// Longest header accepted by default: 1 MiB. The largest message is a server's status, which lists all keys; 1 MiB has
+/// room for 3000 keys with the longest names, or about 20 000 with usual ones, and is small enough to be held for each
+/// of thousands of connections.
+pub const DEFAULT_HEADER_BYTES: u32 = 1 << 20;
+
+/// Longest body accepted by default: 1 GiB, a tensor of 268 million `f32`. The largest single tensors in use, the
+/// embeddings of large language models, stay below 2.2 billion parameters, and are split by their owners long before.
+pub const DEFAULT_BODY_BYTES: u64 = 1 << 30;
+
+/// Longest header accepted from a peer that has not said [`Request::Hello`] yet: a handful of bytes are enough for it.
+pub const GREETING_HEADER_BYTES: u32 = 64;
+
+/// Longest key, in bytes of UTF-8. Parameter names of real models are dotted paths below 150 bytes.
+pub const MAX_KEY_BYTES: usize = 256;
+
+/// Most extents of a shape. Convolutions over volumes with groups have six; eight is what most array libraries that
+/// fix a rank allow.
+pub const MAX_DIMENSIONS: usize = 8;
+
+/// The longest header and body a receiver is ready to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// Longest header, in bytes.
+    pub header_bytes: u32,
+    /// Longest body, in bytes.
+    pub body_bytes: u64,
+}
+
+impl FrameLimits {
+    /// For a peer that has not said [`Request::Hello`] yet.
+    pub const GREETING: Self = Self { header_bytes: GREETING_HEADER_BYTES, body_bytes: 0 };
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self { header_bytes: DEFAULT_HEADER_BYTES, body_bytes: DEFAULT_BODY_BYTES }
+    }
+}
+
+/// Whether `key` may name a tensor: 1 to [`MAX_KEY_BYTES`] bytes without control characters, so that it can stand in a
+/// log line, a terminal and a file name's index as it is.
+pub fn check_key(key: &str) -> Result<(), FrameError> {
+    if key.is_empty() {
+        return Err(FrameError::KeyEmpty);
+    }
+    if key.len() > MAX_KEY_BYTES {
+        return Err(FrameError::KeyTooLong { bytes: key.len() });
+    }
+    match key.char_indices().find(|(_, character)| character.is_control()) {
+        Some((position, character)) => Err(FrameError::KeyControlCharacter { position, code: u32::from(character) }),
+        None => Ok(()),
+    }
+}
+
+impl TensorType {
+    /// Whether there can be such a tensor: at most [`MAX_DIMENSIONS`] extents, and a number of bytes that fits 64 bits.
+    pub fn check(&self) -> Result<(), FrameError> {
+        if self.shape.len() > MAX_DIMENSIONS {
+            return Err(FrameError::TooManyDimensions { dimensions: self.shape.len() });
+        }
+        self.bytes().map(drop).ok_or(FrameError::ShapeOverflows)
+    }
+}
+
+impl Request {
+    /// Holds every key and type in the message against this crate's limits. [`decode_request`](crate::decode_request)
+    /// has done it already; a sender does it to learn of a bad key before the peer does.
+    pub fn check(&self) -> Result<(), FrameError> {
+        match self {
+            Self::Init { key, tensor } | Self::Push { key, tensor, .. } => {
+                check_key(key)?;
+                tensor.check()
+            }
+            Self::Pull { key, .. } => check_key(key),
+            Self::Hello { .. }
+            | Self::Register
+            | Self::Barrier { .. }
+            | Self::Leave
+            | Self::Deploy { .. }
+            | Self::Status { .. } => Ok(()),
+        }
+    }
+
+    /// Holds the length of the body that came, or is announced, against what the message says it is.
+    pub fn check_body(&self, body_bytes: u64) -> Result<(), FrameError> {
+        match self {
+            // Only the worker of rank 0 sends the value, and that is for the server to judge.
+            Self::Init { .. } if body_bytes == 0 => Ok(()),
+            Self::Init { tensor, .. } | Self::Push { tensor, .. } => check_tensor_body(tensor, body_bytes),
+            Self::Deploy { .. } if body_bytes == 0 => Err(FrameError::BodyMissing),
+            Self::Deploy { .. } => Ok(()),
+            Self::Hello { .. }
+            | Self::Register
+            | Self::Pull { .. }
+            | Self::Barrier { .. }
+            | Self::Leave
+            | Self::Status { .. } => check_length(0, body_bytes),
+        }
+    }
+}
+
+impl Response {
+    /// As [`Request::check`], for what a server sends.
+    pub fn check(&self) -> Result<(), FrameError> {
+        match self {
+            Self::Pulled { tensor, .. } => tensor.check(),
+            Self::Status(status) => status.keys.iter().try_for_each(|key| {
+                check_key(&key.key)?;
+                key.tensor.check()
+            }),
+            Self::Welcome { .. }
+            | Self::Registered { .. }
+            | Self::Initialized { .. }
+            | Self::Pushed { .. }
+            | Self::BarrierPassed
+            | Self::Left
+            | Self::Deployed { .. }
+            | Self::Failed(_) => Ok(()),
+        }
+    }
+
+    /// As [`Request::check_body`], for what a server sends.
+    pub fn check_body(&self, body_bytes: u64) -> Result<(), FrameError> {
+        match self {
+            Self::Pulled { tensor, .. } => check_tensor_body(tensor, body_bytes),
+            Self::Welcome { .. }
+            | Self::Registered { .. }
+            | Self::Initialized { .. }
+            | Self::Pushed { .. }
+            | Self::BarrierPassed
+            | Self::Left
+            | Self::Deployed { .. }
+            | Self::Status(_)
+            | Self::Failed(_) => check_length(0, body_bytes),
+        }
+    }
+}
+
+fn check_tensor_body(tensor: &TensorType, body_bytes: u64) -> Result<(), FrameError> {
+    check_length(tensor.bytes().ok_or(FrameError::ShapeOverflows)?, body_bytes)
+}
+
+fn check_length(expected: u64, found: u64) -> Result<(), FrameError> {
+    if expected == found { Ok(()) } else { Err(FrameError::BodyLength { expected, found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{ElementType, ErrorCode};
+
+    fn tensor(shape: &[u64]) -> TensorType {
+        TensorType { element: ElementType::F32, shape: shape.to_vec() }
+    }
+
+    #[test]
+    fn keys_are_held_to_length_and_printable_characters() {
+        check_key("encoder.layers.0/weight:0 größe").expect("a key of any printable characters");
+        check_key(&"k".repeat(MAX_KEY_BYTES)).expect("the longest key");
+        assert_eq!(check_key(""), Err(FrameError::KeyEmpty));
+        assert_eq!(check_key(&"k".repeat(MAX_KEY_BYTES + 1)), Err(FrameError::KeyTooLong { bytes: 257 }));
+        assert_eq!(check_key("ab\ncd"), Err(FrameError::KeyControlCharacter { position: 2, code: 10 }));
+        assert_eq!(check_key("\u{1b}[2J"), Err(FrameError::KeyControlCharacter { position: 0, code: 0x1b }));
+    }
+
+    #[test]
+    fn shapes_are_held_to_rank_and_to_64_bits_of_bytes() {
+        tensor(&[]).check().expect("a scalar");
+        tensor(&[1; MAX_DIMENSIONS]).check().expect("the highest rank");
+        tensor(&[0, 3]).check().expect("a tensor without elements");
+        assert_eq!(tensor(&[1; 9]).check(), Err(FrameError::TooManyDimensions { dimensions: 9 }));
+        assert_eq!(tensor(&[1 << 32, 1 << 31]).check(), Err(FrameError::ShapeOverflows));
+        // Elements fit 64 bits, bytes do not.
+        assert_eq!(tensor(&[1 << 62]).check(), Err(FrameError::ShapeOverflows));
+    }
+
+    #[test]
+    fn bodies_are_held_against_their_message() {
+        let push = Request::Push { key: "w".into(), round: 1, tensor: tensor(&[2, 3]) };
+        push.check_body(24).expect("six elements of four bytes");
+        for wrong in [0, 6, 23, 25, u64::MAX] {
+            let refused = push.check_body(wrong).expect_err("a push of another length");
+            assert_eq!(refused, FrameError::BodyLength { expected: 24, found: wrong });
+            assert_eq!(refused.code(), ErrorCode::WrongLength);
+        }
+        let init = Request::Init { key: "w".into(), tensor: tensor(&[2, 3]) };
+        init.check_body(0).expect("only the type");
+        init.check_body(24).expect("with the value");
+        init.check_body(20).expect_err("with part of the value");
+        assert_eq!(Request::Register.check_body(1), Err(FrameError::BodyLength { expected: 0, found: 1 }));
+        let deploy = Request::Deploy { learning_rate: None, hyperparameters: Vec::new() };
+        deploy.check_body(1000).expect("a component");
+        assert_eq!(deploy.check_body(0), Err(FrameError::BodyMissing));
+        Response::BarrierPassed.check_body(4).expect_err("an answer with a body it must not have");
+    }
+}

@@ -1,0 +1,47 @@
+//! `cargo xtask demo`: everything that the demonstration needs, and then the demonstration.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{guests, workspace};
+
+/// The demonstration's program, made by the package `stepbox-demo`.
+const PROGRAM: &str = "digits-demo";
+
+/// What to hand on.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Arguments of the demonstration, such as `--json`; `-- --help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    arguments: Vec<OsString>,
+}
+
+/// Prepares and runs it. Standard output is the demonstration's alone, and so is the exit code.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let root = workspace::root()?;
+    guests::build(&guests::Options::default())?;
+    let mut build = workspace::cargo(&root);
+    build.args(["build", "--release", "--locked", "--package", "stepbox", "--package", "stepbox-demo"]);
+    if !build.status().context("cannot start cargo")?.success() {
+        bail!("the demonstration does not build; the errors are above");
+    }
+    let program = release_folder(&root).join(PROGRAM);
+    let status = Command::new(&program)
+        .args(&options.arguments)
+        .current_dir(&root)
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    match status.code() {
+        // An exit code has eight bits wherever this program runs.
+        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
+        None => bail!("the demonstration was ended by a signal ({status})"),
+    }
+}
+
+/// Where cargo puts release builds.
+fn release_folder(root: &std::path::Path) -> std::path::PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
+    root.join(target).join("release")
+}

@@ -1,0 +1,75 @@
+//! The workspace's own tasks, run as `cargo xtask <task>`.
+
+#![forbid(unsafe_code)]
+
+mod demo;
+mod guests;
+mod process;
+mod stages;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and demonstrates Stepbox.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong arguments; `demo` hands on its own.\n\
+                  Progress goes to standard error, results to standard output."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Train a model through a server with a signed optimizer, and attack it
+    #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --json | jq .accuracy")]
+    Demo(demo::Options),
+    /// Build every optimizer and hostile test guest as a WebAssembly component
+    #[command(
+        long_about = "Build every optimizer and hostile test guest as a WebAssembly component.\n\n\
+                      Writes target/guests/components/<name>.wasm, and hostile/<name>.wasm for the tests' hostile\n\
+                      guests. An unchanged tree is left alone; the same source gives the same bytes.\n\n\
+                      The toolchain is the first of these that works: wasm32-unknown-unknown is installed;\n\
+                      `rustup target add`, for at most 30 s; Debian packages, unpacked into the cache\n\
+                      ($XDG_CACHE_HOME/stepbox). docs/building.md has more.",
+        after_help = "Examples:\n  cargo xtask guests\n  cargo xtask guests --only adamw,hostile/endless-loop\n  \
+                      cargo xtask guests --json | jq -r '.[] | .sha256 + \"  \" + .path' | sha256sum -c"
+    )]
+    Guests(guests::Options),
+    /// Run every check that a change must pass; stops at the first that fails
+    #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only fmt,clippy\n  \
+                      cargo xtask test --skip fuzz,asan\n  cargo xtask test --list")]
+    Test(stages::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Guests(options) => {
+            let components = guests::build(&options)?;
+            if options.json {
+                println!("{}", serde_json::to_string_pretty(&components)?);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Test(options) => stages::run(&options),
+    }
+}

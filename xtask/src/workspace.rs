@@ -1,0 +1,36 @@
+//! Where things are: the workspace, its build folder, the user's cache.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The workspace's root: the nearest folder, from the current one upwards, that holds both `wit/` and a `Cargo.toml`.
+pub fn root() -> Result<PathBuf> {
+    let here = std::env::current_dir().context("cannot tell the current folder")?;
+    let here = here.canonicalize().with_context(|| format!("cannot resolve {}", here.display()))?;
+    for folder in here.ancestors() {
+        if folder.join("wit").is_dir() && folder.join("Cargo.toml").is_file() {
+            return Ok(folder.to_path_buf());
+        }
+    }
+    bail!("{} is not inside the Stepbox workspace; run this from a folder of it", here.display())
+}
+
+/// The folder of this user's cache that is ours: `$XDG_CACHE_HOME/stepbox`, or `~/.cache/stepbox`.
+pub fn cache_folder() -> Result<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(cache) = absolute("XDG_CACHE_HOME") {
+        return Ok(cache.join("stepbox"));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".cache").join("stepbox")),
+        None => bail!("neither XDG_CACHE_HOME nor HOME is an absolute path: there is nowhere to keep a cache; set one"),
+    }
+}
+
+/// `cargo` as the caller started it, run from `root`.
+pub fn cargo(root: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
