@@ -17,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 
 pub use attempts::Refusal;
-pub use comparison::Comparison;
+pub use comparison::{Comparison, PARAMETERS};
 pub use outcome::Outcome;
 
 use self::server::Server;

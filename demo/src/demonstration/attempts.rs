@@ -15,6 +15,9 @@ const OLDER_VERSION: &str = "1.0.0";
 /// A version above the one deployed, so that nothing but the key stands against it.
 const NEWER_VERSION: &str = "1.2.0";
 
+/// Version of the hostile guests; they have no older ones.
+const HOSTILE_VERSION: &str = "1.0.0";
+
 /// The server's code where signature, publisher or version are not acceptable.
 const UNTRUSTED: &str = "untrusted";
 
@@ -81,14 +84,12 @@ pub(super) async fn prepare(
         [("loop without end", "endless-loop"), ("memory bomb", "memory-bomb"), ("NaN output", "nan-output")]
     {
         let component = parts.component(&format!("hostile/{guest}"))?;
-        let component = stepbox.sign(&component, publisher_key, guest, VERSION, &format!("{guest}.wasm")).await?;
+        let component =
+            stepbox.sign(&component, publisher_key, guest, HOSTILE_VERSION, &format!("{guest}.wasm")).await?;
         attempts.push(Attempt { name, component, expected: NOT_ADMITTED });
     }
     Ok(attempts)
 }
-
-/// Version of the hostile guests; they have no older ones.
-const VERSION: &str = "1.0.0";
 
 impl Attempt {
     /// Makes it, and looks at the model afterwards.

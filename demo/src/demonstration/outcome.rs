@@ -138,7 +138,7 @@ mod tests {
             accuracy: 0.97,
             rounds: 600,
             rounds_per_second: 321.0,
-            comparison: Comparison { sandboxed: Duration::from_micros(1300), native: Duration::from_micros(1000) },
+            comparison: Comparison { sandboxed: Duration::from_micros(1500), native: Duration::from_micros(1000) },
             weights_sha256: "abab".into(),
             workers_agree: true,
             native_agrees: true,
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn the_object_has_what_scripts_read() {
         let expected = concat!(
-            r#"{"accuracy":0.97,"rounds_per_second":321.0,"update_ratio_to_native":1.3,"weights_sha256":"abab","#,
+            r#"{"accuracy":0.97,"rounds_per_second":321.0,"update_ratio_to_native":1.5,"weights_sha256":"abab","#,
             r#""refusals":[{"attempt":"unsigned","refused":true,"reason":"no signature","model_unchanged":true}],"#,
             r#""ok":true}"#,
         );

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use stepbox_wire::{OptimizerStatus, PROTOCOL_VERSION, Request, Response, ServerStatus};
+use stepbox_wire::{ElementType, OptimizerStatus, PROTOCOL_VERSION, Request, Response, ServerStatus};
 use tokio::net::TcpStream;
 
 use crate::config::ClientConfig;
@@ -164,6 +164,10 @@ impl Client {
         };
         if found < version {
             let reason = format!("it sends version {found} of key `{key}`, asked for was {version} or later");
+            return Err(ClientError::Protocol { reason });
+        }
+        if tensor.element != ElementType::F32 {
+            let reason = format!("it sends key `{key}` as {}, this client reads f32", tensor.element);
             return Err(ClientError::Protocol { reason });
         }
         self.progress.saw(key, found);

@@ -27,7 +27,7 @@ pub(crate) async fn create(
         check_type(&key, &tensor)?;
         return Ok((key, false));
     }
-    job.model.check_room(&name, &tensor, &job.config.limits)?;
+    job.model.check_new(&name, &tensor, &job.config.limits)?;
     structure.next_key += 1;
     let id = structure.next_key;
     let mut load = structure.load.clone();

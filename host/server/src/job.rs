@@ -307,7 +307,7 @@ impl Job {
 /// Whether a tensor's type is the key's.
 pub(crate) fn check_type(key: &Key, tensor: &TensorType) -> Answered<()> {
     if tensor.element != key.tensor.element {
-        let message = format!("key `{}` holds {:?}, not {:?}", key.name, key.tensor.element, tensor.element);
+        let message = format!("key `{}` holds {}, not {}", key.name, key.tensor.element, tensor.element);
         return Err(Refusal::new(ErrorCode::WrongElementType, message));
     }
     if tensor.shape != key.tensor.shape {

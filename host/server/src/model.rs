@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use stepbox_wire::{ErrorCode, TensorType};
+use stepbox_wire::{ElementType, ErrorCode, TensorType};
 use tokio::sync::watch;
 
 use crate::key::Key;
@@ -40,8 +40,14 @@ impl Model {
         self.keys.read().values().cloned().collect()
     }
 
-    /// Whether a key of this type would be within the limits.
-    pub fn check_room(&self, name: &str, tensor: &TensorType, limits: &Limits) -> Answered<()> {
+    /// Whether a key of this type can be held, and is within the limits.
+    pub fn check_new(&self, name: &str, tensor: &TensorType, limits: &Limits) -> Answered<()> {
+        if tensor.element != ElementType::F32 {
+            return Err(Refusal::new(
+                ErrorCode::WrongElementType,
+                format!("key `{name}` cannot hold {}: weights are f32, convert them", tensor.element),
+            ));
+        }
         let keys = self.keys.read();
         if keys.len() >= limits.keys {
             return Err(Refusal::new(

@@ -18,20 +18,56 @@ pub type RequestId = u64;
 /// on its connection.
 pub const UNADDRESSED: RequestId = 0;
 
-/// Element type of a tensor on the wire.
+/// Element type of a tensor. Weights and gradients are [`F32`](Self::F32) in this version; the others have names so that
+/// a peer that offers one is told [`ErrorCode::WrongElementType`], and not that its message makes no sense. New ones are
+/// added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ElementType {
     /// IEEE 754 binary32, little-endian.
     F32,
+    /// IEEE 754 binary64.
+    F64,
+    /// IEEE 754 binary16.
+    F16,
+    /// The upper half of a binary32.
+    Bf16,
+    /// Signed 32-bit integers.
+    I32,
+    /// Signed 64-bit integers.
+    I64,
+    /// Unsigned bytes.
+    U8,
 }
 
 impl ElementType {
     /// Bytes of one element.
     pub const fn bytes(self) -> u64 {
         match self {
-            Self::F32 => 4,
+            Self::U8 => 1,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
         }
+    }
+
+    /// The type's name as it stands in messages, such as `f32`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::U8 => "u8",
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 
@@ -372,6 +408,7 @@ mod tests {
     fn sizes_that_overflow_are_none() {
         let tensor = |shape: &[u64]| TensorType { element: ElementType::F32, shape: shape.to_vec() };
         assert_eq!(tensor(&[]).bytes(), Some(4));
+        assert_eq!(TensorType { element: ElementType::F64, shape: vec![3] }.bytes(), Some(24));
         assert_eq!(tensor(&[3, 5]).bytes(), Some(60));
         assert_eq!(tensor(&[1 << 62]).elements(), Some(1 << 62));
         assert_eq!(tensor(&[1 << 62]).bytes(), None);

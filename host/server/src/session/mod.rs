@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stepbox_wire::{ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, decode_request, request_id_of};
+use stepbox_wire::{ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, request_id_of};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -172,9 +172,9 @@ async fn greet<Stream: AsyncRead + Unpin>(
     let (id, greeted) = match reader.next().await {
         Ok((_, header)) => match decode_request(&header) {
             Ok((id, request)) => (id, check_greeting(job, identity, &request)),
-            Err(error) => (request_id_of(&header).unwrap_or(0), Err(Refusal::from(&error))),
+            Err(error) => (request_id_of(&header).unwrap_or(UNADDRESSED), Err(Refusal::from(&error))),
         },
-        Err(ReadError::Frame(error)) => (0, Err(Refusal::from(&error))),
+        Err(ReadError::Frame(error)) => (UNADDRESSED, Err(Refusal::from(&error))),
         Err(error) => {
             tracing::warn!(%identity, reason = %error, "the peer did not say hello");
             return None;

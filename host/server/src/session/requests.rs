@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stepbox_wire::{ErrorCode, FramePrefix, Request, RequestId, Response, TensorType, decode_request, request_id_of};
+use stepbox_wire::{ErrorCode, FramePrefix, Request, RequestId, Response, TensorType, UNADDRESSED, decode_request, request_id_of};
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -75,7 +75,7 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
         };
         if let Some(refusal) = refusal {
             // There is no telling which request it was meant to be.
-            context.answer(0, "frame", "", Err(refusal)).await;
+            context.answer(UNADDRESSED, "frame", "", Err(refusal)).await;
         }
         return End::Peer(error);
     }
@@ -92,12 +92,12 @@ async fn handle<Stream: AsyncRead + Unpin>(
     let (id, request) = match decode_request(header) {
         Ok(decoded) => decoded,
         Err(error) if error.code().closes_connection() => {
-            let id = request_id_of(header).unwrap_or(0);
+            let id = request_id_of(header).unwrap_or(UNADDRESSED);
             context.answer(id, "unknown", "", Err(Refusal::from(&error))).await;
             return Err(error.into());
         }
         Err(error) => {
-            let id = request_id_of(header).unwrap_or(0);
+            let id = request_id_of(header).unwrap_or(UNADDRESSED);
             context.answer(id, "unknown", "", Err(Refusal::from(&error))).await;
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let message = format!("the worker of rank 0 sends key `{key}`'s first value with its type");
             return Err(Refusal::new(ErrorCode::WrongLength, message).into());
         }
-        job.model.check_room(&key, &tensor, &job.config.limits)?;
+        job.model.check_new(&key, &tensor, &job.config.limits)?;
         let permit = self.permit()?;
         let mut value = vec![0; self.body_bytes as usize];
         self.finite_body(&key, &mut value).await?;
