@@ -124,12 +124,17 @@ macro_rules! register {
                     INSTANCE.with_borrow_mut(|instance| instance.begin(slice, context))
                 }
 
-        fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
+                fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
                     INSTANCE.with_borrow_mut(|instance| instance.step(slice, phase, block))
                 }
             }
 
-            $crate::component::bindings::export_component!(Component with_types_in $crate::component::bindings);
+    $crate::component::bindings::export_component!(Component with_types_in $crate::component::bindings);
         };
     };
 }
+
+/// The README's example, compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

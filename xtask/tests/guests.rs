@@ -77,17 +77,55 @@ fn an_unknown_guest_is_refused_with_the_names_that_exist() {
     assert!(message.contains("no-such-optimizer") && message.contains(GUEST), "{message}");
 }
 
+#[test]
+fn the_authors_tutorial_gives_a_tested_component() {
+    let _turn = COPY_IN_USE.lock();
+    let copy = fresh_copy();
+    let tutorial = fs::read_to_string(copy.join("docs/tutorial-author.md")).unwrap();
+    let folder = copy.join("optimizers/rmsprop");
+    fs::create_dir_all(folder.join("src")).unwrap();
+    fs::write(folder.join("Cargo.toml"), fenced(&tutorial, "toml")).unwrap();
+    fs::write(folder.join("src/lib.rs"), fenced(&tutorial, "rust")).unwrap();
+
+    let tests = Command::new(env!("CARGO"))
+        .args(["test", "--release", "-p", "optimizer-rmsprop"])
+        .current_dir(&copy)
+        .env("CARGO_TARGET_DIR", copy.join("target"))
+        .output()
+        .unwrap();
+    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stderr));
+    assert!(String::from_utf8_lossy(&tests.stdout).contains("1 passed"));
+    assert!(build_guest(&copy, "rmsprop").bytes > 0);
+}
+
+/// The only fenced block of a language in a text.
+fn fenced<'a>(text: &'a str, language: &str) -> &'a str {
+    let mut blocks =
+        text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+    let block = blocks.next().unwrap();
+    assert!(blocks.next().is_none(), "one {language} block");
+    block
+}
+
 fn build(root: &Path) -> Component {
-    let output = run(root);
+    build_guest(root, GUEST)
+}
+
+fn build_guest(root: &Path, guest: &str) -> Component {
+    let output = run_for(root, guest);
     let mut components = serde_json::from_slice::<Vec<Component>>(&output.stdout).unwrap();
     assert_eq!(components.len(), 1);
     let component = components.remove(0);
-    assert_eq!(component.name, GUEST);
+    assert_eq!(component.name, guest);
     component
 }
 
 fn run(root: &Path) -> Output {
-    let output = xtask(root).args(["guests", "--json", "--only", GUEST]).output().unwrap();
+    run_for(root, GUEST)
+}
+
+fn run_for(root: &Path, guest: &str) -> Output {
+    let output = xtask(root).args(["guests", "--json", "--only", guest]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }

@@ -14,7 +14,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stepbox_wire::{ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, request_id_of};
+use stepbox_wire::{
+    ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, request_id_of,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use stepbox_wire::{ErrorCode, FramePrefix, Request, RequestId, Response, TensorType, UNADDRESSED, decode_request, request_id_of};
+use stepbox_wire::{
+    ErrorCode, FramePrefix, Request, RequestId, Response, TensorType, UNADDRESSED, decode_request, request_id_of,
+};
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;

@@ -1,0 +1,237 @@
+//! A server as a job's operator would set it up.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use stepbox_client::{Client, ClientConfig, DeployOptions, Deployment, ServerStatus};
+use stepbox_server::{Config, Server};
+use stepbox_trust::{PublicKey, SigningKey, sign};
+use tokio::sync::oneshot;
+
+use crate::authority::{Authority, Credentials};
+use crate::{HANGS, log};
+
+/// What a test wants of its server.
+pub struct Options {
+    /// Stands in every identity, so that the log tells tests apart.
+    pub name: &'static str,
+    /// Workers of the job.
+    pub workers: usize,
+    /// Shard threads.
+    pub shard_threads: usize,
+    /// `mean` or `sum`.
+    pub aggregation: &'static str,
+    /// How long a wait for others may take.
+    pub round_timeout_seconds: f64,
+    /// How long a worker may be away.
+    pub reconnect_grace_seconds: f64,
+    /// More sections of the configuration.
+    pub more: &'static str,
+}
+
+impl Options {
+    /// Two workers, one shard thread, and time-outs that are reached only where something hangs.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            workers: 2,
+            shard_threads: 1,
+            aggregation: "mean",
+            round_timeout_seconds: HANGS.as_secs_f64(),
+            reconnect_grace_seconds: HANGS.as_secs_f64(),
+            more: "",
+        }
+    }
+}
+
+/// Somebody who signs optimizers.
+pub struct Publisher(SigningKey);
+
+impl Publisher {
+    /// With a new key.
+    pub fn new() -> Self {
+        Self(SigningKey::generate().unwrap())
+    }
+
+    /// A component as built by `cargo xtask guests`, signed under its own name.
+    pub fn sign(&self, name: &str, version: &str) -> Vec<u8> {
+        self.sign_as(name, name.rsplit('/').next().unwrap_or(name), version)
+    }
+
+    /// A component signed under a name that need not be its own.
+    pub fn sign_as(&self, component_name: &str, name: &str, version: &str) -> Vec<u8> {
+        sign(&component(component_name), name, version, &self.0).unwrap()
+    }
+
+    fn public_key(&self) -> PublicKey {
+        self.0.public_key()
+    }
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The bytes of a component built by `cargo xtask guests`.
+pub fn component(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests/components").join(format!("{name}.wasm"));
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask guests` first", path.display()))
+}
+
+/// A server that runs in a runtime of its own until it is dropped.
+pub struct TestServer {
+    /// Who certifies its peers.
+    pub authority: Authority,
+    /// Whose components it takes.
+    pub publisher: Publisher,
+    /// Where it listens.
+    pub address: SocketAddr,
+    options: Options,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl TestServer {
+    /// Makes certificates, a publisher and a configuration, and starts a server with them on a free port.
+    pub fn start(options: Options) -> Self {
+        log::start();
+        let (authority, publisher) = (Authority::new(), Publisher::new());
+        let server = authority.issue("server");
+        let trust = format!("[[publisher]]\nname = 'Example'\npublic_key = '{}'\n", publisher.public_key());
+        fs::write(authority.folder().join("publishers.toml"), trust).unwrap();
+        let workers: Vec<_> = (0..options.workers).map(|rank| format!("{}-worker-{rank}", options.name)).collect();
+        let Options { name, shard_threads, aggregation, round_timeout_seconds, reconnect_grace_seconds, more, .. } =
+            options;
+        let configuration = format!(
+            "listen = '127.0.0.1:0'\nstate_directory = 'state'\nshard_threads = {shard_threads}\n\
+             [tls]\nca = 'ca.pem'\ncertificate = {:?}\nkey = {:?}\n\
+             [job]\nworkers = {workers:?}\naggregation = '{aggregation}'\n\
+             round_timeout_seconds = {round_timeout_seconds}\nreconnect_grace_seconds = {reconnect_grace_seconds}\n\
+             [access]\ndeployers = ['{name}-deployer']\noperators = ['{name}-operator']\n\
+             [trust]\nstore = 'publishers.toml'\n{more}\n",
+            server.certificate, server.key
+        );
+        fs::write(authority.folder().join("server.toml"), configuration).unwrap();
+        let (address, running) = run(authority.folder());
+        Self { authority, publisher, address, options, running: Some(running) }
+    }
+
+    /// Stops the server and starts it again with the same configuration and state, on another free port.
+    pub fn restart(&mut self) {
+        self.stop();
+        let (address, running) = run(self.authority.folder());
+        (self.address, self.running) = (address, Some(running));
+    }
+
+    /// The identity of a role of this test, such as `worker-0`.
+    pub fn identity(&self, role: &str) -> String {
+        format!("{}-{role}", self.options.name)
+    }
+
+    /// A certificate for a role, from the server's own authority.
+    pub fn credentials(&self, role: &str) -> Credentials {
+        self.authority.issue(&self.identity(role))
+    }
+
+    /// How to reach the server with a certificate.
+    pub fn reach(&self, credentials: &Credentials) -> ClientConfig {
+        let mut config = ClientConfig::new(
+            self.address.to_string(),
+            self.authority.certificate(),
+            &credentials.certificate,
+            &credentials.key,
+        );
+        config.request_timeout = HANGS;
+        config
+    }
+
+    /// A client in a role.
+    pub async fn client(&self, role: &str) -> Client {
+        Client::connect(&self.reach(&self.credentials(role))).await.unwrap()
+    }
+
+    /// A registered worker.
+    pub async fn worker(&self, rank: usize) -> Client {
+        let client = self.client(&format!("worker-{rank}")).await;
+        let registration = client.register().await.unwrap();
+        assert_eq!((registration.rank as usize, registration.workers as usize), (rank, self.options.workers));
+        client
+    }
+
+    /// All workers, by rank, registered in this order.
+    pub async fn workers(&self, order: impl IntoIterator<Item = usize>) -> Vec<Client> {
+        let mut workers = Vec::new();
+        for rank in order {
+            workers.push((rank, self.worker(rank).await));
+        }
+        workers.sort_by_key(|(rank, _)| *rank);
+        workers.into_iter().map(|(_, client)| client).collect()
+    }
+
+    /// Deploys a component that the trusted publisher has signed.
+    pub async fn deploy(&self, name: &str, version: &str, settings: &[(&str, &str)]) -> Deployment {
+        let mut options = DeployOptions::default();
+        for (name, value) in settings {
+            if *name == "learning_rate" {
+                options.learning_rate = Some(value.parse().unwrap());
+            } else {
+                options.hyperparameters.push(((*name).into(), (*value).into()));
+            }
+        }
+        self.client("deployer").await.deploy(self.publisher.sign(name, version), &options).await.unwrap()
+    }
+
+    /// The status, with the digest of all weights.
+    pub async fn status(&self) -> ServerStatus {
+        self.client("operator").await.status(true).await.unwrap()
+    }
+
+    /// The digest of all weights.
+    pub async fn digest(&self) -> String {
+        self.status().await.weights_digest.unwrap()
+    }
+
+    fn stop(&mut self) {
+        if let Some(Running { stop, thread }) = self.running.take() {
+            // A server that has panicked is not there to be told.
+            let _ = stop.send(());
+            thread.join().expect("the server has panicked");
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The test has failed already, and its clients may still be connected.
+            self.running = None;
+        } else {
+            self.stop();
+        }
+    }
+}
+
+/// Runs the server that is configured in a folder, on a runtime of its own, so that nothing a test does keeps it busy.
+fn run(folder: &Path) -> (SocketAddr, Running) {
+    let config = Config::load(&folder.join("server.toml")).unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let (listening, address) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Server::bind(config).await.unwrap();
+            listening.send(server.local_address()).unwrap();
+            // A test that ends without a word stops it too.
+            server.run(async { drop(stopped.await) }).await;
+        });
+    });
+    (address.recv().expect("the server starts"), Running { stop, thread })
+}

@@ -1,0 +1,54 @@
+//! The whole server over real TLS, with real components: what its users are promised.
+
+mod departures;
+mod deployments;
+mod failures;
+mod refusals;
+mod repeatability;
+mod rounds;
+
+use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
+
+/// A tensor of one axis.
+fn tensor(values: &[f32]) -> Tensor {
+    Tensor::new([values.len() as u64], values.to_vec()).unwrap()
+}
+
+/// Makes a key known to all workers.
+async fn init(workers: &[Client], key: &str, value: &Tensor) {
+    let first = workers[0].init(key, value);
+    let mut others = workers[1..].iter().map(|worker| worker.init(key, value)).collect::<Vec<_>>();
+    assert!(first.await.unwrap().created);
+    for other in others.drain(..) {
+        assert!(!other.await.unwrap().created);
+    }
+}
+
+/// One round in which every worker pushes the same gradient; the new weights as the first one pulls them.
+async fn round(workers: &[Client], key: &str, gradient: &Tensor) -> Result<Tensor, ClientError> {
+    for worker in workers {
+        worker.push(key, gradient).await?;
+    }
+    let mut pulled = Vec::new();
+    for worker in workers {
+        pulled.push(worker.pull(key).await);
+    }
+    let mut pulled = pulled.into_iter().collect::<Result<Vec<_>, _>>()?;
+    for other in &pulled {
+        assert_eq!(bits(other), bits(&pulled[0]), "all workers pull the same");
+    }
+    Ok(pulled.swap_remove(0))
+}
+
+/// The values, to be compared bit for bit.
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.values().iter().map(|value| value.to_bits()).collect()
+}
+
+/// What the server answered instead of what was asked for.
+fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (ErrorCode, String) {
+    match outcome {
+        Err(ClientError::Refused { code, message }) => (code, message),
+        other => panic!("not refused: {other:?}"),
+    }
+}

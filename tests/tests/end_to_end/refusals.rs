@@ -1,0 +1,260 @@
+//! Peers that send what they must not: each is told why, the log says so, and nobody else notices.
+
+use stepbox_client::{Client, ClientError, DeployOptions, ErrorCode, Tensor};
+use stepbox_tests::{Authority, Options, RawPeer, TestServer, in_time, logged};
+use stepbox_wire::{ElementType, FramePrefix, PROTOCOL_VERSION, Request, TensorType, UNADDRESSED};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::{init, refused, round, tensor};
+
+/// A server, its two workers and a key of shape [2, 3], and what must still work when a test is done with them.
+struct Scene {
+    server: TestServer,
+    workers: Vec<Client>,
+}
+
+impl Scene {
+    async fn new(name: &'static str) -> Self {
+        let server = TestServer::start(Options::new(name));
+        server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+        let workers = server.workers(0..2).await;
+        init(&workers, "w", &matrix(0.0)).await;
+        Self { server, workers }
+    }
+
+    /// Both workers go on as if nothing had been, and nothing has been.
+    async fn is_unharmed(self, refusals: u64) {
+        for worker in &self.workers {
+            assert_eq!(worker.pull("w").await.unwrap().values(), [0.0; 6]);
+        }
+        assert_eq!(round(&self.workers, "w", &matrix(1.0)).await.unwrap().values(), [-1.0; 6]);
+        assert_eq!(self.server.status().await.refusals, refusals);
+    }
+}
+
+fn matrix(value: f32) -> Tensor {
+    Tensor::new([2, 3], vec![value; 6]).unwrap()
+}
+
+fn push(element: ElementType, shape: &[u64], key: &str, round: u64) -> Request {
+    Request::Push { key: key.into(), round, tensor: TensorType { element, shape: shape.to_vec() } }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_frame_end_their_connection_only() {
+    let scene = Scene::new("no-frame").await;
+    let http = b"GET / HTTP/1.1\r\nHost: stepbox\r\n\r\n".to_vec();
+    let random: Vec<u8> = (0..65_536_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut empty_header = FramePrefix { header_bytes: 0, body_bytes: 0 }.encode().to_vec();
+    empty_header.extend([0; 16]);
+    let mut no_message = FramePrefix { header_bytes: 4, body_bytes: 0 }.encode().to_vec();
+    no_message.extend([0xff; 4]);
+    for bytes in [http, random, empty_header, no_message] {
+        let mut peer = RawPeer::greeted(&scene.server, "operator").await;
+        // The server may have closed before all of it was sent.
+        let _ = peer.send(&bytes).await;
+        let (id, failure) = peer.refusal().await;
+        assert_eq!(failure.code, ErrorCode::Malformed, "{}", failure.message);
+        assert_eq!(id, UNADDRESSED);
+        assert!(peer.receive().await.is_none(), "the connection is closed");
+        logged(&["WARN", "no-frame-operator", "refused", "malformed"]);
+    }
+    scene.is_unharmed(4).await;
+}
+
+#[tokio::test]
+async fn plaintext_and_nonsense_before_tls_are_dropped() {
+    let scene = Scene::new("plaintext").await;
+    let mut peer = TcpStream::connect(scene.server.address).await.unwrap();
+    let from = peer.local_addr().unwrap().to_string();
+    peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // What comes, if anything, is a TLS alert.
+    let _ = in_time(peer.read_to_end(&mut answer)).await;
+    assert!(answer.len() < 16, "{answer:?}");
+    logged(&["WARN", &from, "TLS handshake failed"]);
+    scene.is_unharmed(0).await;
+}
+
+#[tokio::test]
+async fn frames_above_the_limits_are_refused_before_they_are_read() {
+    let scene = Scene::new("oversized").await;
+    for prefix in [
+        FramePrefix { header_bytes: u32::MAX, body_bytes: 0 },
+        FramePrefix { header_bytes: 10, body_bytes: u64::MAX },
+        FramePrefix { header_bytes: 10, body_bytes: (1 << 30) + 1 },
+    ] {
+        let mut peer = RawPeer::greeted(&scene.server, "worker-0").await;
+        peer.send(&prefix.encode()).await.unwrap();
+        let (id, failure) = peer.refusal().await;
+        assert_eq!((id, failure.code), (UNADDRESSED, ErrorCode::Oversized), "{}", failure.message);
+        assert!(failure.message.contains("limit"), "{}", failure.message);
+        assert!(peer.receive().await.is_none(), "the connection is closed");
+    }
+    logged(&["WARN", "oversized-worker-0", "refused", "oversized"]);
+    scene.is_unharmed(3).await;
+}
+
+#[tokio::test]
+async fn a_tensor_of_another_type_is_refused_and_the_connection_goes_on() {
+    let scene = Scene::new("types").await;
+    let mut peer = RawPeer::registered(&scene.server, 0).await;
+    let f32 = ElementType::F32;
+    for (id, request, body_bytes, code) in [
+        (10, push(f32, &[2, 4], "w", 1), 32, ErrorCode::WrongShape),
+        (11, push(f32, &[3, 2], "w", 1), 24, ErrorCode::WrongShape),
+        (12, push(f32, &[6], "w", 1), 24, ErrorCode::WrongShape),
+        (13, push(f32, &[1; 9], "w", 1), 4, ErrorCode::WrongShape),
+        (14, push(ElementType::I32, &[2, 3], "w", 1), 24, ErrorCode::WrongElementType),
+        (15, push(ElementType::F64, &[2, 3], "w", 1), 48, ErrorCode::WrongElementType),
+        (16, push(f32, &[2, 3], "w", 1), 20, ErrorCode::WrongLength),
+        (17, push(f32, &[2, 3], "w", 1), 0, ErrorCode::WrongLength),
+        (18, push(f32, &[2, 3], "v", 1), 24, ErrorCode::UnknownKey),
+        (19, push(f32, &[2, 3], "w", 0), 24, ErrorCode::WrongRound),
+        (20, push(f32, &[2, 3], "w", 2), 24, ErrorCode::WrongRound),
+        (21, Request::Pull { key: "v".into(), version: 0 }, 0, ErrorCode::UnknownKey),
+        (22, Request::Barrier { number: 2 }, 0, ErrorCode::OutOfOrder),
+    ] {
+        peer.ask(id, &request, &vec![0x3f; body_bytes]).await;
+        let (answered, failure) = peer.refusal().await;
+        assert_eq!((answered, failure.code), (id, code), "{}", failure.message);
+        logged(&["WARN", "types-worker-0", "refused", &format!("code={code}")]);
+    }
+    let offered = TensorType { element: ElementType::F64, shape: vec![1] };
+    peer.ask(23, &Request::Init { key: "v".into(), tensor: offered }, &[0; 8]).await;
+    assert_eq!(peer.refusal().await.1.code, ErrorCode::WrongElementType);
+
+    // The same connection, right at last; and what was refused was not counted.
+    peer.ask(24, &push(f32, &[2, 3], "w", 1), &[0; 24]).await;
+    assert_eq!(peer.receive().await.unwrap().1, stepbox_wire::Response::Pushed { repeated: false });
+    scene.workers[1].push("w", &matrix(2.0)).await.unwrap();
+    assert_eq!(scene.workers[1].pull("w").await.unwrap().values(), [-1.0; 6]);
+    assert_eq!(scene.server.status().await.refusals, 14);
+}
+
+#[tokio::test]
+async fn values_that_are_no_numbers_are_refused_and_the_worker_may_mend_it() {
+    let scene = Scene::new("not-finite").await;
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut values = vec![1.0; 6];
+        values[4] = value;
+        let gradient = Tensor::new([2, 3], values).unwrap();
+        let (code, message) = refused(scene.workers[0].push("w", &gradient).await);
+        assert_eq!(code, ErrorCode::NotFinite);
+        assert!(message.contains("element 4"), "{message}");
+        assert_eq!(refused(scene.workers[0].init("new", &gradient.clone()).await).0, ErrorCode::NotFinite);
+    }
+    logged(&["WARN", "not-finite-worker-0", "refused", "not-finite"]);
+    scene.is_unharmed(6).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_or_none_does_not_get_in() {
+    let scene = Scene::new("strangers").await;
+    // The same identity, another authority.
+    let stranger = Authority::new().issue(&scene.server.identity("worker-0"));
+    let outcome = in_time(Client::connect(&scene.server.reach(&stranger))).await;
+    assert!(outcome.is_err_and(|error| matches!(error, ClientError::Credential { .. })), "its files are gone");
+    let other = Authority::new();
+    let stranger = other.issue(&scene.server.identity("worker-0"));
+    let error = in_time(Client::connect(&scene.server.reach(&stranger))).await.err().expect("not let in");
+    assert!(matches!(error, ClientError::Handshake { .. }), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    logged(&["WARN", "TLS handshake failed", "UnknownIssuer"]);
+
+    // In TLS 1.3 the client learns of it with the first thing it reads.
+    let mut nameless = RawPeer::connect(&scene.server, None).await.unwrap();
+    let _ = nameless.send(&[0; 16]).await;
+    let read = std::panic::AssertUnwindSafe(nameless.receive());
+    let read = tokio::spawn(async move { read.0.await.is_none() });
+    assert!(read.await.unwrap_or(true), "no answer, but an alert or the end");
+    logged(&["WARN", "TLS handshake failed", "peer sent no certificates"]);
+    scene.is_unharmed(0).await;
+}
+
+#[tokio::test]
+async fn rights_are_by_identity_and_denied_unless_given() {
+    let scene = Scene::new("rights").await;
+    let server = &scene.server;
+    let nobody = Client::connect(&server.reach(&server.credentials("nobody"))).await.err().expect("no part in the job");
+    assert_eq!(nobody.code(), Some(ErrorCode::Forbidden), "{nobody}");
+    logged(&["WARN", "rights-nobody", "refused", "forbidden"]);
+
+    let worker = &scene.workers[0];
+    let component = server.publisher.sign("lion", "1.0.0");
+    let options = DeployOptions::default();
+    assert_eq!(refused(worker.deploy(component.clone(), &options).await).0, ErrorCode::Forbidden);
+    assert_eq!(refused(worker.status(false).await).0, ErrorCode::Forbidden);
+    let operator = server.client("operator").await;
+    assert_eq!(refused(operator.deploy(component, &options).await).0, ErrorCode::Forbidden);
+    assert_eq!(refused(operator.register().await).0, ErrorCode::Forbidden);
+    assert_eq!(refused(operator.pull("w").await).0, ErrorCode::OutOfOrder, "reading weights is for workers");
+    server.client("deployer").await.status(false).await.expect("who deploys sees what is deployed");
+
+    let unregistered = server.client("worker-0").await;
+    assert_eq!(refused(unregistered.pull("w").await).0, ErrorCode::OutOfOrder);
+    assert_eq!(server.status().await.optimizer.unwrap().name, "sgd");
+    scene.is_unharmed(7).await;
+}
+
+#[tokio::test]
+async fn the_conversation_starts_with_a_greeting_in_the_same_protocol() {
+    let scene = Scene::new("greeting").await;
+    let credentials = scene.server.credentials("operator");
+    for (request, code) in [
+        (Request::Hello { protocol: PROTOCOL_VERSION + 1 }, ErrorCode::ProtocolVersion),
+        (Request::Register, ErrorCode::OutOfOrder),
+        (push(ElementType::F32, &[2, 3], &"k".repeat(100), 1), ErrorCode::Oversized),
+    ] {
+        let mut peer = RawPeer::connect(&scene.server, Some(&credentials)).await.unwrap();
+        peer.ask(5, &request, &[]).await;
+        let (_, failure) = peer.refusal().await;
+        assert_eq!(failure.code, code, "{}", failure.message);
+        assert!(peer.receive().await.is_none());
+    }
+    logged(&["WARN", "greeting-operator", "refused", "protocol-version"]);
+    scene.is_unharmed(3).await;
+}
+
+#[tokio::test]
+async fn floods_meet_limits() {
+    let server = TestServer::start(Options {
+        more: "[limits]\nconnections_per_identity = 2\noutstanding_requests = 3\nkeys = 2\nmodel_bytes = 1000\n\
+               handshake_seconds = 0.3",
+        ..Options::new("floods")
+    });
+    server.deploy("sgd", "1.0.0", &[]).await;
+    let mut worker = RawPeer::registered(&server, 0).await;
+    for id in 10..13 {
+        worker.ask(id, &Request::Barrier { number: 1 }, &[]).await;
+    }
+    worker.ask(13, &Request::Barrier { number: 1 }, &[]).await;
+    let (id, failure) = worker.refusal().await;
+    assert_eq!((id, failure.code), (13, ErrorCode::Busy));
+    drop(worker);
+
+    let first = server.worker(0).await;
+    let (code, message) = refused(first.init("large", &tensor(&[0.0; 251])).await);
+    assert_eq!(code, ErrorCode::Busy);
+    assert!(message.contains("limits.model_bytes"), "{message}");
+    first.init("a", &tensor(&[0.0])).await.unwrap();
+    first.init("b", &tensor(&[0.0])).await.unwrap();
+    let (code, message) = refused(first.init("c", &tensor(&[0.0])).await);
+    assert_eq!(code, ErrorCode::Busy);
+    assert!(message.contains("limits.keys"), "{message}");
+
+    let credentials = server.credentials("operator");
+    let _held = [
+        Client::connect(&server.reach(&credentials)).await.unwrap(),
+        Client::connect(&server.reach(&credentials)).await.unwrap(),
+    ];
+    assert!(Client::connect(&server.reach(&credentials)).await.is_err(), "the third of one identity");
+    logged(&["WARN", "floods-operator", "limits.connections_per_identity"]);
+
+    // Whoever connects and says nothing is not waited for.
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let from = silent.local_addr().unwrap().to_string();
+    assert_eq!(in_time(silent.read(&mut [0; 1])).await.unwrap_or(0), 0);
+    logged(&["WARN", &from, "limits.handshake_seconds"]);
+}
