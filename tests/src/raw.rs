@@ -95,6 +95,11 @@ impl RawPeer {
         Some(decode_response(&header).unwrap())
     }
 
+    /// What the connection ends with, where TLS itself does not let the peer in.
+    pub async fn rejection(&mut self) -> io::Error {
+        in_time(self.stream.read_u8()).await.expect_err("an alert, and no answer")
+    }
+
     /// The next answer, which must be a failure.
     pub async fn refusal(&mut self) -> (RequestId, stepbox_wire::Failure) {
         match self.receive().await {

@@ -95,6 +95,11 @@ impl Instance {
         self.home.is_inhabited()
     }
 
+    /// Ends it. Its memory can still be read.
+    pub(crate) fn retire(&mut self) {
+        self.home.evict();
+    }
+
     /// The linear memory, between calls.
     pub(crate) fn memory(&self) -> &GuestMemory {
         self.home.memory()

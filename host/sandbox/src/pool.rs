@@ -131,12 +131,9 @@ impl InstancePool {
             }
         };
         let scratch_elements = self.scratch_elements(elements);
-        let house_mut = &mut self.houses[house];
-        let (handle, layout) = house_mut.place(
-            &self.component,
-            &self.settings,
-            &SliceRequest { tensor, start, elements, slots: plan.slots.len(), bytes, scratch_elements },
-        )?;
+        let request = SliceRequest { tensor, start, elements, slots: plan.slots.len(), bytes, scratch_elements };
+        let placed = self.houses[house].place(&self.component, &self.settings, &request);
+        let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
         let (tensor, plan) = (tensor.clone(), plan.clone());
         self.slices.push(BoundSlice { tensor, plan, start, house, handle, layout, log: None });
         Ok(SliceId(self.slices.len() - 1))
@@ -289,6 +286,17 @@ impl InstancePool {
     fn scratch_elements(&self, elements: u32) -> u32 {
         let block = self.component.block_elements();
         elements.next_multiple_of(CHUNK_ELEMENTS).min(block)
+    }
+
+    /// After a failed `bind`: room may have been reserved that nobody will use. An instance without slices goes; another
+    /// is set up again before its next step, with what its slices need and no more.
+    fn abandon_room(&mut self, house: usize) {
+        if self.slices.iter().any(|slice| slice.house == house) {
+            self.houses[house].instance.retire();
+        } else {
+            // It was opened for this slice, so it is the last one and no index changes.
+            self.houses.truncate(house);
+        }
     }
 
     /// Sets an instance up again that has failed: a new one with the same slices and their values.

@@ -101,6 +101,14 @@ fn a_table_beyond_the_limit_is_refused() {
 }
 
 #[test]
+fn an_import_that_is_not_on_the_list_is_refused_by_name() {
+    let error = refusal("hostile/forbidden-import", Limits::default());
+    let SandboxError::ForbiddenImport { import, hint } = &error else { panic!("{error}") };
+    assert_eq!((import.as_str(), *hint), ("hostile:host/files", ""));
+    assert_eq!(error.fault(), Fault::Publisher);
+}
+
+#[test]
 fn what_is_no_component_is_refused() {
     let sandbox = sandbox(Limits::default());
     for bytes in [&b""[..], b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0", &component("adamw")[..5000]] {

@@ -9,7 +9,7 @@ use stepbox_wire::{ElementType, Request, Response, TensorType, encode_request};
 
 use crate::{init, refused, round, tensor};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_worker_process_killed_within_a_round_is_told_to_the_others() {
     // The time-out of a round is far away: only noticing the death ends the wait before a test that hangs.
     let server = TestServer::start(Options { workers: 3, reconnect_grace_seconds: 0.2, ..Options::new("killed") });
@@ -76,7 +76,7 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_gradient_cut_off_in_the_middle_is_not_used() {
     let server = TestServer::start(Options::new("cut-off"));
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
@@ -99,7 +99,7 @@ async fn a_gradient_cut_off_in_the_middle_is_not_used() {
     assert!(weights.values().iter().all(|weight| *weight == -2.0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn who_leaves_is_not_waited_for_and_the_next_run_starts_afresh() {
     let server = TestServer::start(Options::new("leaves"));
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
@@ -126,7 +126,7 @@ async fn who_leaves_is_not_waited_for_and_the_next_run_starts_afresh() {
     first.and(second).unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_server_that_stops_answers_who_waits() {
     let server = TestServer::start(Options::new("stops"));
     let mut worker = RawPeer::registered(&server, 0).await;
@@ -142,7 +142,7 @@ async fn a_server_that_stops_answers_who_waits() {
     in_time(stopped).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_registration_after_another_is_harmless() {
     let server = TestServer::start(Options::new("again"));
     let mut worker = RawPeer::registered(&server, 0).await;

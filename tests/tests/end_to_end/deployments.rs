@@ -12,7 +12,7 @@ async fn scene(name: &'static str, optimizer: &str, settings: &[(&str, &str)]) -
     (server, workers)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_is_not_trusted_or_not_admitted_changes_nothing() {
     let (server, workers) = scene("smuggled", "adamw", &[]).await;
     init(&workers, "w", &tensor(&[1.0; 5000])).await;
@@ -58,7 +58,7 @@ async fn what_is_not_trusted_or_not_admitted_changes_nothing() {
     deployer.deploy(good, &DeployOptions::default()).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_older_version_stays_refused_after_a_restart() {
     let mut server = TestServer::start(Options::new("restarted"));
     server.deploy("adamw", "2.0.0", &[]).await;
@@ -70,7 +70,7 @@ async fn an_older_version_stays_refused_after_a_restart() {
     server.deploy("adamw", "2.0.0", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_new_version_of_the_same_optimizer_keeps_its_state() {
     const ROUNDS: usize = 10;
     let start: Vec<f32> = (0..150_000).map(|index| (index % 977) as f32 * 0.01 - 4.0).collect();
@@ -92,7 +92,7 @@ async fn a_new_version_of_the_same_optimizer_keeps_its_state() {
     assert_eq!(digests[0], digests[1], "moments and step counts went on as if nothing had been replaced");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn another_optimizer_keeps_the_weights_and_starts_its_state_afresh() {
     let start: Vec<f32> = (0..150_000).map(|index| (index % 977) as f32 * 0.01 - 4.0).collect();
     let gradient = tensor(&start.iter().map(|x| x * 0.3 + 0.5).collect::<Vec<_>>());
@@ -116,7 +116,7 @@ async fn another_optimizer_keeps_the_weights_and_starts_its_state_afresh() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_round_under_way_ends_with_the_optimizer_it_began_with() {
     let (server, workers) = scene("boundary", "sgd", &[("learning_rate", "1")]).await;
     init(&workers, "a", &tensor(&[0.0])).await;
@@ -151,7 +151,7 @@ async fn a_round_under_way_ends_with_the_optimizer_it_began_with() {
     assert!(status.pending_optimizer.is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn keys_may_come_before_the_first_optimizer_but_gradients_may_not() {
     let server = TestServer::start(Options::new("first"));
     let workers = server.workers(0..2).await;

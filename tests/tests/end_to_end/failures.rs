@@ -9,7 +9,7 @@ use crate::{bits, init, refused, round, tensor};
 const POISONED: f32 = 2e9;
 const GOOD_ROUNDS: usize = 9;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_failed_round_leaves_the_key_as_it_was_and_can_be_run_again() {
     let server = TestServer::start(Options { shard_threads: 2, ..Options::new("poisoned") });
     server.deploy("hostile/slow-poison", "1.0.0", &[("learning_rate", "1")]).await;
@@ -53,7 +53,7 @@ async fn a_failed_round_leaves_the_key_as_it_was_and_can_be_run_again() {
     round(&workers, "sound", &small).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn who_pushed_before_a_failure_and_pulls_after_it_does_not_wait_for_ever() {
     let server = TestServer::start(Options::new("told"));
     server.deploy("hostile/slow-poison", "1.0.0", &[]).await;

@@ -51,7 +51,7 @@ async fn train(optimizer: &str, shard_threads: usize, order: [usize; WORKERS]) -
     status.weights_digest.unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_run_repeated_gives_the_same_bits() {
     in_time(async {
         let first = train("adamw", 1, [0, 1, 2, 3]).await;

@@ -5,7 +5,7 @@ use stepbox_tests::{Options, TestServer, in_time};
 
 use crate::{bits, init, refused, round, tensor};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn weights_are_those_of_the_optimizer_on_the_mean_in_the_order_of_ranks() {
     let server = TestServer::start(Options { workers: 3, shard_threads: 2, ..Options::new("mean") });
     server.deploy("sgd", "1.0.0", &[("learning_rate", "0.1")]).await;
@@ -30,7 +30,7 @@ async fn weights_are_those_of_the_optimizer_on_the_mean_in_the_order_of_ranks() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_sum_is_taken_where_the_configuration_says_so() {
     let server = TestServer::start(Options { aggregation: "sum", ..Options::new("sum") });
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
@@ -39,7 +39,7 @@ async fn the_sum_is_taken_where_the_configuration_says_so() {
     assert_eq!(round(&workers, "w", &tensor(&[1.0, 2.0])).await.unwrap().values(), [8.0, 16.0]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_repeated_push_is_counted_once() {
     let server = TestServer::start(Options::new("repeated"));
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
@@ -58,7 +58,7 @@ async fn a_repeated_push_is_counted_once() {
     assert_eq!(server.status().await.updates, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_worker_that_comes_by_another_connection_goes_on_and_the_old_connection_ends() {
     let server = TestServer::start(Options::new("comes-back"));
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
@@ -75,7 +75,19 @@ async fn a_worker_that_comes_by_another_connection_goes_on_and_the_old_connectio
     in_time(workers[0].pull("w")).await.expect_err("the old connection is closed");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_first_value_is_that_of_rank_0_and_the_others_wait_for_it() {
+    let server = TestServer::start(Options::new("first-value"));
+    let workers = server.workers([1, 0]).await;
+    let (ignored, counts) = (tensor(&[7.0, 8.0]), tensor(&[1.0, 2.0]));
+    let (second, first) = tokio::join!(workers[1].init("w", &ignored), workers[0].init("w", &counts));
+    assert!(first.unwrap().created && !second.unwrap().created);
+    assert_eq!(workers[1].pull("w").await.unwrap().values(), [1.0, 2.0]);
+    let other_type = refused(workers[1].init("w", &tensor(&[1.0])).await);
+    assert_eq!(other_type.0, ErrorCode::WrongShape);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn barriers_let_all_pass_together_and_a_restarted_worker_goes_on_counting() {
     let server = TestServer::start(Options::new("barrier"));
     let workers = server.workers(0..2).await;
@@ -88,7 +100,7 @@ async fn barriers_let_all_pass_together_and_a_restarted_worker_goes_on_counting(
     first.and(second).unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_wait_ends_at_the_time_out_and_names_who_is_missing() {
     let server = TestServer::start(Options { workers: 3, round_timeout_seconds: 0.3, ..Options::new("late") });
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
