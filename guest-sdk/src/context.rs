@@ -5,7 +5,8 @@
 pub struct Context {
     /// Rounds that the job has updated, this one included: 1 in the first.
     pub step: u64,
-    /// Rounds in which this tensor was updated, this one included. Bias corrections count with it.
+    /// Rounds in which this tensor was updated since its slots were made, this one included: what bias corrections
+    /// count with.
     pub tensor_step: u64,
     /// The learning rate of this round.
     pub learning_rate: f32,

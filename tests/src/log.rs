@@ -1,7 +1,7 @@
 //! The log of all servers in this process.
 
 use std::io;
-use std::sync::{Condvar, Mutex, Once};
+use std::sync::{Condvar, Mutex, Once, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -32,7 +32,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         // Shown where a test fails.
         print!("{}", String::from_utf8_lossy(&self.0));
-        LOG.lines.lock().unwrap().push(String::from_utf8_lossy(&self.0).into_owned());
+        LOG.lines.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&self.0).into_owned());
         LOG.written.notify_all();
     }
 }
@@ -56,12 +56,13 @@ pub(crate) fn start() {
 /// Waits for a log line that contains all of these. Tests run side by side, so one of them should be a name that only
 /// one test uses.
 pub fn logged(parts: &[&str]) -> String {
-    let mut lines = LOG.lines.lock().unwrap();
+    // A test that fails below poisons the lock, and that is no reason for others to fail.
+    let mut lines = LOG.lines.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(line) = lines.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
             return line.clone();
         }
-        let (again, waited) = LOG.written.wait_timeout(lines, HANGS).unwrap();
+        let (again, waited) = LOG.written.wait_timeout(lines, HANGS).unwrap_or_else(PoisonError::into_inner);
         assert!(!waited.timed_out(), "no log line with {parts:?}");
         lines = again;
     }

@@ -21,7 +21,7 @@ pub struct SliceId(usize);
 pub struct StepContext {
     /// Rounds the job has updated, this one included.
     pub step: u64,
-    /// Rounds in which this tensor was updated, this one included.
+    /// Rounds in which this tensor was updated since its slots were made, this one included.
     pub tensor_step: u64,
     /// Learning rate of this round.
     pub learning_rate: f32,

@@ -9,25 +9,26 @@ use crate::cut::cut;
 use crate::deployment::{bind, new_slices, not_admitted, off_the_runtime};
 use crate::job::{Job, check_type};
 use crate::key::{Key, Residence, tensor_identity};
+use crate::model::Room;
 use crate::optimizer::Optimizer;
 use crate::refusal::{Answered, Refusal};
 use crate::shard::KeyId;
 use crate::weights::Weights;
 
-/// Makes a key known with its first value, unless it is known already. Returns whether it is new. Runs to its end once
+/// Makes a key known with its first value, for which there is room, unless it is known already. Returns whether it is new. Runs to its end once
 /// it has begun, whether or not anyone waits for the answer.
 pub(crate) async fn create(
     job: Arc<Job>,
     name: String,
     tensor: TensorType,
     value: Vec<u8>,
+    room: Room,
 ) -> Answered<(Arc<Key>, bool)> {
     let mut structure = job.structure.lock().await;
     if let Some(key) = job.model.find(&name) {
         check_type(&key, &tensor)?;
         return Ok((key, false));
     }
-    job.model.check_new(&name, &tensor, &job.config.limits)?;
     structure.next_key += 1;
     let id = structure.next_key;
     let mut load = structure.load.clone();
@@ -88,6 +89,7 @@ pub(crate) async fn create(
     }
     tracing::info!(key = key.name, shape = ?key.tensor.shape, slices = key.slices.len(), "a key is known");
     job.model.add(Arc::clone(&key));
+    drop(room);
     Ok((key, true))
 }
 

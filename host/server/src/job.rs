@@ -24,7 +24,6 @@ use crate::refusal::{Answered, Refusal};
 use crate::rounds::Rank;
 use crate::shard::Shards;
 use crate::update;
-use crate::weights::Weights;
 
 /// What all connections share.
 pub(crate) struct Job {
@@ -34,7 +33,7 @@ pub(crate) struct Job {
     pub started: Instant,
     pub sandbox: Sandbox,
     pub shards: Shards,
-    pub model: Model,
+    pub model: Arc<Model>,
     /// Which optimizer updates what. Locked for reading while a gradient is counted, and for writing while the round of
     /// a take-over is chosen, so that no key runs that round before it is chosen.
     pub deployments: RwLock<Deployments>,
@@ -100,7 +99,7 @@ impl Job {
             started: Instant::now(),
             sandbox,
             shards,
-            model: Model::default(),
+            model: Arc::default(),
             deployments: RwLock::default(),
             structure: tokio::sync::Mutex::new(structure),
             ledger: Mutex::new(ledger),
@@ -139,9 +138,11 @@ impl Job {
         }
         let grace = self.config.job.reconnect_grace_seconds.duration();
         tracing::warn!(rank = worker.rank, ?grace, "a worker's connection has ended without a goodbye");
-        let job = Arc::clone(self);
+        // A server that has stopped meanwhile has nothing to note.
+        let job = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(grace).await;
+            let Some(job) = job.upgrade() else { return };
             let mut outcome = (false, Run::GoesOn);
             job.members.send_modify(|members| outcome = members.grace_over(worker.rank, worker.connection));
             let (lost, run) = outcome;
@@ -187,9 +188,9 @@ impl Job {
     }
 
     /// What a pull finds now; `None` where it has to wait.
-    pub fn try_pull(&self, key: &Key, rank: Rank, version: u64) -> Option<Answered<Arc<Weights>>> {
+    pub fn try_pull(&self, key: &Key, rank: Rank, version: u64) -> Option<Answered<()>> {
         match key.look(rank, version) {
-            Look::Ready(weights) => Some(Ok(weights)),
+            Look::Ready => Some(Ok(())),
             Look::Failed { round, reason } => Some(Err(Refusal::new(
                 ErrorCode::OptimizerFailed,
                 format!(
@@ -210,7 +211,7 @@ impl Job {
     }
 
     /// Waits until the key has reached a version.
-    pub async fn pull(&self, key: &Key, rank: Rank, version: u64) -> Answered<Arc<Weights>> {
+    pub async fn pull(&self, key: &Key, rank: Rank, version: u64) -> Answered<()> {
         let late = || match key.look(rank, version) {
             Look::Waiting { round, missing } if !missing.is_empty() => {
                 let missing = self.members.borrow().describe(missing);

@@ -18,6 +18,28 @@ pub(crate) struct Model {
     /// Keys that workers wait for. An entry goes when its key comes or its last waiter has left, so there are never more
     /// than requests that may be outstanding.
     awaited: Mutex<HashMap<String, watch::Sender<()>>>,
+    on_their_way: Mutex<OnTheirWay>,
+}
+
+/// Keys whose values are being read or bound.
+#[derive(Default)]
+struct OnTheirWay {
+    keys: usize,
+    bytes: u64,
+}
+
+/// Room for a key that is being made; given back when dropped, by when the key is known or refused.
+pub(crate) struct Room {
+    model: Arc<Model>,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut on_their_way = self.model.on_their_way.lock();
+        on_their_way.keys -= 1;
+        on_their_way.bytes -= self.bytes;
+    }
 }
 
 impl Model {
@@ -40,33 +62,38 @@ impl Model {
         self.keys.read().values().cloned().collect()
     }
 
-    /// Whether a key of this type can be held, and is within the limits.
-    pub fn check_new(&self, name: &str, tensor: &TensorType, limits: &Limits) -> Answered<()> {
+    /// Room for a key of this type, asked for before its value is read. It counts against the limits until it is
+    /// dropped, so that values on their way are bounded as those that are there.
+    pub fn room(self: &Arc<Self>, name: &str, tensor: &TensorType, limits: &Limits) -> Answered<Room> {
         if tensor.element != ElementType::F32 {
             return Err(Refusal::new(
                 ErrorCode::WrongElementType,
                 format!("key `{name}` cannot hold {}: weights are f32, convert them", tensor.element),
             ));
         }
+        let mut on_their_way = self.on_their_way.lock();
         let keys = self.keys.read();
-        if keys.len() >= limits.keys {
+        let count = keys.len() + on_their_way.keys;
+        if count >= limits.keys {
             return Err(Refusal::new(
                 ErrorCode::Busy,
-                format!("no room for key `{name}`: the model has {} keys, the limit (limits.keys)", keys.len()),
+                format!("no room for key `{name}`: the model has {count} keys, the limit (limits.keys)"),
             ));
         }
-        let held: u64 = keys.values().map(|key| key.bytes() as u64).sum();
-        let wanted = tensor.bytes().unwrap_or(u64::MAX);
-        if held.saturating_add(wanted) > limits.model_bytes {
+        let held = keys.values().map(|key| key.bytes() as u64).sum::<u64>() + on_their_way.bytes;
+        let bytes = tensor.bytes().unwrap_or(u64::MAX);
+        if held.saturating_add(bytes) > limits.model_bytes {
             return Err(Refusal::new(
                 ErrorCode::Busy,
                 format!(
-                    "no room for key `{name}` of {wanted} bytes: the model has {held} of {} bytes (limits.model_bytes)",
+                    "no room for key `{name}` of {bytes} bytes: the model has {held} of {} bytes (limits.model_bytes)",
                     limits.model_bytes
                 ),
             ));
         }
-        Ok(())
+        on_their_way.keys += 1;
+        on_their_way.bytes += bytes;
+        Ok(Room { model: Arc::clone(self), bytes })
     }
 
     /// Makes a key known and wakes who waits for it.

@@ -2,6 +2,9 @@
 
 use stepbox_wire::{ErrorCode, Failure, FrameError};
 
+/// Longest message, in bytes: a screenful. What is refused may itself be a megabyte of text.
+const MAX_MESSAGE_BYTES: usize = 4096;
+
 /// A request's refusal: what the peer is told and what stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -17,6 +20,14 @@ pub(crate) type Answered<T> = Result<T, Refusal>;
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// Cuts a message that repeats what a peer or a component has said at length.
+    pub(crate) fn shorten(&mut self) {
+        if self.message.len() > MAX_MESSAGE_BYTES {
+            self.message.truncate(self.message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            self.message.push('…');
+        }
     }
 }
 

@@ -288,3 +288,25 @@ fn step_slice(pool: &mut InstancePool, bound: &Bound, step: &Step) -> Result<(),
     // If this is an error, the step ran on a gradient that was not there, and the caller takes it back.
     Ok(reduced?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shard_that_panics_leaves_nobody_waiting_and_the_others_alone() {
+        let (shards, threads) = Shards::start(2).expect("two threads");
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let held = shards.submit(0, move |_| wait.recv().expect("told to go on")).await.expect("it is there");
+        let panics = shards.submit(0, |_| panic!("on purpose, to see that nobody waits for it")).await.expect("queued");
+        let behind = shards.submit(0, |_| ()).await.expect("queued");
+        go.send(()).expect("it waits");
+        held.wait().await.expect("done before");
+        assert_eq!(panics.wait().await, Err::<(), _>(ShardLost(0)));
+        assert_eq!(behind.wait().await, Err(ShardLost(0)), "what was queued behind it is answered");
+        assert_eq!(shards.call(0, |_| ()).await, Err(ShardLost(0)));
+        assert_eq!(shards.call(1, |_| 7).await, Ok(7));
+        drop(shards);
+        threads.join();
+    }
+}

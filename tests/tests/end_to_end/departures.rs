@@ -41,7 +41,7 @@ async fn a_worker_process_killed_within_a_round_is_told_to_the_others() {
     workers[0].push("second", &gradient).await.unwrap();
     let waiting = workers[0].pull("second");
     tokio::pin!(waiting);
-    assert!(futures_poll(&mut waiting).await.is_none(), "the round needs the victim's gradient");
+    assert!(poll_once(&mut waiting).await.is_none(), "the round needs the victim's gradient");
     victim.kill().unwrap();
     victim.wait().unwrap();
     let (code, message) = refused(in_time(waiting).await);
@@ -66,7 +66,7 @@ async fn a_worker_process_killed_within_a_round_is_told_to_the_others() {
 }
 
 /// Polls a future once.
-async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     std::future::poll_fn(|context| {
         std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(context) {
             std::task::Poll::Ready(output) => Some(output),

@@ -1,7 +1,7 @@
 //! Optimizers that come: only signed ones, at the boundary of a round, with their state where it fits.
 
 use stepbox_client::{Client, DeployOptions, ErrorCode};
-use stepbox_tests::{Options, Publisher, TestServer, component};
+use stepbox_tests::{Options, Publisher, TestServer, component, in_time};
 
 use crate::{bits, init, refused, round, tensor};
 
@@ -149,6 +149,58 @@ async fn a_round_under_way_ends_with_the_optimizer_it_began_with() {
     let status = server.status().await;
     assert_eq!(status.optimizer.unwrap().version, "1.1.0");
     assert!(status.pending_optimizer.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_deployment_replaces_one_that_is_under_way() {
+    let (server, workers) = scene("replaced", "sgd", &[("learning_rate", "1")]).await;
+    let one = tensor(&[1.0]);
+    init(&workers, "ahead", &tensor(&[0.0])).await;
+    init(&workers, "behind", &tensor(&[0.0])).await;
+    round(&workers, "ahead", &one).await.unwrap();
+    assert_eq!(server.deploy("sgd", "1.1.0", &[("learning_rate", "10")]).await.from_round, 2);
+    assert_eq!(round(&workers, "ahead", &one).await.unwrap().values(), [-11.0]);
+    // One key has moved, the other stands before round 1 and will never run a round with the second optimizer.
+    assert_eq!(server.deploy("sgd", "1.2.0", &[("learning_rate", "100")]).await.from_round, 3);
+    assert_eq!(round(&workers, "ahead", &one).await.unwrap().values(), [-111.0]);
+    for expected in [-1.0, -2.0, -102.0] {
+        assert_eq!(round(&workers, "behind", &one).await.unwrap().values(), [expected]);
+    }
+    assert_eq!(server.status().await.optimizer.unwrap().version, "1.2.0");
+}
+
+/// Ten deployments while two workers train as fast as they can, and a run in which nobody deploys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn deployments_in_the_middle_of_training_lose_no_round_and_no_state() {
+    const ROUNDS: u64 = 300;
+    const KEYS: [(&str, usize); 3] = [("large", 150_000), ("small", 100), ("tiny", 1)];
+    let mut digests = Vec::new();
+    for disturbed in [false, true] {
+        let (server, workers) = scene("disturbed", "adamw", &[]).await;
+        for (key, elements) in KEYS {
+            init(&workers, key, &tensor(&vec![1.0; elements])).await;
+        }
+        let train = async |rank: usize| {
+            for number in 1..=ROUNDS {
+                for (key, elements) in KEYS {
+                    let gradient = tensor(&vec![(number % 7) as f32 - 3.0 + rank as f32; elements]);
+                    workers[rank].push_pull(key, &gradient).await.unwrap();
+                }
+            }
+        };
+        let deploy = async {
+            for version in 1..=if disturbed { 10 } else { 0 } {
+                let deployment = server.deploy("adamw", &format!("1.0.{version}"), &[]).await;
+                assert!(deployment.state_kept);
+            }
+        };
+        in_time(async { tokio::join!(train(0), train(1), deploy) }).await;
+        let status = server.status().await;
+        assert!(status.keys.iter().all(|key| key.version == ROUNDS));
+        assert_eq!(status.updates, ROUNDS * KEYS.len() as u64);
+        digests.push(status.weights_digest);
+    }
+    assert_eq!(digests[0], digests[1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

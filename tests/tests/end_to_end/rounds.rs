@@ -26,7 +26,9 @@ async fn weights_are_those_of_the_optimizer_on_the_mean_in_the_order_of_ranks() 
             let [first, second, third] = [0, 1, 2].map(|rank: usize| gradients[rank].values()[index]);
             *weight -= 0.1 * ((first + second + third) / 3.0);
         }
-        assert_eq!(bits(&workers[1].pull("w").await.unwrap()), bits(&tensor(&expected)), "round {number}");
+        for worker in &workers {
+            assert_eq!(bits(&worker.pull("w").await.unwrap()), bits(&tensor(&expected)), "round {number}");
+        }
     }
 }
 
@@ -102,20 +104,23 @@ async fn barriers_let_all_pass_together_and_a_restarted_worker_goes_on_counting(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_wait_ends_at_the_time_out_and_names_who_is_missing() {
-    let server = TestServer::start(Options { workers: 3, round_timeout_seconds: 0.3, ..Options::new("late") });
+    let server = TestServer::start(Options { workers: 3, round_timeout_seconds: 2.0, ..Options::new("late") });
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
     let first = server.worker(0).await;
     let connected = server.worker(1).await;
     first.init("w", &tensor(&[0.0])).await.unwrap();
     connected.init("w", &tensor(&[0.0])).await.unwrap();
 
-    let (code, message) = refused(first.push_pull("w", &tensor(&[1.0])).await);
+    let (gradient, value) = (tensor(&[1.0]), tensor(&[0.0]));
+    let (pulled, barrier, known) =
+        tokio::join!(first.push_pull("w", &gradient), first.barrier(), connected.init("unknown", &value));
+    let (code, message) = refused(pulled);
     assert_eq!(code, ErrorCode::TimedOut);
     assert!(message.contains("late-worker-1 (rank 1, connected)"), "{message}");
     assert!(message.contains("late-worker-2 (rank 2, has not registered)"), "{message}");
     assert!(!message.contains("late-worker-0"), "{message}");
-    assert_eq!(refused(first.barrier().await).0, ErrorCode::TimedOut);
-    let (code, message) = refused(connected.init("unknown", &tensor(&[0.0])).await);
+    assert_eq!(refused(barrier).0, ErrorCode::TimedOut);
+    let (code, message) = refused(known);
     assert_eq!(code, ErrorCode::TimedOut);
     assert!(message.contains("late-worker-0 (rank 0, connected)"), "{message}");
 

@@ -27,7 +27,7 @@ use crate::identity::Identity;
 use crate::job::{Job, Worker};
 use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
-use answers::{Answer, QUEUED_ANSWERS, send_all};
+use answers::{Answer, Content, QUEUED_ANSWERS, send_all};
 use frames::{FrameReader, ReadError};
 
 /// How long a connection that the server ends is still read from, so that the peer, in the middle of sending, gets the
@@ -186,7 +186,7 @@ async fn greet<Stream: AsyncRead + Unpin>(
         Ok(rights) => (Response::Welcome { protocol: PROTOCOL_VERSION, identity: identity.to_string() }, Some(rights)),
         Err(refusal) => (refused(job, identity, "hello", "", refusal), None),
     };
-    let sent = answers.send(Answer { id, response, weights: None }).await;
+    let sent = answers.send(Answer { id, content: Content::Message(response) }).await;
     rights.filter(|_| sent.is_ok())
 }
 
@@ -225,7 +225,8 @@ async fn replaced(context: &Context) {
 }
 
 /// Counts and logs a refusal; returns the answer to the peer.
-fn refused(job: &Job, identity: &Identity, request: &str, key: &str, refusal: Refusal) -> Response {
+fn refused(job: &Job, identity: &Identity, request: &str, key: &str, mut refusal: Refusal) -> Response {
+    refusal.shorten();
     job.statistics.refusals.fetch_add(1, Ordering::Relaxed);
     tracing::warn!(%identity, request, key, code = %refusal.code, reason = refusal.message, "refused");
     Response::Failed(refusal.into())
@@ -233,10 +234,10 @@ fn refused(job: &Job, identity: &Identity, request: &str, key: &str, refusal: Re
 
 impl Context {
     /// Answers a request, with the refusal where that is its outcome.
-    async fn answer(&self, id: RequestId, request: &str, key: &str, outcome: Answered<requests::Outcome>) {
-        let (response, weights) =
-            outcome.unwrap_or_else(|refusal| (refused(&self.job, &self.identity, request, key, refusal), None));
+    async fn answer(&self, id: RequestId, request: &str, key: &str, outcome: Answered<Content>) {
+        let content = outcome
+            .unwrap_or_else(|refusal| Content::Message(refused(&self.job, &self.identity, request, key, refusal)));
         // Where the peer takes no answers any more, the connection is about to end.
-        let _ = self.answers.send(Answer { id, response, weights }).await;
+        let _ = self.answers.send(Answer { id, content }).await;
     }
 }

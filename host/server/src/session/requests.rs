@@ -9,18 +9,14 @@ use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
+use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
 use crate::creation::create;
 use crate::deployment::{Submission, deploy};
 use crate::job::{Worker, check_type};
-use crate::key::Key;
 use crate::refusal::{Answered, Refusal};
 use crate::status::status;
-use crate::weights::Weights;
-
-/// An answer and its body.
-pub(super) type Outcome = (Response, Option<Arc<Weights>>);
 
 /// Why a request was not carried out.
 enum Stopped {
@@ -62,12 +58,13 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
     loop {
         // Those that are done are forgotten, so that the set holds what waits and no more.
         while waiting.try_join_next().is_some() {}
-        let error = match reader.next().await {
+        let (id, error) = match reader.next().await {
             Ok((prefix, header)) => match handle(context, reader, waiting, prefix, &header).await {
                 Ok(()) => continue,
-                Err(error) => error,
+                Err(ended) => ended,
             },
-            Err(error) => error,
+            // There is no telling which request it was meant to be.
+            Err(error) => (UNADDRESSED, error),
         };
         let refusal = match &error {
             ReadError::Closed => return End::Closed,
@@ -76,30 +73,27 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
             ReadError::Truncated | ReadError::Io(_) => None,
         };
         if let Some(refusal) = refusal {
-            // There is no telling which request it was meant to be.
-            context.answer(UNADDRESSED, "frame", "", Err(refusal)).await;
+            context.answer(id, "frame", "", Err(refusal)).await;
         }
         return End::Peer(error);
     }
 }
 
-/// Handles one request. An error ends the connection.
+/// Handles one request. An error ends the connection, and is the answer to the request of this id where it can be told.
 async fn handle<Stream: AsyncRead + Unpin>(
     context: &Arc<Context>,
     reader: &mut FrameReader<Stream>,
     waiting: &mut JoinSet<()>,
     prefix: FramePrefix,
     header: &[u8],
-) -> Result<(), ReadError> {
+) -> Result<(), (RequestId, ReadError)> {
     let (id, request) = match decode_request(header) {
         Ok(decoded) => decoded,
-        Err(error) if error.code().closes_connection() => {
-            let id = request_id_of(header).unwrap_or(UNADDRESSED);
-            context.answer(id, "unknown", "", Err(Refusal::from(&error))).await;
-            return Err(error.into());
-        }
         Err(error) => {
             let id = request_id_of(header).unwrap_or(UNADDRESSED);
+            if error.code().closes_connection() {
+                return Err((id, error.into()));
+            }
             context.answer(id, "unknown", "", Err(Refusal::from(&error))).await;
             return Ok(());
         }
@@ -111,7 +105,7 @@ async fn handle<Stream: AsyncRead + Unpin>(
         // It will be answered later.
         Ok(None) => {}
         Err(Stopped::Refused(refusal)) => context.answer(id, name, &key, Err(refusal)).await,
-        Err(Stopped::Unreadable(error)) => return Err(error),
+        Err(Stopped::Unreadable(error)) => return Err((id, error)),
     }
     Ok(())
 }
@@ -133,7 +127,7 @@ fn describe(request: &Request) -> (&'static str, String) {
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     /// `None` where the answer follows later.
-    async fn handle(self, request: Request) -> Result<Option<Outcome>, Stopped> {
+    async fn handle(self, request: Request) -> Result<Option<Content>, Stopped> {
         request.check_body(self.body_bytes).map_err(|error| Refusal::from(&error))?;
         match request {
             Request::Hello { .. } => Err(Refusal::new(ErrorCode::OutOfOrder, "you have said hello before").into()),
@@ -148,7 +142,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         }
     }
 
-    fn register(self) -> Result<Option<Outcome>, Stopped> {
+    fn register(self) -> Result<Option<Content>, Stopped> {
         let Context { job, rights, identity, connection, worker: speaks_for, .. } = &**self.context;
         let Some(rank) = rights.worker else {
             let message = format!("`{identity}` is no worker of this job; the operator names workers in [job]");
@@ -162,7 +156,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         done(response)
     }
 
-    async fn init(mut self, key: String, tensor: TensorType) -> Result<Option<Outcome>, Stopped> {
+    async fn init(mut self, key: String, tensor: TensorType) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
         let job = Arc::clone(&self.context.job);
         if let Some(known) = job.model.find(&key) {
@@ -177,27 +171,27 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let name = key.clone();
             return self.later(key, async move {
                 let known = job.known(&name, &tensor).await?;
-                Ok((Response::Initialized { version: known.version(), created: false }, None))
+                Ok(Content::Message(Response::Initialized { version: known.version(), created: false }))
             });
         }
         if Some(self.body_bytes) != tensor.bytes() {
             let message = format!("the worker of rank 0 sends key `{key}`'s first value with its type");
             return Err(Refusal::new(ErrorCode::WrongLength, message).into());
         }
-        job.model.check_new(&key, &tensor, &job.config.limits)?;
+        let room = job.model.room(&key, &tensor, &job.config.limits)?;
         let permit = self.permit()?;
         let mut value = vec![0; self.body_bytes as usize];
         self.finite_body(&key, &mut value).await?;
         // In a task of its own: once begun, it is not undone by the connection's end.
         let name = key.clone();
-        let creation = tokio::spawn(create(job, key, tensor, value));
+        let creation = tokio::spawn(create(job, key, tensor, value, room));
         self.later_with(permit, name, async move {
             let (known, created) = creation.await.unwrap_or_else(|panic| Err(failed(&panic)))?;
-            Ok((Response::Initialized { version: known.version(), created }, None))
+            Ok(Content::Message(Response::Initialized { version: known.version(), created }))
         })
     }
 
-    async fn push(mut self, key: &str, round: u64, tensor: &TensorType) -> Result<Option<Outcome>, Stopped> {
+    async fn push(mut self, key: &str, round: u64, tensor: &TensorType) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
         let context = Arc::clone(self.context);
         let key = context.job.model.require(key)?;
@@ -217,26 +211,30 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         done(Response::Pushed { repeated })
     }
 
-    fn pull(self, key: &str, version: u64) -> Result<Option<Outcome>, Stopped> {
+    fn pull(self, key: &str, version: u64) -> Result<Option<Content>, Stopped> {
         let Worker { rank, .. } = self.worker()?;
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
         if let Some(found) = job.try_pull(&key, rank, version) {
-            return Ok(Some(pulled(&key, found?)));
+            found?;
+            return Ok(Some(Content::Weights(key)));
         }
-        self.later(key.name.clone(), async move { Ok(pulled(&key, job.pull(&key, rank, version).await?)) })
+        self.later(key.name.clone(), async move {
+            job.pull(&key, rank, version).await?;
+            Ok(Content::Weights(key))
+        })
     }
 
-    fn barrier(self, number: u64) -> Result<Option<Outcome>, Stopped> {
+    fn barrier(self, number: u64) -> Result<Option<Content>, Stopped> {
         let Worker { rank, .. } = self.worker()?;
         let job = Arc::clone(&self.context.job);
         self.later(String::new(), async move {
             job.barrier(rank, number).await?;
-            Ok((Response::BarrierPassed, None))
+            Ok(Content::Message(Response::BarrierPassed))
         })
     }
 
-    fn leave(self) -> Result<Option<Outcome>, Stopped> {
+    fn leave(self) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
         *self.context.worker.lock() = None;
         self.context.job.leave(worker);
@@ -248,7 +246,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         self,
         learning_rate: Option<f64>,
         hyperparameters: Vec<(String, String)>,
-    ) -> Result<Option<Outcome>, Stopped> {
+    ) -> Result<Option<Content>, Stopped> {
         let Context { job, identity, rights, .. } = &**self.context;
         if !rights.deploy {
             let message = format!("`{identity}` may not deploy; the operator names deployers in [access]");
@@ -274,21 +272,20 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             outcome
         });
         self.later_with(permit, String::new(), async move {
-            Ok((deployment.await.unwrap_or_else(|panic| Err(failed(&panic)))?, None))
+            deployment.await.unwrap_or_else(|panic| Err(failed(&panic))).map(Content::Message)
         })
     }
 
-    fn status(self, weights_digest: bool) -> Result<Option<Outcome>, Stopped> {
+    fn status(self, weights_digest: bool) -> Result<Option<Content>, Stopped> {
         let Context { job, identity, rights, .. } = &**self.context;
         if !rights.observe {
             let message = format!("`{identity}` may not see the status; the operator names who may in [access]");
             return Err(Refusal::new(ErrorCode::Forbidden, message).into());
         }
         let job = Arc::clone(job);
-        self.later(
-            String::new(),
-            async move { Ok((Response::Status(Box::new(status(&job, weights_digest).await?)), None)) },
-        )
+        self.later(String::new(), async move {
+            Ok(Content::Message(Response::Status(Box::new(status(&job, weights_digest).await?))))
+        })
     }
 
     /// The worker this connection speaks for.
@@ -323,8 +320,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     fn later(
         self,
         key: String,
-        outcome: impl Future<Output = Answered<Outcome>> + Send + 'static,
-    ) -> Result<Option<Outcome>, Stopped> {
+        outcome: impl Future<Output = Answered<Content>> + Send + 'static,
+    ) -> Result<Option<Content>, Stopped> {
         let permit = self.permit()?;
         self.later_with(permit, key, outcome)
     }
@@ -333,8 +330,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         self,
         permit: OwnedSemaphorePermit,
         key: String,
-        outcome: impl Future<Output = Answered<Outcome>> + Send + 'static,
-    ) -> Result<Option<Outcome>, Stopped> {
+        outcome: impl Future<Output = Answered<Content>> + Send + 'static,
+    ) -> Result<Option<Content>, Stopped> {
         let (context, id, name) = (Arc::clone(self.context), self.id, self.name);
         self.waiting.spawn(async move {
             let outcome = outcome.await;
@@ -345,12 +342,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 }
 
-fn done(response: Response) -> Result<Option<Outcome>, Stopped> {
-    Ok(Some((response, None)))
-}
-
-fn pulled(key: &Key, weights: Arc<Weights>) -> Outcome {
-    (Response::Pulled { version: weights.version, tensor: key.tensor.clone() }, Some(weights))
+fn done(response: Response) -> Result<Option<Content>, Stopped> {
+    Ok(Some(Content::Message(response)))
 }
 
 fn not_registered() -> Refusal {
