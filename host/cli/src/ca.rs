@@ -151,6 +151,7 @@ impl Issue {
         let key = KeyPair::generate().map_err(impossible)?;
         let certificate = parameters.signed_by(&key, &authority.issuer).map_err(impossible)?;
         let folder = self.out.as_ref().unwrap_or(&self.directory);
+        make_private_folder(folder)?;
         write_pair(folder, &self.name, &certificate.pem(), &key, &self.name, not_after)
     }
 }

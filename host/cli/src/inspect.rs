@@ -151,6 +151,8 @@ enum Optimizer {
         /// For a matrix; optimizers may plan otherwise for tensors of other shapes.
         plan: Plan,
         bytes_per_parameter: u64,
+        /// What a step cost in the trial run.
+        fuel_per_element: f64,
         /// It imports WASI, which a server allows only where its configuration says so.
         needs_wasi: bool,
     },
@@ -172,6 +174,7 @@ impl Optimizer {
             Ok(Self::Admitted {
                 description: component.description().clone(),
                 bytes_per_parameter: plan.bytes_per_parameter(),
+                fuel_per_element: component.fuel().per_element(),
                 plan,
                 needs_wasi: !component.imports().is_empty(),
             })
@@ -180,9 +183,9 @@ impl Optimizer {
     }
 
     fn text(&self) -> String {
-        let (description, plan, bytes_per_parameter, needs_wasi) = match self {
-            Self::Admitted { description, plan, bytes_per_parameter, needs_wasi } => {
-                (description, plan, bytes_per_parameter, *needs_wasi)
+        let (description, plan, bytes_per_parameter, fuel, needs_wasi) = match self {
+            Self::Admitted { description, plan, bytes_per_parameter, fuel_per_element, needs_wasi } => {
+                (description, plan, bytes_per_parameter, fuel_per_element, *needs_wasi)
             }
             Self::NotAdmitted { reason } => return format!("a server would not admit it: {}", printable(reason)),
         };
@@ -194,6 +197,7 @@ impl Optimizer {
         let slots: Vec<_> = plan.slots.iter().map(|slot| printable(&slot.name)).collect();
         let slots = if slots.is_empty() { "none".to_owned() } else { slots.join(", ") };
         lines.push(format!("state: {slots}; {bytes_per_parameter} bytes for each parameter, itself included"));
+        lines.push(format!("a step costs {fuel:.1} units of fuel for each parameter"));
         lines.push(format!("learning_rate  {rates}, {} unless set", rates.default));
         lines.extend(description.hyperparameters.iter().map(hyperparameter));
         lines.join("\n           ")

@@ -31,8 +31,11 @@ impl Sandbox {
     /// Starts an engine with these limits.
     ///
     /// # Errors
-    /// The engine does not work on this machine.
+    /// A limit is zero, or the engine does not work on this machine.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        if let Some(zero) = config.limits.zero() {
+            return Err(SandboxError::ZeroLimit(zero));
+        }
         let engine = engine(&config.limits)?;
         let memory = MemoryBudget::new(config.limits.total_memory_bytes);
         Ok(Self { engine, config: Arc::new(config), memory })

@@ -19,6 +19,9 @@ pub enum Fault {
 /// Why a component was not admitted, or could not be given room.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum SandboxError {
+    /// A limit of zero, with which nothing could run.
+    #[error("sandbox.limits.{0} is 0; leave it out for the default, or give it a value")]
+    ZeroLimit(&'static str),
     /// The engine could not be set up.
     #[error("the sandbox's engine cannot start: {0}")]
     Engine(String),
@@ -104,7 +107,7 @@ impl SandboxError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Engine(_) => Fault::Server,
-            Self::SliceTooLarge { .. } | Self::Unsupported { .. } => Fault::Operator,
+            Self::ZeroLimit(_) | Self::SliceTooLarge { .. } | Self::Unsupported { .. } => Fault::Operator,
             Self::Call(error) => error.fault(),
             Self::Trial(error) => error.fault(),
             _ => Fault::Publisher,
@@ -252,7 +255,8 @@ pub(crate) fn classify(error: &wasmtime::Error, budget: Budget) -> CallFailure {
         Some(Trap::Interrupt) => CallFailure::Deadline { milliseconds: budget.milliseconds },
         Some(Trap::StackOverflow) => CallFailure::StackOverflow { wasm_function: wasm_function() },
         Some(trap) => CallFailure::Trap { wasm_function: wasm_function(), reason: trap.to_string() },
-        None => CallFailure::Other(Chain(error).to_string()),
+        // The context around it is wasmtime's backtrace.
+        None => CallFailure::Other(error.root_cause().to_string()),
     }
 }
 

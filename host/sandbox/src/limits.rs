@@ -94,6 +94,25 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The name of a limit that is zero, if one is.
+    pub(crate) fn zero(&self) -> Option<&'static str> {
+        [
+            ("call_deadline_milliseconds", self.call_deadline_milliseconds),
+            ("fuel_per_element", self.fuel_per_element),
+            ("call_fuel", self.call_fuel),
+            ("instance_memory_bytes", self.instance_memory_bytes),
+            ("guest_overhead_bytes", self.guest_overhead_bytes),
+            ("total_memory_bytes", self.total_memory_bytes),
+            ("table_elements", self.table_elements),
+            ("stack_bytes", self.stack_bytes),
+            ("block_elements", self.block_elements.into()),
+        ]
+        .into_iter()
+        .find_map(|(name, value)| (value == 0).then_some(name))
+    }
+}
+
 /// What to do with components that import WASI interfaces (those built for `wasm32-wasip2`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{admit, component, sandbox, values};
-use stepbox_sandbox::{CallFailure, Fault, Limits, SandboxError, StepError};
+use stepbox_sandbox::{CallFailure, Fault, Limits, Sandbox, SandboxConfig, SandboxError, StepError};
 
 /// How a component that is refused in its trial run failed.
 fn failure(error: SandboxError) -> CallFailure {
@@ -98,6 +98,20 @@ fn a_failure_ends_nothing_but_the_failed_pool() {
 fn a_table_beyond_the_limit_is_refused() {
     let limits = Limits { table_elements: 1, ..Limits::default() };
     assert!(matches!(refusal("adamw", limits), SandboxError::Oversized { what: "an initial table of", .. }));
+}
+
+#[test]
+fn results_that_are_too_large_to_take_are_refused() {
+    let limits = Limits { call_fuel: 1 << 30, ..Limits::default() };
+    let failure = failure(refusal("hostile/huge-names", limits));
+    assert!(matches!(&failure, CallFailure::Other(text) if text.contains("fuel")), "{failure}");
+}
+
+#[test]
+fn a_limit_of_zero_is_refused_by_name() {
+    let config = SandboxConfig { limits: Limits { call_fuel: 0, ..Limits::default() }, ..SandboxConfig::default() };
+    let error = Sandbox::new(config).err().unwrap();
+    assert!(error.to_string().contains("sandbox.limits.call_fuel"), "{error}");
 }
 
 #[test]

@@ -30,6 +30,15 @@ pub enum TlsError {
         /// Why not.
         reason: String,
     },
+    /// Others than its owner can read the private key.
+    #[error("the server's private key {} has mode {mode:04o}: run `chmod 600` on it, and have a new certificate issued \
+             if somebody else could use this machine", path.display())]
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The files can be read, but do not fit together.
     #[error("the TLS configuration does not hold together: {0}")]
     Unusable(String),
@@ -53,6 +62,7 @@ pub(crate) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, TlsError> {
         .map_err(|error| TlsError::Unusable(error.to_string()))?;
 
     let chain = certificates("the server's certificate", &config.certificate)?;
+    refuse_open_modes(&config.key)?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| TlsError::Pem {
         what: "the server's private key",
         path: config.key.clone(),
@@ -66,6 +76,24 @@ pub(crate) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, TlsError> {
     // A worker connects once and stays: tickets to resume sessions would only be keys to look after.
     tls.send_tls13_tickets = 0;
     Ok(TlsAcceptor::from(Arc::new(tls)))
+}
+
+/// As the signing keys are: whoever reads this key can pose as the server.
+#[cfg(unix)]
+fn refuse_open_modes(path: &Path) -> Result<(), TlsError> {
+    use std::os::unix::fs::PermissionsExt;
+    let wrong = |error: std::io::Error| TlsError::Pem {
+        what: "the server's private key",
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let mode = std::fs::metadata(path).map_err(wrong)?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(TlsError::TooOpen { path: path.to_owned(), mode }) }
+}
+
+#[cfg(not(unix))]
+fn refuse_open_modes(_: &Path) -> Result<(), TlsError> {
+    Ok(())
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
