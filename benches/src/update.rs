@@ -10,7 +10,7 @@ use stepbox_sandbox::{Sandbox, SandboxConfig, SandboxError, StepContext, StepErr
 use thiserror::Error;
 
 /// Largest slice, in elements: what the server cuts tensors into.
-const SLICE_ELEMENTS: usize = 1 << 20;
+const SLICE_ELEMENTS: usize = 1 << 18;
 
 /// Steps before the clock counts: pages are touched, code is warm.
 const WARM_UP: usize = 3;

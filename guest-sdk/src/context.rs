@@ -3,7 +3,7 @@
 /// What is the same for all elements of a tensor in one round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Context {
-    /// Rounds that the job has updated, this one included: 1 in the first.
+    /// The round of this tensor: 1 in its first.
     pub step: u64,
     /// Rounds in which this tensor was updated since its slots were made, this one included: what bias corrections
     /// count with.

@@ -54,6 +54,8 @@ impl Authority {
         let credentials = Credentials { certificate: file("pem"), key: file("key") };
         fs::write(&credentials.certificate, certificate.pem()).unwrap();
         fs::write(&credentials.key, key.serialize_pem()).unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(&credentials.key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         credentials
     }
 }

@@ -10,8 +10,8 @@ use crate::contract::{INTERFACE, types};
 use crate::description::Description;
 use crate::engine::engine;
 use crate::error::{Chain, SandboxError};
-use crate::instance::{CallBudget, Instance, Linked};
-use crate::limiter::{AggregateLimiter, MemoryBudget};
+use crate::instance::{Allowance, CallBudget, Instance, Linked};
+use crate::limiter::{Charge, MemoryBudget};
 use crate::limits::{CHUNK_ELEMENTS, Limits, SandboxConfig, WasiPolicy};
 use crate::plan::{Plan, TensorDescription};
 use crate::pool::InstancePool;
@@ -31,10 +31,10 @@ impl Sandbox {
     /// Starts an engine with these limits.
     ///
     /// # Errors
-    /// A limit is zero, or the engine does not work on this machine.
+    /// A limit is out of range, or the engine does not work on this machine.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
-        if let Some(zero) = config.limits.zero() {
-            return Err(SandboxError::ZeroLimit(zero));
+        if let Some((name, value, greatest)) = config.limits.out_of_range() {
+            return Err(SandboxError::LimitOutOfRange { name, value, greatest });
         }
         let engine = engine(&config.limits)?;
         let memory = MemoryBudget::new(config.limits.total_memory_bytes);
@@ -70,7 +70,8 @@ impl Sandbox {
             imports,
             exports,
         };
-        let description = Description::checked(admitted.instantiate()?.describe()?)?;
+        let description =
+            Description::checked(admitted.instantiate(Charge::new(Arc::clone(&self.memory)))?.describe()?)?;
         admitted.name = description.name.clone();
         admitted.description = Some(description);
         let fuel = rehearse(&AdmittedComponent(Arc::new(admitted.clone())))?;
@@ -141,13 +142,10 @@ struct Inner {
 }
 
 impl Inner {
-    fn instantiate(&self) -> Result<Instance, SandboxError> {
-        let limiter = AggregateLimiter::new(
-            Arc::clone(&self.memory),
-            self.limits.guest_overhead_bytes,
-            self.limits.table_elements,
-        );
-        Instance::new(&self.linked, &self.name, limiter, self.budget)
+    fn instantiate(&self, charge: Arc<Charge>) -> Result<Instance, SandboxError> {
+        let allowance =
+            Allowance { memory_bytes: self.limits.guest_overhead_bytes, table_elements: self.limits.table_elements };
+        Instance::new(&self.linked, &self.name, charge, allowance, self.budget)
     }
 }
 
@@ -202,7 +200,12 @@ impl AdmittedComponent {
     }
 
     pub(crate) fn instantiate(&self) -> Result<Instance, SandboxError> {
-        self.0.instantiate()
+        self.0.instantiate(Charge::new(Arc::clone(&self.0.memory)))
+    }
+
+    /// An instance to take the place of another, whose charge it goes on with.
+    pub(crate) fn instantiate_after(&self, former: &Instance) -> Result<Instance, SandboxError> {
+        self.0.instantiate(former.charge())
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -211,7 +214,7 @@ impl AdmittedComponent {
 
     /// Elements in a block.
     pub(crate) fn block_elements(&self) -> u32 {
-        self.0.limits.block_elements.max(1).next_multiple_of(CHUNK_ELEMENTS)
+        self.0.limits.block_elements.next_multiple_of(CHUNK_ELEMENTS)
     }
 
     /// Budget of a step on a block.

@@ -10,6 +10,8 @@ use wasmtime::{Trap, WasmBacktrace};
 pub enum Fault {
     /// The optimizer is wrong: its publisher.
     Publisher,
+    /// The gradients are: whoever sends them.
+    Worker,
     /// Configuration or capacity: whoever runs the server.
     Operator,
     /// Stepbox itself.
@@ -19,9 +21,16 @@ pub enum Fault {
 /// Why a component was not admitted, or could not be given room.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum SandboxError {
-    /// A limit of zero, with which nothing could run.
-    #[error("sandbox.limits.{0} is 0; leave it out for the default, or give it a value")]
-    ZeroLimit(&'static str),
+    /// A configured limit with which nothing could run, or not safely.
+    #[error("sandbox.limits.{name} is {value}; it must be from 1 to {greatest}")]
+    LimitOutOfRange {
+        /// The limit.
+        name: &'static str,
+        /// What was configured.
+        value: u64,
+        /// The greatest value that is taken.
+        greatest: u64,
+    },
     /// The engine could not be set up.
     #[error("the sandbox's engine cannot start: {0}")]
     Engine(String),
@@ -107,7 +116,7 @@ impl SandboxError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Engine(_) => Fault::Server,
-            Self::ZeroLimit(_) | Self::SliceTooLarge { .. } | Self::Unsupported { .. } => Fault::Operator,
+            Self::LimitOutOfRange { .. } | Self::SliceTooLarge { .. } | Self::Unsupported { .. } => Fault::Operator,
             Self::Call(error) => error.fault(),
             Self::Trial(error) => error.fault(),
             _ => Fault::Publisher,
@@ -121,9 +130,19 @@ pub enum StepError {
     /// A call into the component failed.
     #[error("{0}")]
     Call(#[from] CallError),
-    /// The optimizer wrote a NaN or an infinity into the parameters.
-    #[error("the optimizer made parameter {index} of the slice {value}")]
+    /// The gradient to step with holds a NaN or an infinity: finite gradients whose sum is not.
+    #[error("the aggregated gradient is {value} at element {index} of the slice; the workers' gradients are too large")]
+    GradientNotFinite {
+        /// Index within the slice.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The optimizer wrote a NaN or an infinity into the parameters or a slot.
+    #[error("the optimizer made {what} {index} of the slice {value}")]
     NotFinite {
+        /// `parameter`, or the slot's name.
+        what: String,
         /// Index within the slice.
         index: usize,
         /// The value.
@@ -139,6 +158,7 @@ impl StepError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Call(error) => error.fault(),
+            Self::GradientNotFinite { .. } => Fault::Worker,
             Self::NotFinite { .. } => Fault::Publisher,
             Self::NotRevived(error) => error.fault(),
         }

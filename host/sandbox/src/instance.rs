@@ -1,5 +1,7 @@
 //! One running component: its store, its memory, and calls into it with a budget for each.
 
+use std::sync::Arc;
+
 use wasmtime::component::{InstancePre, Linker};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -7,7 +9,7 @@ use wasmtime_wasi::{WasiCtxView, WasiView};
 use crate::contract::{OptimizerComponent, OptimizerComponentPre, types};
 use crate::engine::EPOCH;
 use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
-use crate::limiter::AggregateLimiter;
+use crate::limiter::{AggregateLimiter, Charge};
 use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
 use crate::memory::{GuestMemory, Housed};
 use crate::wasi::EmptyWasi;
@@ -30,7 +32,7 @@ impl WasiView for HostState {
 #[derive(Clone)]
 pub(crate) struct Linked {
     engine: Engine,
-    component: OptimizerComponentPre<HostState>,
+    component: InstancePre<HostState>,
     with_wasi: bool,
 }
 
@@ -42,8 +44,10 @@ impl Linked {
         if with_wasi {
             crate::wasi::add_to_linker(&mut linker)?;
         }
-        let resolved: InstancePre<HostState> = linker.instantiate_pre(component)?;
-        Ok(Self { engine: engine.clone(), component: OptimizerComponentPre::new(resolved)?, with_wasi })
+        let resolved = linker.instantiate_pre(component)?;
+        // Checks that what the contract wants is exported, with the contract's types.
+        OptimizerComponentPre::new(resolved.clone())?;
+        Ok(Self { engine: engine.clone(), component: resolved, with_wasi })
     }
 }
 
@@ -61,13 +65,18 @@ const RESERVE_FUEL_PER_BYTE: u64 = 4;
 /// [`Instance::is_alive`].
 pub(crate) struct Instance {
     name: String,
-    home: Housed<Live>,
+    home: Housed<HostState>,
+    component: OptimizerComponent,
+    /// For as long as the memory is there.
+    charge: Arc<Charge>,
     budget: CallBudget,
 }
 
-struct Live {
-    store: Store<HostState>,
-    component: OptimizerComponent,
+/// How much memory and how many table elements an instance may have at first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    pub(crate) memory_bytes: u64,
+    pub(crate) table_elements: u64,
 }
 
 impl Instance {
@@ -75,19 +84,27 @@ impl Instance {
     pub(crate) fn new(
         linked: &Linked,
         name: &str,
-        limiter: AggregateLimiter,
+        charge: Arc<Charge>,
+        allowance: Allowance,
         budget: CallBudget,
     ) -> Result<Self, SandboxError> {
-        let home = Housed::new(|| {
-            let mut store =
-                Store::new(&linked.engine, HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new) });
-            store.limiter(|state| &mut state.limiter);
-            let component =
-                metered(&mut store, "instantiate", budget.fuel, budget, |store| linked.component.instantiate(store))?;
-            Ok::<_, CallError>(Live { store, component })
-        })?;
-        let home = home.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
-        Ok(Self { name: name.into(), home, budget })
+        let failed = |error| classified("instantiate", &error, budget.fuel, budget);
+        let limiter = AggregateLimiter::new(Arc::clone(&charge), allowance.memory_bytes, allowance.table_elements);
+        let state = HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new) };
+        let mut store = Store::new(&linked.engine, state);
+        store.limiter(|state| &mut state.limiter);
+        prepare(&mut store, budget.fuel, budget).map_err(failed)?;
+        let housed = Housed::new(store, &linked.component).map_err(failed)?;
+        let (mut home, instance) =
+            housed.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
+        let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
+        let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
+        Ok(Self { name: name.into(), home, component, charge, budget })
+    }
+
+    /// What its memory takes of the sandbox's budget.
+    pub(crate) fn charge(&self) -> Arc<Charge> {
+        Arc::clone(&self.charge)
     }
 
     /// Whether it can still be called.
@@ -112,8 +129,8 @@ impl Instance {
 
     /// The contract's `describe`.
     pub(crate) fn describe(&mut self) -> Result<types::Description, CallError> {
-        self.call("describe", self.budget.fuel, |live| {
-            live.component.stepbox_optimizer_optimizer().call_describe(&mut live.store).map(Ok)
+        self.call("describe", self.budget.fuel, |component, store| {
+            component.stepbox_optimizer_optimizer().call_describe(store).map(Ok)
         })
     }
 
@@ -123,60 +140,60 @@ impl Instance {
         hyperparameters: &[types::Value],
         tensor: &types::Tensor,
     ) -> Result<types::TensorPlan, CallError> {
-        self.call("plan", self.budget.fuel, |live| {
-            live.component.stepbox_optimizer_optimizer().call_plan(&mut live.store, hyperparameters, tensor)
+        self.call("plan", self.budget.fuel, |component, store| {
+            component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
         })
     }
 
     /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
     pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
         let fuel = self.budget.fuel + RESERVE_FUEL_PER_BYTE * u64::from(bytes);
-        self.call("reserve", fuel, |live| {
-            live.store.data_mut().limiter.allow_memory(memory_allowed);
-            live.component.stepbox_optimizer_optimizer().call_reserve(&mut live.store, bytes)
+        self.call("reserve", fuel, |component, store| {
+            store.data_mut().limiter.allow_memory(memory_allowed);
+            component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
         })
     }
 
     /// The contract's `bind`.
     pub(crate) fn bind(&mut self, slice: &types::Slice, hyperparameters: &[types::Value]) -> Result<u32, CallError> {
-        self.call("bind", self.budget.fuel, |live| {
-            live.component.stepbox_optimizer_optimizer().call_bind(&mut live.store, slice, hyperparameters)
+        self.call("bind", self.budget.fuel, |component, store| {
+            component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
         })
     }
 
     /// The contract's `begin`.
     pub(crate) fn begin(&mut self, slice: u32, context: types::Context) -> Result<(), CallError> {
-        self.call("begin", self.budget.fuel, |live| {
-            live.component.stepbox_optimizer_optimizer().call_begin(&mut live.store, slice, context)
+        self.call("begin", self.budget.fuel, |component, store| {
+            component.stepbox_optimizer_optimizer().call_begin(&mut *store, slice, context)
         })
     }
 
     /// The contract's `step`, with a budget of its own.
     pub(crate) fn step(&mut self, slice: u32, phase: u32, block: types::Block, fuel: u64) -> Result<(), CallError> {
-        self.call("step", fuel, |live| {
-            live.component.stepbox_optimizer_optimizer().call_step(&mut live.store, slice, phase, block)
+        self.call("step", fuel, |component, store| {
+            component.stepbox_optimizer_optimizer().call_step(&mut *store, slice, phase, block)
         })
     }
 
     /// Fuel left over from the last call.
     pub(crate) fn fuel_left(&mut self) -> u64 {
-        self.home.inhabitant().and_then(|live| live.store.get_fuel().ok()).unwrap_or(0)
+        self.home.store().and_then(|store| store.get_fuel().ok()).unwrap_or(0)
     }
 
     fn call<T>(
         &mut self,
         function: &'static str,
         fuel: u64,
-        call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<T, String>>,
+        call: impl FnOnce(&OptimizerComponent, &mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, CallError> {
         let budget = self.budget;
-        let Some(live) = self.home.inhabitant() else {
+        let Some(store) = self.home.store() else {
             return Err(CallError { function, failure: CallFailure::Other("the instance has failed before".into()) });
         };
-        let result = prepare(&mut live.store, fuel, budget)
-            .and_then(|()| call(live))
+        let result = prepare(&mut *store, fuel, budget)
+            .and_then(|()| call(&self.component, store))
             .map_err(|error| classified(function, &error, fuel, budget));
-        if let Some(wasi) = &mut live.store.data_mut().wasi {
+        if let Some(wasi) = &mut store.data_mut().wasi {
             wasi.log(&self.name);
         }
         match result {
@@ -189,16 +206,6 @@ impl Instance {
             }
         }
     }
-}
-
-fn metered<T>(
-    store: &mut Store<HostState>,
-    function: &'static str,
-    fuel: u64,
-    budget: CallBudget,
-    call: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<T>,
-) -> Result<T, CallError> {
-    prepare(store, fuel, budget).and_then(|()| call(store)).map_err(|error| classified(function, &error, fuel, budget))
 }
 
 fn prepare(store: &mut Store<HostState>, fuel: u64, budget: CallBudget) -> wasmtime::Result<()> {

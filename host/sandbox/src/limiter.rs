@@ -34,10 +34,38 @@ impl MemoryBudget {
     }
 }
 
+/// What an instance's memory takes of the budget, for as long as the memory is there: the limiter goes with the store,
+/// but the memory of an instance that trapped stays until another has taken over its contents.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<MemoryBudget>,
+    bytes: AtomicU64,
+}
+
+impl Charge {
+    pub(crate) fn new(budget: Arc<MemoryBudget>) -> Arc<Self> {
+        Arc::new(Self { budget, bytes: AtomicU64::new(0) })
+    }
+
+    /// Raises it to this much. An instance that follows another under the same charge pays only for what it has more.
+    fn raise(&self, bytes: u64) -> Result<(), CallFailure> {
+        let growth = bytes.saturating_sub(self.bytes.load(Ordering::Acquire));
+        self.budget.take(growth)?;
+        self.bytes.fetch_add(growth, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.give_back(*self.bytes.get_mut());
+    }
+}
+
 /// Limits one instance: the sum over its memories, the sum over its tables.
 #[derive(Debug)]
 pub(crate) struct AggregateLimiter {
-    budget: Arc<MemoryBudget>,
+    charge: Arc<Charge>,
     memory_allowed: u64,
     memory: u64,
     table_elements_allowed: u64,
@@ -45,8 +73,8 @@ pub(crate) struct AggregateLimiter {
 }
 
 impl AggregateLimiter {
-    pub(crate) fn new(budget: Arc<MemoryBudget>, memory_allowed: u64, table_elements_allowed: u64) -> Self {
-        Self { budget, memory_allowed, memory: 0, table_elements_allowed, table_elements: 0 }
+    pub(crate) fn new(charge: Arc<Charge>, memory_allowed: u64, table_elements_allowed: u64) -> Self {
+        Self { charge, memory_allowed, memory: 0, table_elements_allowed, table_elements: 0 }
     }
 
     /// From now on the instance may have this much linear memory.
@@ -63,7 +91,7 @@ impl ResourceLimiter for AggregateLimiter {
             let failure = CallFailure::Memory { asked, allowed: self.memory_allowed };
             return Err(LimitReached(failure).into());
         }
-        self.budget.take(growth).map_err(LimitReached)?;
+        self.charge.raise(asked).map_err(LimitReached)?;
         self.memory = asked;
         Ok(true)
     }
@@ -92,32 +120,35 @@ impl ResourceLimiter for AggregateLimiter {
     }
 }
 
-impl Drop for AggregateLimiter {
-    fn drop(&mut self) {
-        self.budget.give_back(self.memory);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_is_shared_and_given_back() {
+    fn the_budget_is_shared_and_given_back_when_the_memory_goes() {
         let budget = MemoryBudget::new(100);
-        let mut first = AggregateLimiter::new(Arc::clone(&budget), 80, 1);
-        let mut second = AggregateLimiter::new(Arc::clone(&budget), 80, 1);
+        let charge = Charge::new(Arc::clone(&budget));
+        let mut first = AggregateLimiter::new(Arc::clone(&charge), 80, 1);
+        let mut second = AggregateLimiter::new(Charge::new(Arc::clone(&budget)), 80, 1);
         assert!(first.memory_growing(0, 60, None).is_ok());
-        let error = second.memory_growing(0, 60, None).unwrap_err();
-        let LimitReached(failure) = error.downcast_ref::<LimitReached>().unwrap();
-        assert_eq!(*failure, CallFailure::TotalMemory { asked: 60, limit: 100 });
+        let asks_in_vain = |limiter: &mut AggregateLimiter| {
+            let error = limiter.memory_growing(0, 60, None).unwrap_err();
+            let LimitReached(failure) = error.downcast_ref::<LimitReached>().unwrap();
+            assert_eq!(*failure, CallFailure::TotalMemory { asked: 60, limit: 100 });
+        };
+        asks_in_vain(&mut second);
+        // The first instance traps: its memory is still there, and its successor pays nothing for as much.
         drop(first);
+        asks_in_vain(&mut second);
+        let mut successor = AggregateLimiter::new(charge, 80, 1);
+        assert!(successor.memory_growing(0, 60, None).is_ok());
+        drop(successor);
         assert!(second.memory_growing(0, 60, None).is_ok());
     }
 
     #[test]
     fn growth_adds_up_over_several_memories_and_tables() {
-        let mut limiter = AggregateLimiter::new(MemoryBudget::new(1000), 100, 10);
+        let mut limiter = AggregateLimiter::new(Charge::new(MemoryBudget::new(1000)), 100, 10);
         assert!(limiter.memory_growing(0, 60, None).is_ok());
         assert!(limiter.memory_growing(0, 60, None).is_err());
         assert!(limiter.table_growing(0, 6, None).is_ok());

@@ -31,6 +31,13 @@ pub const DEFAULT_TABLE_ELEMENTS: u64 = 64 << 10;
 /// WebAssembly stack, in bytes. Optimizers do not recurse; this is half of wasmtime's default.
 pub const DEFAULT_STACK_BYTES: u64 = 256 << 10;
 
+/// The largest WebAssembly stack that can be configured. It lies on the stack of the thread that runs the component, of
+/// which Rust's threads have 2 MiB; beyond it there would be no error but a crash.
+pub const MAX_STACK_BYTES: u64 = 1 << 20;
+
+/// The largest block that can be configured: 64 MiB of gradient, far more than any cache holds.
+pub const MAX_BLOCK_ELEMENTS: u64 = 16 << 20;
+
 /// Elements handed to a component in one call. Large blocks hide the cost of the call; beyond 256 Ki (1 MiB of
 /// gradient) nothing was gained, and the gradient's scratch memory grows with it. A multiple of [`CHUNK_ELEMENTS`].
 pub const DEFAULT_BLOCK_ELEMENTS: u32 = 256 << 10;
@@ -38,6 +45,9 @@ pub const DEFAULT_BLOCK_ELEMENTS: u32 = 256 << 10;
 /// Bytes of arguments and results that may cross between server and component in one call: descriptions, plans and
 /// error texts. (Tensors do not cross.)
 pub const CROSSING_BYTES: usize = 1 << 20;
+
+/// Handles a component with WASI may hold at once: a few streams.
+pub const WASI_RESOURCES: usize = 64;
 
 /// Core instances within a component: its module and the few shims that adapters bring.
 pub const CORE_INSTANCES: usize = 16;
@@ -48,7 +58,7 @@ pub const TABLES: usize = 8;
 /// The granularity of slices and blocks (see the contract), in elements.
 pub const CHUNK_ELEMENTS: u32 = 4096;
 
-/// Longest text a component may return, in bytes; longer ones are cut in messages and refused in names.
+/// Longest text of a component that is kept, in bytes: names, documentation, errors. What is longer is cut.
 pub const TEXT_BYTES: usize = 4096;
 
 /// Hyperparameters, slots or phases a component may declare.
@@ -60,7 +70,7 @@ pub const DECLARATIONS: usize = 64;
 pub struct Limits {
     /// Wall-clock time of one call, in milliseconds.
     pub call_deadline_milliseconds: u64,
-    /// Fuel for each element of a step, at most.
+    /// Fuel for each element of a step in the trial run. Later steps may use four times what the trial used.
     pub fuel_per_element: u64,
     /// Fuel for calls whose work does not grow with the tensor.
     pub call_fuel: u64,
@@ -95,21 +105,21 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The name of a limit that is zero, if one is.
-    pub(crate) fn zero(&self) -> Option<&'static str> {
+    /// A limit that is out of range, with its value and the greatest one allowed.
+    pub(crate) fn out_of_range(&self) -> Option<(&'static str, u64, u64)> {
         [
-            ("call_deadline_milliseconds", self.call_deadline_milliseconds),
-            ("fuel_per_element", self.fuel_per_element),
-            ("call_fuel", self.call_fuel),
-            ("instance_memory_bytes", self.instance_memory_bytes),
-            ("guest_overhead_bytes", self.guest_overhead_bytes),
-            ("total_memory_bytes", self.total_memory_bytes),
-            ("table_elements", self.table_elements),
-            ("stack_bytes", self.stack_bytes),
-            ("block_elements", self.block_elements.into()),
+            ("call_deadline_milliseconds", self.call_deadline_milliseconds, u64::MAX),
+            ("fuel_per_element", self.fuel_per_element, u64::MAX),
+            ("call_fuel", self.call_fuel, u64::MAX),
+            ("instance_memory_bytes", self.instance_memory_bytes, DEFAULT_INSTANCE_MEMORY_BYTES),
+            ("guest_overhead_bytes", self.guest_overhead_bytes, DEFAULT_INSTANCE_MEMORY_BYTES),
+            ("total_memory_bytes", self.total_memory_bytes, u64::MAX),
+            ("table_elements", self.table_elements, u64::MAX),
+            ("stack_bytes", self.stack_bytes, MAX_STACK_BYTES),
+            ("block_elements", self.block_elements.into(), MAX_BLOCK_ELEMENTS),
         ]
         .into_iter()
-        .find_map(|(name, value)| (value == 0).then_some(name))
+        .find(|(_, value, greatest)| !(1..=*greatest).contains(value))
     }
 }
 

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
-use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
+use wasmtime::component::{Instance, InstancePre};
+use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
 
 /// Address space of one linear memory: `reserved` bytes of which the first `accessible` can be used, then guard pages.
 struct Mapping {
@@ -89,12 +90,15 @@ pub(crate) struct HostMemoryCreator;
 unsafe impl MemoryCreator for HostMemoryCreator {
     fn new_memory(
         &self,
-        _ty: MemoryType,
+        ty: MemoryType,
         minimum: usize,
         _maximum: Option<usize>,
         reserved_size_in_bytes: Option<usize>,
         guard_size_in_bytes: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
+        if ty.is_shared() || ty.is_64() {
+            return Err("shared and 64-bit memories are not offered".into());
+        }
         let reserved = reserved_size_in_bytes.ok_or("memories without a fixed reservation are not offered")?;
         let mapping = Arc::new(Mapping::new(reserved, guard_size_in_bytes, minimum)?);
         CREATED.with_borrow_mut(|created| created.push(Arc::clone(&mapping)));
@@ -124,40 +128,41 @@ unsafe impl LinearMemory for EngineMemory {
     }
 }
 
-/// Something that runs in a linear memory, and that memory. The memory can be reached only while the inhabitant is not
-/// in use, and it stays when the inhabitant is gone: what a trapped optimizer leaves behind can still be read.
-pub(crate) struct Housed<S> {
-    inhabitant: Option<S>,
+/// A store with one instance in it, and that instance's linear memory. The memory can be reached only while the store is
+/// not in use, and it stays when the store is gone: what a trapped optimizer leaves behind can still be read.
+pub(crate) struct Housed<T: 'static> {
+    store: Option<Store<T>>,
     memory: GuestMemory,
 }
 
-impl<S> Housed<S> {
-    /// Runs `instantiate` and takes the memory that it created. The value it returns must hold whatever can run code in
-    /// that memory. `None` where it created no memory, or several.
-    pub(crate) fn new<E>(instantiate: impl FnOnce() -> Result<S, E>) -> Result<Option<Self>, E> {
+impl<T> Housed<T> {
+    /// Instantiates a component in a store of its own. `None` where it has no linear memory, or several.
+    ///
+    /// The memory is this store's: the thread's list is empty before, and nothing else is instantiated meanwhile.
+    pub(crate) fn new(mut store: Store<T>, component: &InstancePre<T>) -> wasmtime::Result<Option<(Self, Instance)>> {
         CREATED.with_borrow_mut(Vec::clear);
-        let inhabitant = instantiate();
+        let instance = component.instantiate(&mut store);
         let mut created = CREATED.with_borrow_mut(std::mem::take);
-        let inhabitant = inhabitant?;
+        let instance = instance?;
         Ok(match (created.pop(), created.is_empty()) {
-            (Some(mapping), true) => Some(Self { inhabitant: Some(inhabitant), memory: GuestMemory(mapping) }),
+            (Some(mapping), true) => Some((Self { store: Some(store), memory: GuestMemory(mapping) }, instance)),
             _ => None,
         })
     }
 
-    /// What runs in the memory; `None` once it was evicted.
-    pub(crate) fn inhabitant(&mut self) -> Option<&mut S> {
-        self.inhabitant.as_mut()
+    /// The store; `None` once it was evicted.
+    pub(crate) fn store(&mut self) -> Option<&mut Store<T>> {
+        self.store.as_mut()
     }
 
-    /// Whether it has not been evicted.
+    /// Whether the store has not been evicted.
     pub(crate) fn is_inhabited(&self) -> bool {
-        self.inhabitant.is_some()
+        self.store.is_some()
     }
 
-    /// Drops what runs in the memory and keeps the memory.
+    /// Drops the store and keeps the memory.
     pub(crate) fn evict(&mut self) {
-        self.inhabitant = None;
+        self.store = None;
     }
 
     pub(crate) fn memory(&self) -> &GuestMemory {

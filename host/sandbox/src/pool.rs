@@ -8,9 +8,14 @@ use crate::error::{SandboxError, StepError};
 use crate::instance::Instance;
 use crate::layout::{Layout, Places, bytes_needed};
 use crate::limits::CHUNK_ELEMENTS;
+use crate::memory::GuestMemory;
 use crate::plan::{Initial, Plan, TensorDescription};
 use crate::settings::Settings;
 use crate::undo::UndoLog;
+
+/// Undo logs whose room is kept between steps: enough for the slices of a large tensor, and no more than 64 times the
+/// largest slice's state.
+const SPARE_LOGS: usize = 64;
 
 /// Names a slice within its [`InstancePool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,7 +24,7 @@ pub struct SliceId(usize);
 /// What a step is told about its round: see the contract's `context`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepContext {
-    /// Rounds the job has updated, this one included.
+    /// The round of this tensor: 1 in its first.
     pub step: u64,
     /// Rounds in which this tensor was updated since its slots were made, this one included.
     pub tensor_step: u64,
@@ -85,6 +90,8 @@ struct Scratch {
 }
 
 struct BoundSlice {
+    /// Nobody will name it again; its room goes when its instance is set up anew.
+    released: bool,
     tensor: TensorDescription,
     plan: Plan,
     start: u64,
@@ -104,7 +111,10 @@ impl InstancePool {
     /// slots. Opens another instance where none has room left.
     ///
     /// # Errors
-    /// The optimizer misbehaved, or memory limits are reached. Nothing that was bound before is affected.
+    /// The optimizer misbehaved, or memory limits are reached. What was bound before keeps its values.
+    ///
+    /// # Panics
+    /// If `elements` is 0, or `start` no multiple of 4096.
     pub fn bind(
         &mut self,
         tensor: &TensorDescription,
@@ -112,7 +122,10 @@ impl InstancePool {
         start: u64,
         elements: u32,
     ) -> Result<SliceId, SandboxError> {
-        debug_assert!(start.is_multiple_of(u64::from(CHUNK_ELEMENTS)));
+        assert!(
+            elements > 0 && start.is_multiple_of(u64::from(CHUNK_ELEMENTS)),
+            "a slice starts at a chunk, not empty"
+        );
         let limit = self.component.limits().instance_memory_bytes;
         let too_large = |bytes| SandboxError::SliceTooLarge { bytes, limit };
         let bytes = bytes_needed(elements, plan.slots.len())
@@ -125,17 +138,14 @@ impl InstancePool {
         let open = |house: &House| house.instance.is_alive() && house.placed_bytes + most + overhead <= limit;
         let house = match self.houses.iter().position(open) {
             Some(house) => house,
-            None => {
-                self.houses.push(House::new(&self.component)?);
-                self.houses.len() - 1
-            }
+            None => self.open_house()?,
         };
         let scratch_elements = self.scratch_elements(elements);
         let request = SliceRequest { tensor, start, elements, slots: plan.slots.len(), bytes, scratch_elements };
         let placed = self.houses[house].place(&self.component, &self.settings, &request);
         let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
         let (tensor, plan) = (tensor.clone(), plan.clone());
-        self.slices.push(BoundSlice { tensor, plan, start, house, handle, layout, log: None });
+        self.slices.push(BoundSlice { released: false, tensor, plan, start, house, handle, layout, log: None });
         Ok(SliceId(self.slices.len() - 1))
     }
 
@@ -177,7 +187,7 @@ impl InstancePool {
         let source = from.houses[old.house].instance.memory();
         let memory = self.houses[slice.house].instance.memory_mut();
 
-        let copy = |memory: &mut crate::memory::GuestMemory, view, old_view| {
+        let copy = |memory: &mut GuestMemory, view, old_view| {
             let target = memory.bytes_mut(slice.layout.bytes(view, 0..elements)).ok_or_else(vanished)?;
             target.copy_from_slice(source.bytes(old.layout.bytes(old_view, 0..elements)).ok_or_else(vanished)?);
             Ok::<_, SandboxError>(())
@@ -221,27 +231,35 @@ impl InstancePool {
                 // The memory cannot have shrunk, so what was read from it can be written back.
                 let undone = log.undo(house.instance.memory_mut(), &slice.layout);
                 debug_assert!(undone.is_some());
-                self.spare_logs.push(log);
+                self.keep_log(log);
                 Err(error)
             }
         }
     }
 
+    /// Forgets a slice, which must not be named again. Its room is used again at once if it was alone in its instance,
+    /// otherwise when the instance is set up anew, before its next step.
+    pub fn release(&mut self, slice: SliceId) {
+        self.commit(slice);
+        let house = self.slices[slice.0].house;
+        self.slices[slice.0].released = true;
+        self.abandon_room(house);
+    }
+
     /// Keeps the last step of a slice.
     pub fn commit(&mut self, slice: SliceId) {
-        if let Some(mut log) = self.slices[slice.0].log.take() {
-            log.clear();
-            self.spare_logs.push(log);
+        if let Some(log) = self.slices[slice.0].log.take() {
+            self.keep_log(log);
         }
     }
 
     /// Takes the last step of a slice back, if it was not committed: another slice of the same tensor failed.
     pub fn roll_back(&mut self, slice: SliceId) {
         let slice = &mut self.slices[slice.0];
-        if let Some(mut log) = slice.log.take() {
+        if let Some(log) = slice.log.take() {
             let undone = log.undo(self.houses[slice.house].instance.memory_mut(), &slice.layout);
             debug_assert!(undone.is_some());
-            self.spare_logs.push(log);
+            self.keep_log(log);
         }
     }
 
@@ -282,21 +300,40 @@ impl InstancePool {
         self.last_step_fuel
     }
 
+    /// Keeps a log's room for the next step. A key's slices have their logs at the same time, and usually as many the
+    /// next time.
+    fn keep_log(&mut self, log: UndoLog) {
+        if self.spare_logs.len() < SPARE_LOGS {
+            self.spare_logs.push(log);
+        }
+    }
+
     /// Elements of gradient scratch for a slice: a block, or less where slices are small.
     fn scratch_elements(&self, elements: u32) -> u32 {
         let block = self.component.block_elements();
         elements.next_multiple_of(CHUNK_ELEMENTS).min(block)
     }
 
-    /// After a failed `bind`: room may have been reserved that nobody will use. An instance without slices goes; another
-    /// is set up again before its next step, with what its slices need and no more.
-    fn abandon_room(&mut self, house: usize) {
-        if self.slices.iter().any(|slice| slice.house == house) {
-            self.houses[house].instance.retire();
-        } else {
-            // It was opened for this slice, so it is the last one and no index changes.
-            self.houses.truncate(house);
+    /// A new instance, in the place of one that ended with nothing in it where there is such.
+    fn open_house(&mut self) -> Result<usize, SandboxError> {
+        let house = House::new(self.component.instantiate()?);
+        let in_use = |index: usize| self.slices.iter().any(|slice| slice.house == index && !slice.released);
+        let deserted = (0..self.houses.len()).find(|index| !self.houses[*index].instance.is_alive() && !in_use(*index));
+        match deserted {
+            Some(index) => self.houses[index] = house,
+            None => self.houses.push(house),
         }
+        Ok(deserted.unwrap_or(self.houses.len() - 1))
+    }
+
+    /// There is room in an instance that nobody will use: of a failed `bind`, or of a slice that was released. The
+    /// instance ends; with slices in it, it is set up again before its next step, with room for these and no more.
+    fn abandon_room(&mut self, house: usize) {
+        self.houses[house].instance.retire();
+        let in_use = |house: usize| self.slices.iter().any(|slice| slice.house == house && !slice.released);
+        // From the end, so that no index in use changes.
+        let kept = (0..self.houses.len()).rfind(|house| in_use(*house)).map_or(0, |last| last + 1);
+        self.houses.truncate(kept);
     }
 
     /// Sets an instance up again that has failed: a new one with the same slices and their values.
@@ -304,9 +341,11 @@ impl InstancePool {
         if self.houses[house].instance.is_alive() {
             return Ok(());
         }
-        let mut revived = House::new(&self.component)?;
+        let mut revived = House::new(self.component.instantiate_after(&self.houses[house].instance)?);
         let mut moved = Vec::new();
-        for (index, slice) in self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house) {
+        for (index, slice) in
+            self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house && !slice.released)
+        {
             let (elements, slots) = (slice.layout.elements() as u32, slice.plan.slots.len());
             let request = SliceRequest {
                 tensor: &slice.tensor,
@@ -345,9 +384,8 @@ struct SliceRequest<'a> {
 }
 
 impl House {
-    fn new(component: &AdmittedComponent) -> Result<Self, SandboxError> {
-        let instance = component.instantiate()?;
-        Ok(Self { instance, places: Places::default(), placed_bytes: 0, gradient: None })
+    fn new(instance: Instance) -> Self {
+        Self { instance, places: Places::default(), placed_bytes: 0, gradient: None }
     }
 
     /// Reserves room for a slice (and for gradients, if what there is is too small) and binds it.
@@ -377,7 +415,7 @@ impl House {
     }
 }
 
-fn initialize_slots(memory: &mut crate::memory::GuestMemory, slice: &BoundSlice) -> Result<(), SandboxError> {
+fn initialize_slots(memory: &mut GuestMemory, slice: &BoundSlice) -> Result<(), SandboxError> {
     for (index, slot) in slice.plan.slots.iter().enumerate() {
         match slot.initial {
             Initial::Zero => slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.fill(0.0),
@@ -405,13 +443,16 @@ fn step_blocks(
     let scratch = house.gradient.ok_or_else(lost)?;
     let elements = slice.layout.elements();
     let instance = &mut house.instance;
+    log.remember(instance.memory(), &slice.layout).ok_or_else(lost)?;
     instance.begin(slice.handle, context.raw())?;
     let mut fuel_used = 0;
     for start in (0..elements).step_by(scratch.elements as usize) {
         let block = start..elements.min(start + scratch.elements as usize);
         let target = instance.memory_mut().floats_mut(scratch.offset as usize, block.len()).ok_or_else(lost)?;
         gradient(block.clone(), target);
-        log.remember(instance.memory(), &slice.layout, block.clone()).ok_or_else(lost)?;
+        if let Some(position) = first_not_finite(target) {
+            return Err(StepError::GradientNotFinite { index: start + position, value: target[position] });
+        }
         let fuel = component.step_fuel(block.len());
         let raw = types::Block {
             start: block.start as u32,
@@ -421,15 +462,31 @@ fn step_blocks(
         };
         instance.step(slice.handle, 0, raw, fuel)?;
         fuel_used += fuel - instance.fuel_left();
-        let written = slice.layout.values(instance.memory(), 0, block).ok_or_else(lost)?;
-        if let Some(position) = first_not_finite(written) {
-            return Err(StepError::NotFinite { index: start + position, value: written[position] });
-        }
+        check_output(instance.memory(), slice, block)?;
     }
     Ok(fuel_used)
 }
 
-/// The first NaN or infinity. The common case, none, is one pass that the compiler turns into SIMD.
+/// Parameters and slots of a block must be finite: a slot that is not would freeze a parameter for ever, or end in a
+/// round that fails, and fails again each time it is tried.
+fn check_output(memory: &GuestMemory, slice: &BoundSlice, block: Range<usize>) -> Result<(), StepError> {
+    for view in 0..slice.layout.views() {
+        let written = slice
+            .layout
+            .values(memory, view, block.clone())
+            .ok_or_else(|| StepError::NotRevived(Box::new(vanished())))?;
+        if let Some(position) = first_not_finite(written) {
+            let what = match view {
+                0 => "parameter".into(),
+                slot => format!("slot {}, element", slice.plan.slots[slot - 1].name),
+            };
+            return Err(StepError::NotFinite { what, index: block.start + position, value: written[position] });
+        }
+    }
+    Ok(())
+}
+
+/// The first NaN or infinity. The common case, none, is one pass without branches, which the compiler turns into SIMD.
 fn first_not_finite(values: &[f32]) -> Option<usize> {
     const EXPONENT: u32 = 0x7f80_0000;
     let all_finite = values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT));
@@ -440,4 +497,22 @@ fn first_not_finite(values: &[f32]) -> Option<usize> {
 /// the server.
 fn vanished() -> SandboxError {
     SandboxError::Engine("a slice is no longer within its instance's memory".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_not_finite;
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found_wherever_it_is() {
+        let finite = [f32::MAX, f32::MIN, 0.0, -0.0, 1e-45];
+        for length in [0, 1, 31, 32, 33, 100] {
+            let mut values: Vec<f32> = finite.into_iter().cycle().take(length).collect();
+            assert_eq!(first_not_finite(&values), None);
+            for position in (0..length).rev() {
+                values[position] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][position % 3];
+                assert_eq!(first_not_finite(&values), Some(position));
+            }
+        }
+    }
 }

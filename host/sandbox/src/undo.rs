@@ -1,48 +1,37 @@
-//! What a step overwrote, so that it can be taken back.
+//! What a slice was before a step, so that the step can be taken back.
 //!
-//! Each block's parameters and slots are copied just before the optimizer gets them, when they have to come into the
-//! cache anyway. The log lives outside the guest's reach.
-
-use std::ops::Range;
+//! Parameters and slots of the whole slice are copied before the optimizer is called at all: an optimizer that fails may
+//! have written anywhere in its slice by then. The log lies outside the guest's reach.
 
 use crate::layout::Layout;
 use crate::memory::GuestMemory;
 
-/// The former contents of the blocks of a slice that a step has visited so far.
+/// The former contents of a slice.
 #[derive(Debug, Default)]
 pub(crate) struct UndoLog {
-    blocks: Vec<Range<usize>>,
     bytes: Vec<u8>,
 }
 
 impl UndoLog {
-    /// Forgets everything, keeps the room.
-    pub(crate) fn clear(&mut self) {
-        self.blocks.clear();
+    /// Remembers a slice, in place of what was remembered before. `None` where the slice is not in the memory.
+    pub(crate) fn remember(&mut self, memory: &GuestMemory, layout: &Layout) -> Option<()> {
         self.bytes.clear();
-    }
-
-    /// Remembers a block (elements of the slice). `None` where the slice is not in the memory.
-    pub(crate) fn remember(&mut self, memory: &GuestMemory, layout: &Layout, block: Range<usize>) -> Option<()> {
+        let whole = 0..layout.elements();
+        self.bytes.reserve_exact(layout.views() * layout.bytes(0, whole.clone()).len());
         for view in 0..layout.views() {
-            self.bytes.extend_from_slice(memory.bytes(layout.bytes(view, block.clone()))?);
+            self.bytes.extend_from_slice(memory.bytes(layout.bytes(view, whole.clone()))?);
         }
-        self.blocks.push(block);
         Some(())
     }
 
-    /// Puts everything back and forgets it.
-    pub(crate) fn undo(&mut self, memory: &mut GuestMemory, layout: &Layout) -> Option<()> {
-        let mut rest = self.bytes.as_slice();
-        for block in &self.blocks {
-            for view in 0..layout.views() {
-                let target = memory.bytes_mut(layout.bytes(view, block.clone()))?;
-                let (former, behind) = rest.split_at(target.len());
-                target.copy_from_slice(former);
-                rest = behind;
-            }
+    /// Puts the slice back. `None` where it is not in the memory, or none was remembered.
+    pub(crate) fn undo(&self, memory: &mut GuestMemory, layout: &Layout) -> Option<()> {
+        let whole = 0..layout.elements();
+        let view_bytes = layout.bytes(0, whole.clone()).len();
+        for view in 0..layout.views() {
+            let former = self.bytes.get(view * view_bytes..(view + 1) * view_bytes)?;
+            memory.bytes_mut(layout.bytes(view, whole.clone()))?.copy_from_slice(former);
         }
-        self.clear();
         Some(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::WASI_RESOURCES;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::random::Deterministic;
@@ -47,7 +48,9 @@ impl EmptyWasi {
             .insecure_random(Deterministic::new(vec![0]))
             .insecure_random_seed(0)
             .build();
-        Self { context, table: ResourceTable::new(), standard_error, logged: 0 }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(WASI_RESOURCES);
+        Self { context, table, standard_error, logged: 0 }
     }
 
     pub(crate) fn view(&mut self) -> WasiCtxView<'_> {

@@ -42,8 +42,8 @@ fn a_memory_bomb_meets_the_memory_limit() {
 
 #[test]
 fn all_instances_together_have_a_limit_too() {
-    let limits = Limits { total_memory_bytes: 1 << 20, ..Limits::default() };
-    let error = refusal("adamw", limits);
+    // Less than one instance of the trial needs, and more than its code alone.
+    let error = refusal("adamw", Limits { total_memory_bytes: 3 << 19, ..Limits::default() });
     assert_eq!(error.fault(), Fault::Operator);
     assert!(error.to_string().contains("total_memory_bytes"), "{error}");
 }
@@ -83,6 +83,110 @@ fn a_trap_names_the_function_and_leaves_no_trace() {
     }
 }
 
+/// One slice has taken its step and waits for the other, in the same instance, which traps in a block that is not its
+/// first, or before its first, having written elsewhere in its slice.
+#[test]
+fn a_step_that_fails_far_from_its_blocks_leaves_no_trace_either() {
+    // So little that the parameter that is looked for stays what it is.
+    const RATE: f64 = 1e-30;
+    for (guest, poison) in [("hostile/scribbler", 4242.5), ("hostile/slow-poison", 2e9)] {
+        let limits = Limits { block_elements: 4096, ..Limits::default() };
+        let admitted = sandbox(limits).admit(&component(guest)).unwrap();
+        let settings = admitted.configure(Some(RATE), &[]).unwrap();
+        let mut pool = admitted.pool(&settings);
+        let tensor = common::vector(30_000);
+        let plan = admitted.plan(&settings, &tensor).unwrap();
+        let mut parameters = values(30_000, 0);
+        parameters[29_000] = poison;
+        let halves = [0..16_384, 16_384..30_000];
+        let [sound, poisoned] = halves.clone().map(|half| {
+            let slice = pool.bind(&tensor, &plan, half.start as u64, half.len() as u32).unwrap();
+            pool.load(slice, &common::bytes(&parameters[half])).unwrap();
+            slice
+        });
+        assert_eq!(pool.instances(), 1);
+        let step = |pool: &mut stepbox_sandbox::InstancePool, slice, round: u32| {
+            let gradient = values(30_000, round);
+            let mut source =
+                |range: std::ops::Range<usize>, target: &mut [f32]| target.copy_from_slice(&gradient[range]);
+            pool.step(slice, &common::context(round.into(), RATE), &mut source)
+        };
+        let state = |pool: &stepbox_sandbox::InstancePool| {
+            let mut state = Vec::new();
+            for (slice, half) in [sound, poisoned].into_iter().zip(halves.clone()) {
+                let mut parameters = vec![0; half.len() * 4];
+                pool.read_parameters(slice, &mut parameters).unwrap();
+                state.push((parameters, common::bits(&pool.read_slot(slice, "velocity").unwrap())));
+            }
+            state
+        };
+        for round in 1..10 {
+            for slice in [sound, poisoned] {
+                step(&mut pool, slice, round).unwrap();
+                pool.commit(slice);
+            }
+        }
+        let before = state(&pool);
+        for _ in 0..2 {
+            // The scribbler would find the other slice's parameter from here, too: the sound one steps as in round 9.
+            step(&mut pool, sound, 9).unwrap();
+            assert_ne!(state(&pool), before, "the sound slice has stepped");
+            let error = step(&mut pool, poisoned, 10).unwrap_err();
+            assert!(
+                matches!(&error, StepError::Call(error) if matches!(error.failure, CallFailure::Trap { .. })),
+                "{error}"
+            );
+            pool.roll_back(sound);
+            assert_eq!(state(&pool), before, "{guest}");
+        }
+    }
+}
+
+#[test]
+fn a_slice_that_is_released_gives_its_room_back_and_the_others_keep_their_values() {
+    let sandbox = sandbox(Limits { total_memory_bytes: 80 << 20, ..Limits::default() });
+    let admitted = sandbox.admit(&component("sgd")).unwrap();
+    let settings = admitted.configure(None, &[]).unwrap();
+    let mut training = common::Training::new(&admitted, settings, &values(5000, 0));
+    training.round(&values(5000, 1)).unwrap();
+    let before = training.state();
+    const LARGE: u32 = 4 << 20;
+    let tensor = common::vector(LARGE as usize);
+    for _ in 0..4 {
+        // 32 MiB each: two at a time would exceed the total.
+        let slice = training.pool.bind(&tensor, &training.plan, 0, LARGE).unwrap();
+        assert!(training.pool.bind(&tensor, &training.plan, 0, 2 * LARGE).is_err());
+        training.pool.release(slice);
+        assert_eq!(training.state(), before);
+        training.round(&values(5000, 2)).unwrap();
+        training.pool.roll_back(training.slice);
+        assert_eq!(training.state(), before);
+    }
+}
+
+#[test]
+fn gradients_whose_sum_is_infinite_are_the_workers_fault_and_leave_no_trace() {
+    let admitted = admit("adamw").unwrap();
+    let settings = admitted.configure(None, &[]).unwrap();
+    let mut training = common::Training::new(&admitted, settings, &[1.0; 100]);
+    let before = training.state();
+    let error = training.round(&[f32::INFINITY; 100]).unwrap_err();
+    assert_eq!(error, StepError::GradientNotFinite { index: 0, value: f32::INFINITY });
+    assert_eq!(error.fault(), Fault::Worker);
+    assert_eq!(training.state(), before);
+}
+
+#[test]
+fn a_slot_that_overflows_is_refused_before_it_freezes_its_parameter() {
+    let admitted = admit("adamw").unwrap();
+    let settings = admitted.configure(None, &[]).unwrap();
+    let mut training = common::Training::new(&admitted, settings, &[1.0; 100]);
+    let before = training.state();
+    let error = training.round(&[1e30; 100]).unwrap_err();
+    assert!(error.to_string().contains("slot variance"), "{error}");
+    assert_eq!(training.state(), before);
+}
+
 #[test]
 fn a_failure_ends_nothing_but_the_failed_pool() {
     let sandbox = sandbox(Limits::default());
@@ -108,10 +212,14 @@ fn results_that_are_too_large_to_take_are_refused() {
 }
 
 #[test]
-fn a_limit_of_zero_is_refused_by_name() {
-    let config = SandboxConfig { limits: Limits { call_fuel: 0, ..Limits::default() }, ..SandboxConfig::default() };
-    let error = Sandbox::new(config).err().unwrap();
-    assert!(error.to_string().contains("sandbox.limits.call_fuel"), "{error}");
+fn limits_out_of_range_are_refused_by_name() {
+    let fuel = Limits { call_fuel: 0, ..Limits::default() };
+    let stack = Limits { stack_bytes: 2 << 20, ..Limits::default() };
+    let block = Limits { block_elements: u32::MAX, ..Limits::default() };
+    for (limits, name) in [(fuel, "call_fuel"), (stack, "stack_bytes"), (block, "block_elements")] {
+        let error = Sandbox::new(SandboxConfig { limits, ..SandboxConfig::default() }).err().unwrap();
+        assert!(error.to_string().contains(&format!("sandbox.limits.{name}")), "{error}");
+    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::refusal::{Answered, Refusal};
 use crate::shard::KeyId;
 use crate::weights::Weights;
 
-/// Makes a key known with its first value, for which there is room, unless it is known already. Returns whether it is new. Runs to its end once
-/// it has begun, whether or not anyone waits for the answer.
+/// Makes a key known with its first value, for which there is room, unless it is known already. Returns whether it is
+/// new. Runs to its end once it has begun, whether or not anyone waits for the answer.
 pub(crate) async fn create(
     job: Arc<Job>,
     name: String,
@@ -61,7 +61,7 @@ pub(crate) async fn create(
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = bound {
-            forget(&job, id).await;
+            forget(&job, &optimizers, id).await;
             return Err(refusal);
         }
     }
@@ -76,7 +76,7 @@ pub(crate) async fn create(
                 Err(lost) => Err(Refusal::new(ErrorCode::Internal, lost.to_string())),
             };
             if let Err(refusal) = loaded {
-                forget(&job, id).await;
+                forget(&job, &optimizers, id).await;
                 return Err(refusal);
             }
         }
@@ -120,10 +120,13 @@ async fn plan(
     .await
 }
 
-/// Takes a key that is not to be out of all instances. The room that it had there is not given back.
-async fn forget(job: &Job, key: KeyId) {
+/// Takes a key that is not to be out of all instances.
+async fn forget(job: &Job, optimizers: &[Arc<Optimizer>], key: KeyId) {
+    for optimizer in optimizers {
+        optimizer.remove_plan(key);
+    }
     for shard in 0..job.shards.count() {
         // A shard that is gone has nothing left to forget.
-        let _ = job.shards.submit(shard, move |shard| shard.release_older(u64::MAX, key)).await;
+        let _ = job.shards.submit(shard, move |shard| shard.forget(key)).await;
     }
 }

@@ -8,9 +8,9 @@ use std::ops::Range;
 /// Elements that belong together for the contract; slices start at multiples of it.
 const CHUNK_ELEMENTS: u64 = stepbox_sandbox::CHUNK_ELEMENTS as u64;
 
-/// Largest slice: 1 Mi elements, 4 MiB of parameters. Small enough that a shard's jobs interleave and that slices fill a
-/// 4 GiB memory without large gaps, large enough that a call into the sandbox costs nothing by comparison.
-pub const MAX_SLICE_ELEMENTS: u64 = 1 << 20;
+/// The longest slice, in elements: one block of the sandbox, so that what it saves of a slice before a step is still in
+/// the processor's cache when the step runs.
+pub const MAX_SLICE_ELEMENTS: u64 = 1 << 18;
 
 /// A tensor is spread over shard threads only in slices of at least this many elements: below 64 Ki, handing work to
 /// another thread and waiting for it costs more than doing it.

@@ -7,8 +7,9 @@
 //! 3. it plans for every key, and every shard makes room for every slice;
 //! 4. the ledger of versions records it;
 //! 5. the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
-//!    optimizer from that round on, so no round mixes two optimizers. Keys that stand right before it move at once, the
-//!    others when they get there ([`move_over`]).
+//!    optimizer from that round on, so no round mixes two optimizers, except where a key's round has failed: that key
+//!    moves at once and runs the round again with the new one. Keys that stand right before the chosen round move at
+//!    once too, the others when they get there ([`move_over`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -211,6 +212,8 @@ pub(crate) fn not_admitted(error: &SandboxError) -> Refusal {
     let code = match error.fault() {
         Fault::Publisher => ErrorCode::NotAdmitted,
         Fault::Operator => ErrorCode::Busy,
+        // Only a step can fail so.
+        Fault::Worker => ErrorCode::NotFinite,
         Fault::Server => ErrorCode::Internal,
     };
     Refusal::new(code, error.to_string())

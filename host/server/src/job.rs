@@ -42,6 +42,8 @@ pub(crate) struct Job {
     pub ledger: Mutex<VersionLedger>,
     /// One deployment at a time: each holds a component and compiles it.
     pub deploying: Arc<Semaphore>,
+    /// Locked before `deployments`, `barrier` and a key's state, never after, and only once at a time: so the end of a
+    /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.
     pub members: watch::Sender<Membership>,
     pub statistics: Statistics,
     barrier: watch::Sender<Barrier>,
@@ -116,17 +118,17 @@ impl Job {
 
     /// A worker joins, or comes back. Returns the connection it replaces, if there is one.
     pub fn register(&self, worker: Worker) -> (Response, Option<ConnectionId>) {
-        let mut replaced = None;
-        self.members.send_modify(|members| replaced = members.connect(worker.rank, worker.connection));
-        let barrier = self.barrier.borrow().passed();
+        let (mut replaced, mut barrier) = (None, 0);
+        self.members.send_modify(|members| {
+            replaced = members.connect(worker.rank, worker.connection);
+            barrier = self.barrier.borrow().passed();
+        });
         (Response::Registered { rank: worker.rank, workers: self.workers, barrier }, replaced)
     }
 
     /// A worker says goodbye.
-    pub fn leave(&self, worker: Worker) {
-        let mut run = Run::GoesOn;
-        self.members.send_modify(|members| run = members.leave(worker.rank));
-        self.note(run);
+    pub fn leave(&self, worker: Worker) -> Answered<()> {
+        self.depart(|members| members.leave(worker.rank, worker.connection)).then_some(()).ok_or_else(not_registered)
     }
 
     /// A connection has ended without a goodbye: its worker has a while to come back.
@@ -143,22 +145,29 @@ impl Job {
         tokio::spawn(async move {
             tokio::time::sleep(grace).await;
             let Some(job) = job.upgrade() else { return };
-            let mut outcome = (false, Run::GoesOn);
-            job.members.send_modify(|members| outcome = members.grace_over(worker.rank, worker.connection));
-            let (lost, run) = outcome;
-            if lost {
+            if job.depart(|members| members.grace_over(worker.rank, worker.connection)) {
                 tracing::error!(rank = worker.rank, "a worker is lost: it did not come back in time");
             }
-            job.note(run);
         });
     }
 
-    fn note(&self, run: Run) {
+    /// A worker goes, or does not. Returns which. Where the run ends by it, all that belonged to the run is void before
+    /// anybody can join the next.
+    fn depart(&self, how: impl FnOnce(&mut Membership) -> (bool, Run)) -> bool {
+        let mut outcome = (false, Run::GoesOn);
+        self.members.send_if_modified(|members| {
+            outcome = how(members);
+            if outcome.1 == Run::Ended {
+                self.barrier.send_modify(Barrier::reset);
+                self.model.all().iter().for_each(|key| key.abandon_round());
+            }
+            outcome.0
+        });
+        let (gone, run) = outcome;
         if run == Run::Ended {
             tracing::info!("all workers have left: the next run starts with open rounds emptied and barriers at 1");
-            self.barrier.send_modify(Barrier::reset);
-            self.model.all().iter().for_each(|key| key.abandon_round());
         }
+        gone
     }
 
     // Gradients and weights.
@@ -172,11 +181,19 @@ impl Job {
         key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))
     }
 
-    /// Counts a gradient. The one that completes its round sets the update going. Returns whether it was there before.
-    pub fn push(self: &Arc<Self>, key: &Arc<Key>, rank: Rank, round: u64, gradient: Vec<u8>) -> Answered<bool> {
-        let deployments = self.deployments.read();
-        let pushed = key.push(rank, round, gradient).map_err(|wrong| wrong_round(key, &wrong))?;
-        drop(deployments);
+    /// Counts a gradient, if the worker is still connected as it was when it began to send. The gradient that completes
+    /// its round sets the update going. Returns whether it was there before.
+    pub fn push(self: &Arc<Self>, key: &Arc<Key>, worker: Worker, round: u64, gradient: Vec<u8>) -> Answered<bool> {
+        let pushed = {
+            // Held until it is counted: the run cannot end in between.
+            let members = self.members.borrow();
+            if !members.is_connected(worker.rank, worker.connection) {
+                key.keep_buffers(vec![gradient]);
+                return Err(not_registered());
+            }
+            let _deployments = self.deployments.read();
+            key.push(worker.rank, round, gradient).map_err(|wrong| wrong_round(key, &wrong))?
+        };
         match pushed {
             Pushed::Counted => Ok(false),
             Pushed::Repeated => Ok(true),
@@ -223,31 +240,47 @@ impl Job {
     }
 
     /// Waits until all workers are at the barrier of this number.
-    pub async fn barrier(&self, rank: Rank, number: u64) -> Answered<()> {
+    pub async fn barrier(&self, worker: Worker, number: u64) -> Answered<()> {
         let changes = self.barrier.subscribe();
-        let mut arrived = Ok(false);
-        // Only a barrier that opens is news to those who wait.
-        self.barrier.send_if_modified(|barrier| {
-            arrived = barrier.arrive(rank, number);
-            arrived == Ok(true)
-        });
-        if arrived.map_err(|wrong| Refusal::new(ErrorCode::OutOfOrder, wrong.to_string()))? {
+        if self.arrive(worker, number)? {
             return Ok(());
         }
-        let look = || {
+        // What is read of the barrier is collected: the membership is locked before the barrier, never after.
+        let state = || {
             let barrier = self.barrier.borrow();
-            if barrier.passed() >= number {
+            (barrier.passed(), barrier.missing().collect::<Vec<_>>())
+        };
+        let look = || {
+            let (passed, missing) = state();
+            if passed >= number {
                 return Some(Ok(()));
             }
-            let gone = self.members.borrow().gone(barrier.missing());
+            let gone = self.members.borrow().gone(missing);
             (!gone.is_empty())
                 .then(|| Err(Refusal::new(ErrorCode::WorkerLost, format!("barrier {number} cannot be passed: {gone}"))))
         };
         let late = || {
-            let missing = self.members.borrow().describe(self.barrier.borrow().missing());
+            let (_, missing) = state();
+            let missing = self.members.borrow().describe(missing);
             format!("barrier {number} was not passed: waited for {missing}")
         };
         self.wait(changes, look, late).await
+    }
+
+    /// Counts a worker at a barrier, if it is connected. Returns whether the barrier is passed.
+    fn arrive(&self, worker: Worker, number: u64) -> Answered<bool> {
+        // Held until it is counted: the run cannot end in between.
+        let members = self.members.borrow();
+        if !members.is_connected(worker.rank, worker.connection) {
+            return Err(not_registered());
+        }
+        let mut arrived = Ok(false);
+        // Only a barrier that opens is news to those who wait.
+        self.barrier.send_if_modified(|barrier| {
+            arrived = barrier.arrive(worker.rank, number);
+            arrived == Ok(true)
+        });
+        arrived.map_err(|wrong| Refusal::new(ErrorCode::OutOfOrder, wrong.to_string()))
     }
 
     /// Waits until the worker of rank 0 has made a key known.
@@ -325,6 +358,96 @@ pub(crate) fn no_optimizer(key: &str) -> Refusal {
     Refusal::new(ErrorCode::NoOptimizer, message)
 }
 
+pub(crate) fn not_registered() -> Refusal {
+    Refusal::new(ErrorCode::OutOfOrder, "this connection speaks for no worker; register first")
+}
+
 fn wrong_round(key: &Key, wrong: &crate::rounds::WrongRound) -> Refusal {
     Refusal::new(ErrorCode::WrongRound, format!("key `{}`: {wrong}", key.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::identity::Identity;
+    use crate::shard::ShardThreads;
+
+    /// A job of two workers with the key `w`.
+    fn job() -> (Arc<Job>, Arc<Key>, ShardThreads) {
+        let text = r#"
+            listen = "127.0.0.1:0"
+            state_directory = "state"
+            tls = { ca = "ca.pem", certificate = "server.pem", key = "server.key" }
+            job = { workers = ["worker-0", "worker-1"] }
+            trust = { store = "publishers.toml" }
+        "#;
+        let config = Config::parse(text, Path::new("/nowhere")).expect("a configuration");
+        let identities = config.job.workers.iter().map(|name| Identity::new(name).expect("a name")).collect();
+        let sandbox = Sandbox::new(config.sandbox.clone()).expect("a sandbox");
+        let (shards, threads) = Shards::start(1).expect("a thread");
+        let ledger = VersionLedger::load(std::path::Path::new("/nowhere/ledger")).expect("an empty ledger");
+        let job = Job::new(config, sandbox, shards, ledger, identities, watch::channel(false).1);
+        let key = Arc::new(crate::key::tests::key(2));
+        job.model.add(Arc::clone(&key));
+        (Arc::new(job), key, threads)
+    }
+
+    fn worker(rank: Rank, connection: ConnectionId) -> Worker {
+        Worker { rank, connection }
+    }
+
+    fn registered(job: &Job, worker: Worker) -> u64 {
+        match job.register(worker).0 {
+            Response::Registered { barrier, .. } => barrier,
+            other => panic!("not an answer to a registration: {other:?}"),
+        }
+    }
+
+    fn missing(key: &Key) -> Vec<Rank> {
+        match key.look(0, key.version() + 1) {
+            Look::Waiting { missing, .. } => missing,
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_replaced_connection_sent_changes_nothing() {
+        let (job, key, _threads) = job();
+        let (before, now) = (worker(1, 11), worker(1, 21));
+        job.register(before);
+        job.register(now);
+        assert!(job.push(&key, before, 1, vec![0; 8]).is_err());
+        assert_eq!(missing(&key), [0, 1]);
+        assert!(job.arrive(before, 1).is_err());
+        assert!(job.leave(before).is_err());
+        assert_eq!(job.push(&key, now, 1, vec![0; 8]).ok(), Some(false));
+        assert_eq!(missing(&key), [0]);
+    }
+
+    #[test]
+    fn nobody_joins_the_next_run_before_the_last_is_emptied() {
+        let (job, key, _threads) = job();
+        for connection in 0..2000 {
+            let (first, second, returning) =
+                (worker(0, connection), worker(1, connection), worker(1, 10_000 + connection));
+            assert_eq!((registered(&job, first), registered(&job, second)), (0, 0), "each run starts afresh");
+            assert_eq!(missing(&key), [0, 1]);
+            assert_eq!(job.arrive(first, 1).ok(), Some(false));
+            assert_eq!(job.arrive(second, 1).ok(), Some(true));
+            assert!(job.leave(second).is_ok());
+
+            // One worker ends the run while the other comes for the next, or for the rest of this one.
+            let barrier = std::thread::scope(|scope| {
+                scope.spawn(|| assert!(job.leave(first).is_ok()));
+                let barrier = registered(&job, returning);
+                assert_eq!(job.push(&key, returning, 1, vec![0; 8]).ok(), Some(false));
+                barrier
+            });
+            assert_eq!(barrier, job.barrier.borrow().passed(), "the number that it was told is the one that counts");
+            assert_eq!(missing(&key), [0], "a gradient that was counted stays counted");
+            assert!(job.leave(returning).is_ok());
+        }
+    }
 }

@@ -232,13 +232,14 @@ pub(crate) fn tensor_identity(name: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use stepbox_wire::ElementType;
 
     use super::*;
     use crate::cut;
 
-    fn key(workers: usize) -> Key {
+    /// A key of two elements called `w`.
+    pub(crate) fn key(workers: usize) -> Key {
         let description = TensorDescription {
             name: "w".into(),
             shape: vec![2],

@@ -98,10 +98,14 @@ impl Membership {
         (true, self.end_if_over())
     }
 
-    /// A worker says goodbye.
-    pub fn leave(&mut self, rank: Rank) -> Run {
+    /// A connection says goodbye. Returns whether the worker has left by it: not where another connection speaks for the
+    /// worker by now.
+    pub fn leave(&mut self, rank: Rank, connection: ConnectionId) -> (bool, Run) {
+        if !self.is_connected(rank, connection) {
+            return (false, Run::GoesOn);
+        }
         self.seats[rank as usize].presence = Presence::Left;
-        self.end_if_over()
+        (true, self.end_if_over())
     }
 
     /// The workers among these who will not do what is waited for, described; empty where waiting makes sense.
@@ -208,11 +212,22 @@ mod tests {
         let mut members = membership(2);
         members.connect(0, 10);
         members.connect(1, 11);
-        assert_eq!(members.leave(0), Run::GoesOn);
+        assert_eq!(members.leave(0, 10), (true, Run::GoesOn));
         assert!(!members.disconnect(0, 10), "no grace for who left");
         assert_eq!(members.gone([0, 1]), "worker-0 (rank 0) has left the job");
-        assert_eq!(members.leave(1), Run::Ended);
+        assert_eq!(members.leave(1, 11), (true, Run::Ended));
         assert_eq!(members.gone([0, 1]), "", "the next run waits for everybody");
+    }
+
+    #[test]
+    fn a_goodbye_by_a_replaced_connection_means_nothing() {
+        let mut members = membership(1);
+        members.connect(0, 10);
+        members.connect(0, 20);
+        assert_eq!(members.leave(0, 10), (false, Run::GoesOn), "it was sent before the worker came back");
+        assert!(members.is_connected(0, 20));
+        assert_eq!(members.leave(0, 20), (true, Run::Ended));
+        assert_eq!(members.leave(0, 20), (false, Run::GoesOn), "once is enough");
     }
 
     #[test]
@@ -221,7 +236,7 @@ mod tests {
         members.connect(0, 10);
         members.connect(1, 11);
         members.disconnect(1, 11);
-        assert_eq!(members.leave(0), Run::GoesOn, "the other may come back within its grace");
+        assert_eq!(members.leave(0, 10), (true, Run::GoesOn), "the other may come back within its grace");
         assert_eq!(members.grace_over(1, 11), (true, Run::Ended));
     }
 

@@ -44,6 +44,10 @@ impl Optimizer {
         self.plans.lock().insert(key, plan);
     }
 
+    pub fn remove_plan(&self, key: KeyId) {
+        self.plans.lock().remove(&key);
+    }
+
     /// Whether state that `older` made for a key under this plan goes on, or why not.
     pub fn keeps_state(&self, key: KeyId, older: &Self, older_plan: &Plan) -> Result<(), String> {
         if self.status.name != older.status.name {

@@ -166,6 +166,14 @@ pub(crate) enum StepFailure {
     /// The new weights could not be read.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// The optimizer wrote outside the block it was given.
+    #[error("the optimizer made parameter {index} of a slice {value} while it was given another block")]
+    NotFinite {
+        /// Index within the slice.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
     /// Our fault: the gradients were checked when they came.
     #[error("the gradients could not be reduced: {0}")]
     Reduce(#[from] stepbox_reduce::ReduceError),
@@ -174,7 +182,7 @@ pub(crate) enum StepFailure {
 impl Shard {
     /// Makes room for slices in this optimizer's own instances.
     ///
-    /// After an error the caller [discards](Self::discard) the optimizer or [forgets](Self::release_older) the key.
+    /// After an error the caller [discards](Self::discard) the optimizer or [forgets](Self::forget) the key.
     pub fn prepare(&mut self, optimizer: &Optimizer, slices: &[NewSlice]) -> Result<(), SandboxError> {
         let Home { pool, keys } = self
             .homes
@@ -215,8 +223,21 @@ impl Shard {
     /// Forgets a key's slices in the instances of all optimizers older than this one, and the instances with the last
     /// key in them.
     pub fn release_older(&mut self, than: OptimizerId, key: KeyId) {
-        self.homes
-            .retain(|optimizer, home| *optimizer >= than || home.keys.remove(&key).is_none() || !home.keys.is_empty());
+        self.homes.retain(|optimizer, home| {
+            *optimizer >= than || {
+                home.keys.remove(&key);
+                !home.keys.is_empty()
+            }
+        });
+    }
+
+    /// Takes a key whose creation failed out of all instances, and gives its room back.
+    pub fn forget(&mut self, key: KeyId) {
+        for home in self.homes.values_mut() {
+            for bound in home.keys.remove(&key).unwrap_or_default() {
+                home.pool.release(bound.id);
+            }
+        }
     }
 
     /// Forgets an optimizer with everything bound for it.
@@ -238,7 +259,11 @@ impl Shard {
                     let mut buffer = buffers.next().unwrap_or_default();
                     buffer.resize(slice.bytes().len(), 0);
                     pool.read_parameters(*id, &mut buffer)?;
-                    Ok((*index, buffer))
+                    // The sandbox has looked at each block right after it was written; this is what goes out.
+                    match stepbox_reduce::first_not_finite(&buffer) {
+                        None => Ok((*index, buffer)),
+                        Some(found) => Err(StepFailure::NotFinite { index: found.index, value: found.value }),
+                    }
                 })
                 .collect()
         };

@@ -254,3 +254,16 @@ async fn floods_meet_limits() {
     assert_eq!(in_time(silent.read(&mut [0; 1])).await.unwrap_or(0), 0);
     logged(&["WARN", &from, "limits.handshake_seconds"]);
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_private_key_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let server = TestServer::start(Options::new("open-key"));
+    let folder = server.authority.folder();
+    std::fs::set_permissions(folder.join("server.key"), PermissionsExt::from_mode(0o640)).unwrap();
+    let config = stepbox_server::Config::load(&folder.join("server.toml")).unwrap();
+    let error = stepbox_server::Server::bind(config).await.err().unwrap().to_string();
+    assert!(error.contains("server.key has mode 0640") && error.contains("chmod 600"), "{error}");
+}

@@ -14,7 +14,7 @@ use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
 use crate::creation::create;
 use crate::deployment::{Submission, deploy};
-use crate::job::{Worker, check_type};
+use crate::job::{Worker, check_type, not_registered};
 use crate::refusal::{Answered, Refusal};
 use crate::status::status;
 
@@ -204,10 +204,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             key.keep_buffers(vec![gradient]);
             return Err(stopped);
         }
-        if !context.job.members.borrow().is_connected(worker.rank, worker.connection) {
-            return Err(not_registered().into());
-        }
-        let repeated = context.job.push(&key, worker.rank, round, gradient)?;
+        let repeated = context.job.push(&key, worker, round, gradient)?;
         done(Response::Pushed { repeated })
     }
 
@@ -226,18 +223,18 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     fn barrier(self, number: u64) -> Result<Option<Content>, Stopped> {
-        let Worker { rank, .. } = self.worker()?;
+        let worker = self.worker()?;
         let job = Arc::clone(&self.context.job);
         self.later(String::new(), async move {
-            job.barrier(rank, number).await?;
+            job.barrier(worker, number).await?;
             Ok(Content::Message(Response::BarrierPassed))
         })
     }
 
     fn leave(self) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
+        self.context.job.leave(worker)?;
         *self.context.worker.lock() = None;
-        self.context.job.leave(worker);
         tracing::info!(identity = %self.context.identity, rank = worker.rank, "left");
         done(Response::Left)
     }
@@ -288,10 +285,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         })
     }
 
-    /// The worker this connection speaks for.
+    /// The worker this connection speaks for: not where it was replaced and has yet to notice.
     fn worker(&self) -> Answered<Worker> {
         let worker = *self.context.worker.lock();
-        worker.ok_or_else(not_registered)
+        let speaks = |worker: &Worker| self.context.job.members.borrow().is_connected(worker.rank, worker.connection);
+        worker.filter(speaks).ok_or_else(not_registered)
     }
 
     /// Reads the body, the elements of a tensor, and refuses it where one is no number.
@@ -344,10 +342,6 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 
 fn done(response: Response) -> Result<Option<Content>, Stopped> {
     Ok(Some(Content::Message(response)))
-}
-
-fn not_registered() -> Refusal {
-    Refusal::new(ErrorCode::OutOfOrder, "this connection speaks for no worker; register first")
 }
 
 fn failed(panic: &tokio::task::JoinError) -> Refusal {
