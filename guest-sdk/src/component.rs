@@ -152,7 +152,6 @@ impl<O: Elementwise> Instance<O> {
         let part = |place: &Place| place.part(start, elements).ok_or("the block leaves the slice");
         let parameters = part(&slice.parameters)?;
         let slots = slice.slots.iter().map(part).collect::<Result<Vec<_>, _>>()?;
-        debug_assert_eq!(parameters.len(), gradient.len());
         self.memory.block(&parameters, &slots, &gradient, |parameters, gradient, slots| {
             run_block::<O>(round, parameters, gradient, slots)
         })

@@ -46,10 +46,6 @@ impl Place {
         let end = first.checked_add(elements)?;
         (end <= self.elements.end).then_some(Self { reservation: self.reservation, elements: first..end })
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.elements.len()
-    }
 }
 
 impl Memory {
@@ -166,6 +162,15 @@ mod tests {
         assert_eq!(values[0..16], [2.0; 16]);
         assert_eq!(values[64..80], [1.0; 16]);
         assert_eq!(values[16..64], [0.0; 48]);
+    }
+
+    #[test]
+    fn a_part_of_a_place_does_not_leave_it() {
+        let (memory, state, _) = two_reservations();
+        let place = memory.place(state, 32).unwrap();
+        assert_eq!(place.part(16, 16), memory.place(state + 64, 16).ok());
+        assert_eq!(place.part(16, 17), None);
+        assert_eq!(place.part(usize::MAX, 1), None);
     }
 
     #[test]
