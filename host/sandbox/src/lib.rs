@@ -19,6 +19,7 @@ mod contract;
 mod description;
 mod engine;
 mod error;
+mod house;
 mod instance;
 mod layout;
 mod limiter;
@@ -27,6 +28,7 @@ mod memory;
 mod plan;
 mod pool;
 mod settings;
+mod step;
 mod trial;
 mod undo;
 mod wasi;
@@ -41,6 +43,7 @@ pub use limits::{
     MAX_BLOCK_ELEMENTS, MAX_STACK_BYTES, SandboxConfig, TABLES, TEXT_BYTES, WASI_RESOURCES, WasiPolicy,
 };
 pub use plan::{Initial, Plan, Slot, TensorDescription};
-pub use pool::{GradientSource, InstancePool, SliceId, StepContext};
+pub use pool::{InstancePool, SliceId};
 pub use settings::{Settings, SettingsError};
+pub use step::{GradientSource, StepContext};
 pub use trial::FuelModel;

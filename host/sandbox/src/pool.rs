@@ -1,16 +1,14 @@
 //! The instances of one optimizer on one shard thread, and the slices that live in them.
 
-use std::ops::Range;
-
 use crate::component::AdmittedComponent;
-use crate::contract::types;
 use crate::error::{SandboxError, StepError};
-use crate::instance::Instance;
-use crate::layout::{Layout, Places, bytes_needed};
+use crate::house::{BoundSlice, House, SliceRequest, initialize_slots, vanished};
+use crate::layout::bytes_needed;
 use crate::limits::CHUNK_ELEMENTS;
 use crate::memory::GuestMemory;
-use crate::plan::{Initial, Plan, TensorDescription};
+use crate::plan::{Plan, TensorDescription};
 use crate::settings::Settings;
+use crate::step::{GradientSource, StepContext, step_blocks};
 use crate::undo::UndoLog;
 
 /// Undo logs whose room is kept between steps: enough for the slices of a large tensor, and no more than 64 times the
@@ -20,45 +18,6 @@ const SPARE_LOGS: usize = 64;
 /// Names a slice within its [`InstancePool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SliceId(usize);
-
-/// What a step is told about its round: see the contract's `context`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepContext {
-    /// The round of this tensor: 1 in its first.
-    pub step: u64,
-    /// Rounds in which this tensor was updated since its slots were made, this one included.
-    pub tensor_step: u64,
-    /// Learning rate of this round.
-    pub learning_rate: f32,
-    /// The largest learning rate of the schedule.
-    pub peak_learning_rate: f32,
-    /// How many workers' gradients the aggregate holds.
-    pub contributors: u32,
-    /// Rounds by which the oldest of them is late.
-    pub staleness: u32,
-    /// Mean of the workers' losses.
-    pub loss: Option<f32>,
-    /// Key of the random stream.
-    pub seed: u64,
-}
-
-impl StepContext {
-    fn raw(&self) -> types::Context {
-        types::Context {
-            step: self.step,
-            tensor_step: self.tensor_step,
-            learning_rate: self.learning_rate,
-            peak_learning_rate: self.peak_learning_rate,
-            contributors: self.contributors,
-            staleness: self.staleness,
-            loss: self.loss,
-            seed: self.seed,
-        }
-    }
-}
-
-/// Fills a part of the aggregated gradient: the range of elements of the slice, and where to write them.
-pub type GradientSource<'a> = dyn FnMut(Range<usize>, &mut [f32]) + 'a;
 
 /// Instances of one deployed optimizer, as many as its slices need: a 32-bit memory holds 4 GiB. A pool belongs to
 /// one thread; a tensor's other slices may live in other pools.
@@ -72,34 +31,6 @@ pub struct InstancePool {
     slices: Vec<BoundSlice>,
     spare_logs: Vec<UndoLog>,
     last_step_fuel: u64,
-}
-
-/// An instance and what the server placed in it.
-struct House {
-    instance: Instance,
-    places: Places,
-    placed_bytes: u64,
-    gradient: Option<Scratch>,
-}
-
-/// The room in an instance where gradients are written, block after block.
-#[derive(Debug, Clone, Copy)]
-struct Scratch {
-    offset: u32,
-    elements: u32,
-}
-
-struct BoundSlice {
-    /// Nobody will name it again; its room goes when its instance is set up anew.
-    released: bool,
-    tensor: TensorDescription,
-    plan: Plan,
-    start: u64,
-    house: usize,
-    handle: u32,
-    layout: Layout,
-    /// Of a step that is neither committed nor rolled back.
-    log: Option<UndoLog>,
 }
 
 impl InstancePool {
@@ -370,149 +301,5 @@ impl InstancePool {
             (self.slices[index].handle, self.slices[index].layout) = (handle, layout);
         }
         Ok(())
-    }
-}
-
-/// What to place in an instance.
-struct SliceRequest<'a> {
-    tensor: &'a TensorDescription,
-    start: u64,
-    elements: u32,
-    slots: usize,
-    bytes: u32,
-    scratch_elements: u32,
-}
-
-impl House {
-    fn new(instance: Instance) -> Self {
-        Self { instance, places: Places::default(), placed_bytes: 0, gradient: None }
-    }
-
-    /// Reserves room for a slice (and for gradients, if what there is is too small) and binds it.
-    fn place(
-        &mut self,
-        component: &AdmittedComponent,
-        settings: &Settings,
-        request: &SliceRequest<'_>,
-    ) -> Result<(u32, Layout), SandboxError> {
-        if self.gradient.is_none_or(|gradient| gradient.elements < request.scratch_elements) {
-            let bytes = request.scratch_elements * size_of::<f32>() as u32;
-            let offset = self.reserve(component, bytes)?;
-            self.gradient = Some(Scratch { offset, elements: request.scratch_elements });
-        }
-        let base = self.reserve(component, request.bytes)?;
-        let layout = Layout::new(base, request.elements, request.slots);
-        let handle = self.instance.bind(&layout.raw(request.tensor.raw(), request.start), settings.values())?;
-        Ok((handle, layout))
-    }
-
-    fn reserve(&mut self, component: &AdmittedComponent, bytes: u32) -> Result<u32, SandboxError> {
-        let allowed = self.placed_bytes + u64::from(bytes) + component.limits().guest_overhead_bytes;
-        let offset = self.instance.reserve(bytes, allowed.min(component.limits().instance_memory_bytes))?;
-        self.places.claim(offset, bytes, self.instance.memory().len())?;
-        self.placed_bytes += u64::from(bytes);
-        Ok(offset)
-    }
-}
-
-fn initialize_slots(memory: &mut GuestMemory, slice: &BoundSlice) -> Result<(), SandboxError> {
-    for (index, slot) in slice.plan.slots.iter().enumerate() {
-        match slot.initial {
-            Initial::Zero => slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.fill(0.0),
-            Initial::Constant(value) => slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.fill(value),
-            Initial::Parameter => {
-                let elements = slice.layout.elements();
-                let parameters = slice.layout.values(memory, 0, 0..elements).ok_or_else(vanished)?.to_vec();
-                slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.copy_from_slice(&parameters);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Runs all blocks of a slice; returns the fuel they used.
-fn step_blocks(
-    component: &AdmittedComponent,
-    house: &mut House,
-    slice: &BoundSlice,
-    context: &StepContext,
-    gradient: &mut GradientSource<'_>,
-    log: &mut UndoLog,
-) -> Result<u64, StepError> {
-    let lost = || StepError::NotRevived(Box::new(vanished()));
-    let scratch = house.gradient.ok_or_else(lost)?;
-    let elements = slice.layout.elements();
-    let instance = &mut house.instance;
-    log.remember(instance.memory(), &slice.layout).ok_or_else(lost)?;
-    instance.begin(slice.handle, context.raw())?;
-    let mut fuel_used = 0;
-    for start in (0..elements).step_by(scratch.elements as usize) {
-        let block = start..elements.min(start + scratch.elements as usize);
-        let target = instance.memory_mut().floats_mut(scratch.offset as usize, block.len()).ok_or_else(lost)?;
-        gradient(block.clone(), target);
-        if let Some(position) = first_not_finite(target) {
-            return Err(StepError::GradientNotFinite { index: start + position, value: target[position] });
-        }
-        let fuel = component.step_fuel(block.len());
-        let raw = types::Block {
-            start: block.start as u32,
-            elements: block.len() as u32,
-            gradient: scratch.offset,
-            rows: None,
-        };
-        instance.step(slice.handle, 0, raw, fuel)?;
-        fuel_used += fuel - instance.fuel_left();
-        check_output(instance.memory(), slice, block)?;
-    }
-    Ok(fuel_used)
-}
-
-/// Parameters and slots of a block must be finite: a slot that is not would freeze a parameter for ever, or end in a
-/// round that fails, and fails again each time it is tried.
-fn check_output(memory: &GuestMemory, slice: &BoundSlice, block: Range<usize>) -> Result<(), StepError> {
-    for view in 0..slice.layout.views() {
-        let written = slice
-            .layout
-            .values(memory, view, block.clone())
-            .ok_or_else(|| StepError::NotRevived(Box::new(vanished())))?;
-        if let Some(position) = first_not_finite(written) {
-            let what = match view {
-                0 => "parameter".into(),
-                slot => format!("slot {}, element", slice.plan.slots[slot - 1].name),
-            };
-            return Err(StepError::NotFinite { what, index: block.start + position, value: written[position] });
-        }
-    }
-    Ok(())
-}
-
-/// The first NaN or infinity. The common case, none, is one pass without branches, which the compiler turns into SIMD.
-fn first_not_finite(values: &[f32]) -> Option<usize> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let all_finite = values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT));
-    if all_finite { None } else { values.iter().position(|value| !value.is_finite()) }
-}
-
-/// A place that was claimed is not in the memory: cannot happen, since memories never shrink, but is no reason to stop
-/// the server.
-fn vanished() -> SandboxError {
-    SandboxError::Engine("a slice is no longer within its instance's memory".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::first_not_finite;
-
-    #[test]
-    fn the_first_value_that_is_not_finite_is_found_wherever_it_is() {
-        let finite = [f32::MAX, f32::MIN, 0.0, -0.0, 1e-45];
-        for length in [0, 1, 31, 32, 33, 100] {
-            let mut values: Vec<f32> = finite.into_iter().cycle().take(length).collect();
-            assert_eq!(first_not_finite(&values), None);
-            for position in (0..length).rev() {
-                values[position] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][position % 3];
-                assert_eq!(first_not_finite(&values), Some(position));
-            }
-        }
     }
 }

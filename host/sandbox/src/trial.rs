@@ -5,7 +5,8 @@ use crate::component::AdmittedComponent;
 use crate::error::SandboxError;
 use crate::limits::{CHUNK_ELEMENTS, Limits};
 use crate::plan::TensorDescription;
-use crate::pool::{InstancePool, StepContext};
+use crate::pool::InstancePool;
+use crate::step::StepContext;
 
 /// How much more than in the trial a step may use: data-dependent branches cost more on some data than on other.
 const FUEL_MARGIN: u64 = 4;

@@ -238,14 +238,14 @@ pub(crate) mod tests {
     use super::*;
     use crate::cut;
 
-    /// A key of two elements called `w`.
-    pub(crate) fn key(workers: usize) -> Key {
+    /// A key of two elements.
+    pub(crate) fn key(name: &str, workers: usize) -> Key {
         let description = TensorDescription {
-            name: "w".into(),
+            name: name.into(),
             shape: vec![2],
             group: String::new(),
             tags: Vec::new(),
-            identity: tensor_identity("w"),
+            identity: tensor_identity(name),
         };
         let slices = cut::cut(2, &mut [0]);
         let first = Arc::new(Weights::first(&[0; 8], &slices));
@@ -255,7 +255,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_pull_waits_for_its_version_and_learns_of_a_failure() {
-        let key = key(2);
+        let key = key("w", 2);
         assert!(matches!(key.look(0, 0), Look::Ready));
         assert!(matches!(key.push(0, 1, vec![0; 8]), Ok(Pushed::Counted)));
         assert!(matches!(key.look(0, 1), Look::Waiting { round: 1, missing } if missing == [1]));
@@ -267,7 +267,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_version_that_a_pull_reads_stays_as_it_is_while_the_next_is_written() {
-        let key = key(1);
+        let key = key("w", 1);
         let round = |round, value| {
             assert!(matches!(key.push(0, round, vec![0; 8]), Ok(Pushed::Completed(_))));
             let mut buffers = key.retired_buffers();

@@ -18,8 +18,8 @@
 //!
 //! # Locks
 //!
-//! Always taken in this order: `Job::structure`, a key's `turn`, `Job::deployments`, a key's state. The first two are
-//! held across waiting (they order whole operations), the others never.
+//! Always taken in this order: `Job::structure`, a key's `turn`, `Job::members`, then `Job::deployments` or the barrier,
+//! then a key's state. The first two are held across waiting (they order whole operations), the others never.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
