@@ -77,9 +77,12 @@ pub(super) fn compare(component: &Path) -> Result<Comparison> {
     Ok(Comparison { sandboxed: median(sandboxed_times), native: median(native_times) })
 }
 
+/// A server's longest slice, in elements.
+const SLICE: usize = 1 << 18;
+
 struct Sandboxed {
     pool: InstancePool,
-    slice: SliceId,
+    slices: Vec<SliceId>,
 }
 
 impl Sandboxed {
@@ -90,9 +93,13 @@ impl Sandboxed {
             TensorDescription { name: "tensor".into(), shape: vec![PARAMETERS as u64], ..TensorDescription::default() };
         let plan = admitted.plan(&settings, &tensor)?;
         let mut pool = admitted.pool(&settings);
-        let slice = pool.bind(&tensor, &plan, 0, PARAMETERS as u32)?;
-        pool.load(slice, &to_bytes(first_values))?;
-        Ok(Self { pool, slice })
+        let mut slices = Vec::new();
+        for (index, values) in first_values.chunks(SLICE).enumerate() {
+            let slice = pool.bind(&tensor, &plan, (index * SLICE) as u64, values.len() as u32)?;
+            pool.load(slice, &to_bytes(values))?;
+            slices.push(slice);
+        }
+        Ok(Self { pool, slices })
     }
 
     fn update(&mut self, step: u64, gradients: &[Vec<u8>]) -> Result<()> {
@@ -106,18 +113,24 @@ impl Sandboxed {
             loss: None,
             seed: 0,
         };
-        self.pool.step(self.slice, &context, &mut |range, out| {
-            let range = range.start * size_of::<f32>()..range.end * size_of::<f32>();
-            let parts: Vec<&[u8]> = gradients.iter().map(|gradient| &gradient[range.clone()]).collect();
-            stepbox_reduce::mean_into(&parts, out).expect("the pool asks for as many elements as it has room for");
-        })?;
-        self.pool.commit(self.slice);
+        for (index, slice) in self.slices.iter().enumerate() {
+            self.pool.step(*slice, &context, &mut |range, out| {
+                let start = index * SLICE;
+                let range = (start + range.start) * size_of::<f32>()..(start + range.end) * size_of::<f32>();
+                let parts: Vec<&[u8]> = gradients.iter().map(|gradient| &gradient[range.clone()]).collect();
+                stepbox_reduce::mean_into(&parts, out).expect("the pool asks for as many elements as it has room for");
+            })?;
+        }
+        // As in a server: all slices of a tensor have stepped before any step is kept.
+        self.slices.iter().for_each(|slice| self.pool.commit(*slice));
         Ok(())
     }
 
     fn parameters(&self) -> Result<Vec<u8>> {
         let mut parameters = vec![0; PARAMETERS * size_of::<f32>()];
-        self.pool.read_parameters(self.slice, &mut parameters)?;
+        for (slice, part) in self.slices.iter().zip(parameters.chunks_mut(SLICE * size_of::<f32>())) {
+            self.pool.read_parameters(*slice, part)?;
+        }
         Ok(parameters)
     }
 }
