@@ -1,6 +1,7 @@
 //! An AdamW step in the sandbox (fuel, deadline, undo log and output check on) against the same source run natively,
 //! in place, without any of these. Both get a gradient that is copied to them block by block.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use optimizer_adamw::AdamW;
@@ -54,7 +55,7 @@ pub fn measure(component: &[u8], tensors: &[usize], steps: usize) -> Result<Upda
     const RATE: f32 = 1e-3;
     let admitted = Sandbox::new(SandboxConfig::default())?.admit(component)?;
     let settings = admitted.configure(Some(f64::from(RATE)), &[]).map_err(|_| MeasurementError::OtherResult)?;
-    let mut pool = admitted.pool(&settings);
+    let mut pool = admitted.pool();
     let mut native = Vec::new();
     let mut slices = Vec::new();
     let mut gradients = Vec::new();
@@ -67,10 +68,10 @@ pub fn measure(component: &[u8], tensors: &[usize], steps: usize) -> Result<Upda
             identity: identity as u64,
             ..TensorDescription::default()
         };
-        let plan = admitted.plan(&settings, &tensor)?;
+        let plan = Arc::new(admitted.plan(&settings, &tensor)?);
         for start in (0..elements).step_by(SLICE_ELEMENTS) {
             let end = elements.min(start + SLICE_ELEMENTS);
-            let slice = pool.bind(&tensor, &plan, start as u64, (end - start) as u32)?;
+            let slice = pool.bind(&tensor, &plan, &settings, start as u64, (end - start) as u32)?;
             pool.load(slice, &bytes[start * 4..end * 4])?;
             slices.push((slice, identity, start));
         }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use stepbox_trust::{SigningKey, sign};
 use stepbox_wire::{
-    ElementType, ErrorCode, Failure, OptimizerStatus, PROTOCOL_VERSION, Request, Response, TensorType, encode_request,
-    encode_response,
+    DeployOptions, ElementType, ErrorCode, Failure, Group, OptimizerStatus, PROTOCOL_VERSION, Request, Response,
+    Schedule, ScheduleKind, ScheduleStatus, TensorFilter, TensorType, encode_request, encode_response,
 };
 
 /// The smallest component there is, and one with custom sections.
@@ -28,20 +28,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tensor = TensorType { element: ElementType::F32, shape: vec![2, 3] };
     let values = [0_u8; 24];
     let key = || "hidden.weight".to_string();
+    // Ids 0 and 1, then their values.
+    let rows = [&[0; 8][..], &[1, 0, 0, 0, 0, 0, 0, 0], &values].concat();
+    let kind = ScheduleKind::Cosine { rounds: 1000, final_ratio: 0.1 };
+    let schedule = Schedule { warmup_rounds: 10, kind };
+    let no_decay = Group {
+        name: "no-decay".to_string(),
+        tensors: TensorFilter { keys: vec!["*.bias".to_string()], maximum_axes: Some(1), ..TensorFilter::default() },
+        hyperparameters: vec![("weight_decay".to_string(), "0".to_string())],
+        learning_rate_multiplier: 1.0,
+    };
     let requests = [
         ("hello", Request::Hello { protocol: PROTOCOL_VERSION }, &[][..]),
-        ("init", Request::Init { key: key(), tensor: tensor.clone() }, &values),
-        ("push", Request::Push { key: key(), round: 7, tensor: tensor.clone() }, &values),
-        ("pull", Request::Pull { key: key(), version: 7 }, &[]),
+        ("init", Request::Init { key: key(), tensor: tensor.clone(), tags: vec!["hidden".to_string()] }, &values),
+        ("push", Request::Push { key: key(), round: 7, tensor: tensor.clone(), loss: Some(0.5) }, &values),
+        ("pull", Request::Pull { key: key(), version: 7, evaluation: false }, &[]),
+        ("push-rows", Request::PushRows { key: key(), round: 8, values: tensor.clone(), loss: None }, &rows),
+        ("pull-rows", Request::PullRows { key: key(), version: 8, rows: 2 }, &rows[..16]),
         ("barrier", Request::Barrier { number: 1 }, &[]),
         (
             "deploy",
-            Request::Deploy {
+            Request::Deploy(DeployOptions {
                 learning_rate: Some(0.001),
+                schedule: Some(schedule),
                 hyperparameters: vec![("weight_decay".to_string(), "0.01".to_string())],
-            },
+                groups: vec![no_decay],
+            }),
             COMPONENTS[0].1,
         ),
+        ("set-schedule", Request::SetSchedule { learning_rate: Some(0.001), schedule }, &[]),
         ("status", Request::Status { weights_digest: true }, &[]),
     ];
     let mut conversation = Vec::new();
@@ -52,6 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     write("frame", "conversation", &conversation)?;
 
+    let schedule = ScheduleStatus { learning_rate: 0.001, schedule, from_round: 8 };
     let optimizer = OptimizerStatus {
         name: "adamw".to_string(),
         version: "1.0.0".to_string(),
@@ -60,7 +76,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let responses = [
         ("pulled", Response::Pulled { version: 7, tensor }, &values[..]),
-        ("deployed", Response::Deployed { optimizer, from_round: 8, state_kept: true }, &[]),
+        (
+            "deployed",
+            Response::Deployed {
+                optimizer,
+                from_round: 8,
+                state_kept: true,
+                schedule,
+                groups: vec![("no-decay".to_string(), 2)],
+            },
+            &[],
+        ),
         ("failed", Response::Failed(Failure { code: ErrorCode::WrongShape, message: "it is 2 x 3".to_string() }), &[]),
     ];
     for (id, (name, response, body)) in (1..).zip(responses) {

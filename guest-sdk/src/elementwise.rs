@@ -1,6 +1,6 @@
 //! Optimizers whose step treats each parameter by itself, and the loop that runs them.
 
-use crate::{Context, Hyperparameters, Slot, Tensor};
+use crate::{Block, Context, Hyperparameters, Slot, Tensor};
 
 /// An optimizer that updates each parameter from that parameter, its gradient and its own slots alone: SGD, AdamW,
 /// Lion, Adagrad and most others.
@@ -16,13 +16,17 @@ pub trait Elementwise: Hyperparameters {
     /// The learning rate where the operator gives none.
     const LEARNING_RATE: f64;
 
+    /// Whether [`Context::loss`] must be there.
+    const NEEDS_LOSS: bool = false;
+
     /// A parameter's state: `[f32; N]` for N slots.
     type State: State;
 
     /// What [`begin`](Self::begin) computes once for all elements: bias corrections, say.
     type Round: Copy;
 
-    /// Names and first values of the slots.
+    /// Names and first values of the slots: one `f32` for each parameter, which may be kept as [bf16](Slot::bf16) or
+    /// [in eight bits](Slot::quantised).
     fn slots(&self) -> <Self::State as State>::Slots;
 
     /// Computes what is the same for all elements of a tensor in a round. Take transcendental functions from
@@ -39,7 +43,7 @@ pub const UNROLLED_ELEMENTS: usize = 32;
 
 /// Elements that are loaded together. In WebAssembly those of one SIMD operation: the sandbox's compiler keeps what is
 /// loaded in registers, and there are not enough for more. Native compilers do best with a whole iteration.
-const LANES: usize = if cfg!(target_arch = "wasm32") { 4 } else { UNROLLED_ELEMENTS };
+pub(crate) const LANES: usize = if cfg!(target_arch = "wasm32") { 4 } else { UNROLLED_ELEMENTS };
 
 /// A parameter's state: implemented for `[f32; N]`.
 pub trait State: Copy + 'static {
@@ -57,6 +61,10 @@ pub trait State: Copy + 'static {
         slots: &mut [&mut [f32]],
         update: impl Fn(f32, f32, Self) -> (f32, Self),
     );
+
+    /// Runs `update` for every element that a block visits, with the plan's first slots.
+    #[doc(hidden)]
+    fn update_block(block: &mut Block<'_>, update: impl Fn(f32, f32, Self) -> (f32, Self)) -> Result<(), String>;
 }
 
 impl<const N: usize> State for [f32; N] {
@@ -130,18 +138,9 @@ impl<const N: usize> State for [f32; N] {
             }
         }
     }
-}
 
-/// Runs one round of `O` over a block.
-#[inline(always)]
-pub(crate) fn run_block<O: Elementwise>(
-    round: &O::Round,
-    parameters: &mut [f32],
-    gradient: &[f32],
-    slots: &mut [&mut [f32]],
-) {
-    let round = *round;
-    O::State::visit(parameters, gradient, slots, |parameter, gradient, state| {
-        O::update(&round, parameter, gradient, state)
-    });
+    #[inline(always)]
+    fn update_block(block: &mut Block<'_>, update: impl Fn(f32, f32, Self) -> (f32, Self)) -> Result<(), String> {
+        block.update_first(update)
+    }
 }

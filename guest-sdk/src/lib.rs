@@ -1,10 +1,15 @@
 //! What an author of a Stepbox optimizer depends on.
 //!
-//! An optimizer is a struct of hyperparameters and the arithmetic for one parameter. The SDK does the rest: it runs
-//! that arithmetic over blocks that lie in the component's memory, unrolled and with SIMD, speaks the contract
-//! (`stepbox:optimizer@0.1.0`, see `wit/`), and describes the hyperparameters to the server.
+//! An optimizer is a struct of hyperparameters and some arithmetic. The SDK does the rest: it runs that arithmetic over
+//! blocks that lie in the component's memory, unrolled and with SIMD, speaks the contract (`stepbox:optimizer@0.1.0`, see
+//! `wit/`), and describes the hyperparameters to the server.
 //!
-//! The same code compiles natively, so that it is tested with `cargo test` and no sandbox:
+//! - Whoever treats each parameter by itself implements [`Elementwise`]: SGD, AdamW, Lion and most others.
+//! - Whoever needs more implements [`Optimizer`]: several passes over a tensor with norms and other statistics in between
+//!   (LAMB, Adafactor, Prodigy), whole matrices (Muon, Shampoo, SOAP), random numbers (SGLD), touched rows only (lazy Adam,
+//!   row-wise Adagrad), evaluation weights (Schedule-Free).
+//!
+//! The same code compiles natively, so that it is tested with `cargo test` and no sandbox ([`Native`], [`NativeModel`]):
 //!
 //! ```
 //! use stepbox_guest::prelude::*;
@@ -49,31 +54,65 @@
 //! WebAssembly's `f32` arithmetic is IEEE 754 without contraction, and so is Rust's: `+ - * /` and `sqrt` give the same
 //! bits in the sandbox and natively, on every processor. Transcendental functions of `std` do not (they call the
 //! platform's mathematics library): take those of [`math`] instead. Do not use `mul_add`.
+//!
+//! However a server cuts a tensor into slices and blocks, results are the same, because
+//!
+//! - the loops of [`Block`] visit elements one by one, rows one by one, or chunks of 4096 elements counted from the
+//!   tensor's start;
+//! - sums and norms are added up in an order that is part of their definition: see [`statistics`];
+//! - random numbers belong to elements: see [`Random`];
+//! - what `begin` computes depends on what all slices share ([`Native::cut`] finds out where it does not).
+//!
+//! The one exception are products of matrices ([`linear_algebra`]): they are the same natively and in the sandbox, but
+//! processors with other vectors may round differently.
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod accumulator;
+pub mod bf16;
+mod block;
+mod cast;
+mod choices;
 mod context;
+mod contributing;
 mod elementwise;
+pub mod linear_algebra;
 pub mod math;
 #[cfg(any(target_arch = "wasm32", test))]
 mod memory;
 mod native;
+mod operand;
+mod optimizer;
+mod plan;
+pub mod quantise;
+mod random;
 mod schema;
 mod slot;
+mod slots;
+pub mod statistics;
 
 #[cfg(target_arch = "wasm32")]
 pub mod component;
 
+pub use accumulator::{Accumulator, Combination, Contributor, Scope};
+pub use block::{Block, Chunk, Row};
 pub use context::{Context, Tensor};
 pub use elementwise::{Elementwise, State, UNROLLED_ELEMENTS};
-pub use native::Native;
-pub use schema::{Domain, Field, Hyperparameter, Hyperparameters, IntegerRange, NumberRange, Value};
-pub use slot::{Initial, Slot};
+pub use native::{Gradient, Native, NativeModel};
+pub use optimizer::Optimizer;
+pub use plan::{Granularity, Plan};
+pub use random::Random;
+pub use schema::{Choices, Domain, Field, Hyperparameter, Hyperparameters, IntegerRange, NumberRange, Value};
+pub use slot::{Code, Element, ElementType, Extent, Initial, Slot};
+pub use slots::{Combined, Shared, Slots};
 
 /// Everything an optimizer's source needs: `use stepbox_guest::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Context, Elementwise, Native, Slot, Tensor, hyperparameters, math, register};
+    pub use crate::{
+        Accumulator, Block, Code, Context, ElementType, Elementwise, Native, NativeModel, Optimizer, Plan, Random,
+        Shared, Slot, Tensor, bf16, choices, hyperparameters, linear_algebra, math, register, statistics,
+    };
 }
 
 /// Makes a crate's library a Stepbox component that runs this optimizer. Does nothing in a native build.
@@ -103,9 +142,9 @@ macro_rules! register {
 
                 fn plan(
                     hyperparameters: Vec<types::Value>,
-                    _tensor: types::Tensor,
+                    tensor: types::Tensor,
                 ) -> Result<types::TensorPlan, String> {
-                    Instance::<$optimizer>::plan(&hyperparameters)
+                    Instance::<$optimizer>::plan(&hyperparameters, tensor)
                 }
 
                 fn reserve(bytes: u32) -> Result<u32, String> {
@@ -116,12 +155,8 @@ macro_rules! register {
                     INSTANCE.with_borrow_mut(|instance| instance.bind(slice, &hyperparameters))
                 }
 
-                fn rebind(slice: u32, hyperparameters: Vec<types::Value>) -> Result<(), String> {
-                    INSTANCE.with_borrow_mut(|instance| instance.rebind(slice, &hyperparameters))
-                }
-
-                fn begin(slice: u32, context: types::Context) -> Result<(), String> {
-                    INSTANCE.with_borrow_mut(|instance| instance.begin(slice, context))
+                fn begin(slice: u32, phase: u32, context: types::Context) -> Result<(), String> {
+                    INSTANCE.with_borrow_mut(|instance| instance.begin(slice, phase, context))
                 }
 
                 fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {

@@ -9,20 +9,27 @@ use std::ops::Range;
 /// Alignment of everything the server places, in bytes: a cache line, and the widest vector of any host.
 pub(crate) const ALIGNMENT: usize = 64;
 
-const ELEMENT: usize = size_of::<f32>();
+/// What memory is kept as: no slot's elements need a larger alignment.
+type Word = u64;
+
+const WORD: usize = size_of::<Word>();
 
 /// One run of memory given to the server.
 struct Reservation {
-    storage: Vec<f32>,
-    /// Elements before the first aligned one.
+    storage: Vec<Word>,
+    /// Words before the first aligned one.
     skipped: usize,
-    /// Byte offset of the first aligned element.
+    /// Byte offset of the first aligned word.
     offset: u32,
 }
 
 impl Reservation {
-    fn values(&mut self) -> &mut [f32] {
-        &mut self.storage[self.skipped..]
+    fn bytes(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.storage[self.skipped..])
+    }
+
+    fn length(&self) -> usize {
+        (self.storage.len() - self.skipped) * WORD
     }
 }
 
@@ -32,100 +39,112 @@ pub(crate) struct Memory {
     reservations: Vec<Reservation>,
 }
 
-/// A run of `f32`s within a reservation.
+/// A run of bytes within a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     reservation: usize,
-    elements: Range<usize>,
+    bytes: Range<usize>,
 }
 
 impl Place {
-    /// The part of it that starts at `start` and has `elements` elements; `None` where it is shorter.
-    pub(crate) fn part(&self, start: usize, elements: usize) -> Option<Self> {
-        let first = self.elements.start.checked_add(start)?;
-        let end = first.checked_add(elements)?;
-        (end <= self.elements.end).then_some(Self { reservation: self.reservation, elements: first..end })
-    }
+    /// Nowhere, and empty.
+    pub(crate) const EMPTY: Self = Self { reservation: usize::MAX, bytes: 0..0 };
 }
 
+/// The bytes of several places.
+pub(crate) type Views<'a> = Vec<&'a mut [u8]>;
+
 impl Memory {
-    /// Room of `bytes` bytes, zeroed; its byte offset.
+    /// Room of `bytes` bytes, zeroed; its byte offset. In WebAssembly at most 2 GiB at once: Rust has no larger slices.
     pub(crate) fn reserve(&mut self, bytes: u32) -> Result<u32, String> {
-        let elements = (bytes as usize).div_ceil(ELEMENT) + ALIGNMENT / ELEMENT;
+        let words = (bytes as usize).div_ceil(WORD) + ALIGNMENT / WORD;
         let mut storage = Vec::new();
-        storage.try_reserve_exact(elements).map_err(|_| format!("no {bytes} bytes are left in this instance"))?;
-        storage.resize(elements, 0.0);
+        storage.try_reserve_exact(words).map_err(|_| format!("no {bytes} bytes are left in this instance"))?;
+        storage.resize(words, 0);
         // The server writes through this address: exposing it tells the compiler that others may.
         let address = storage.as_mut_ptr().expose_provenance();
-        let skipped = address.next_multiple_of(ALIGNMENT) - address;
-        let skipped = skipped / ELEMENT;
+        let skipped = (address.next_multiple_of(ALIGNMENT) - address) / WORD;
         // Natively (in tests) an address can exceed 32 bits; its lower half serves as well.
-        let offset = (address + skipped * ELEMENT) as u32;
+        let offset = (address + skipped * WORD) as u32;
         self.reservations.push(Reservation { storage, skipped, offset });
         Ok(offset)
     }
 
-    /// The place of `elements` `f32`s at a byte offset.
-    pub(crate) fn place(&self, offset: u32, elements: u32) -> Result<Place, String> {
-        let bytes = u64::from(elements) * ELEMENT as u64;
+    /// The place of `elements` elements of `size` bytes at a byte offset, which must be a multiple of `alignment`.
+    pub(crate) fn place(&self, offset: u32, elements: usize, size: usize, alignment: usize) -> Result<Place, String> {
+        if elements == 0 {
+            return Ok(Place::EMPTY);
+        }
+        let bytes = elements as u64 * size as u64;
         for (index, reservation) in self.reservations.iter().enumerate() {
-            let length = ((reservation.storage.len() - reservation.skipped) * ELEMENT) as u64;
             let Some(relative) = offset.checked_sub(reservation.offset) else { continue };
-            if u64::from(relative) + bytes <= length {
-                if !(relative as usize).is_multiple_of(ALIGNMENT) {
-                    return Err(format!("offset {offset} is not aligned to {ALIGNMENT} bytes"));
+            if u64::from(relative) + bytes <= reservation.length() as u64 {
+                let start = relative as usize;
+                if !start.is_multiple_of(alignment) {
+                    return Err(format!("offset {offset} is not aligned to {alignment} bytes"));
                 }
-                let start = relative as usize / ELEMENT;
-                return Ok(Place { reservation: index, elements: start..start + elements as usize });
+                return Ok(Place { reservation: index, bytes: start..start + bytes as usize });
             }
         }
-        Err(format!("no reservation holds {elements} elements at offset {offset}"))
+        Err(format!("no reservation holds {bytes} bytes at offset {offset}"))
     }
 
-    /// The slices of a block: its slots and parameters, which share a reservation, and its gradient in another.
-    pub(crate) fn block(
+    /// The bytes of places that share a reservation, in the order of `places`.
+    pub(crate) fn views(&mut self, places: &[Place]) -> Result<Views<'_>, String> {
+        let Some(reservation) = reservation(places)? else { return Ok(empty(places.len())) };
+        split(self.reservations[reservation].bytes(), places)
+    }
+
+    /// The bytes of a slice's places, and those of the scratch places of a call, which lie in another reservation.
+    pub(crate) fn views_and_scratch(
         &mut self,
-        parameters: &Place,
-        slots: &[Place],
-        gradient: &Place,
-        run: impl FnOnce(&mut [f32], &[f32], &mut [&mut [f32]]),
-    ) -> Result<(), String> {
-        let [state, scratch] = self
+        places: &[Place],
+        scratch: &[Place],
+    ) -> Result<(Views<'_>, Views<'_>), String> {
+        let (Some(state), Some(other)) = (reservation(places)?, reservation(scratch)?) else {
+            return Ok((self.views(places)?, empty(scratch.len())));
+        };
+        let [state, other] = self
             .reservations
-            .get_disjoint_mut([parameters.reservation, gradient.reservation])
+            .get_disjoint_mut([state, other])
             .map_err(|_| "the gradient lies in a reservation that holds a slice")?;
-        let gradient = &scratch.values()[gradient.elements.clone()];
-
-        // Cut the reservation from front to back; each run remembers which one it is.
-        const PARAMETERS: usize = usize::MAX;
-        let mut runs: Vec<(Range<usize>, usize)> = Vec::with_capacity(slots.len() + 1);
-        runs.push((parameters.elements.clone(), PARAMETERS));
-        for (index, slot) in slots.iter().enumerate() {
-            if slot.reservation != parameters.reservation {
-                return Err("a slot lies in another reservation than its parameters".into());
-            }
-            runs.push((slot.elements.clone(), index));
-        }
-        runs.sort_by_key(|(elements, _)| elements.start);
-
-        let mut rest = state.values();
-        let mut consumed = 0;
-        let mut parameter_run = Default::default();
-        let mut slot_runs: Vec<&mut [f32]> = slots.iter().map(|_| Default::default()).collect();
-        for (elements, which) in runs {
-            let gap = elements.start.checked_sub(consumed).ok_or("views overlap")?;
-            let (head, tail) = rest.split_at_mut(gap + elements.len());
-            rest = tail;
-            consumed = elements.end;
-            let head = &mut head[gap..];
-            match which {
-                PARAMETERS => parameter_run = head,
-                slot => slot_runs[slot] = head,
-            }
-        }
-        run(parameter_run, gradient, &mut slot_runs);
-        Ok(())
+        Ok((split(state.bytes(), places)?, split(other.bytes(), scratch)?))
     }
+}
+
+fn empty<'a>(count: usize) -> Views<'a> {
+    (0..count).map(|_| Default::default()).collect()
+}
+
+/// The reservation that all places share that are not empty.
+fn reservation(places: &[Place]) -> Result<Option<usize>, String> {
+    let mut reservations = places.iter().filter(|place| !place.bytes.is_empty()).map(|place| place.reservation);
+    let Some(first) = reservations.next() else { return Ok(None) };
+    if reservations.all(|reservation| reservation == first) {
+        return Ok(Some(first));
+    }
+    Err("views that belong together lie in different reservations".into())
+}
+
+/// Cuts a reservation from front to back.
+fn split<'a>(bytes: &'a mut [u8], places: &[Place]) -> Result<Views<'a>, String> {
+    let mut views = empty(places.len());
+    let mut rest = bytes;
+    let mut consumed = 0;
+    let mut left = places.iter().filter(|place| !place.bytes.is_empty()).count();
+    while left > 0 {
+        // There are few, and most often in order: looking for the next beats sorting.
+        let next =
+            places.iter().enumerate().filter(|(index, place)| !place.bytes.is_empty() && views[*index].is_empty());
+        let Some((index, place)) = next.min_by_key(|(_, place)| place.bytes.start) else { break };
+        let gap = place.bytes.start.checked_sub(consumed).ok_or("views overlap")?;
+        let (head, tail) = std::mem::take(&mut rest).split_at_mut(gap + place.bytes.len());
+        rest = tail;
+        consumed = place.bytes.end;
+        views[index] = &mut head[gap..];
+        left -= 1;
+    }
+    Ok(views)
 }
 
 #[cfg(test)]
@@ -139,6 +158,10 @@ mod tests {
         (memory, state, scratch)
     }
 
+    fn place(memory: &Memory, offset: u32, bytes: usize) -> Place {
+        memory.place(offset, bytes, 1, ALIGNMENT).unwrap()
+    }
+
     #[test]
     fn reservations_are_aligned() {
         let (_, state, scratch) = two_reservations();
@@ -146,45 +169,45 @@ mod tests {
     }
 
     #[test]
-    fn a_blocks_slices_are_the_places_asked_for() {
+    fn views_are_the_places_asked_for_in_their_order() {
         let (mut memory, state, scratch) = two_reservations();
-        let parameters = memory.place(state + 256, 16).unwrap();
-        let slot = memory.place(state, 16).unwrap();
-        let gradient = memory.place(scratch, 16).unwrap();
-        memory
-            .block(&parameters, std::slice::from_ref(&slot), &gradient, |parameters, gradient, slots| {
-                assert_eq!(gradient.len(), 16);
-                parameters.fill(1.0);
-                slots[0].fill(2.0);
-            })
-            .unwrap();
-        let values = memory.reservations[0].values();
-        assert_eq!(values[0..16], [2.0; 16]);
-        assert_eq!(values[64..80], [1.0; 16]);
-        assert_eq!(values[16..64], [0.0; 48]);
+        let places = [place(&memory, state + 256, 64), Place::EMPTY, place(&memory, state, 64)];
+        let gradient = [place(&memory, scratch, 64)];
+        let (views, scratch) = memory.views_and_scratch(&places, &gradient).unwrap();
+        let [first, nothing, second] = <[&mut [u8]; 3]>::try_from(views).unwrap();
+        first.fill(1);
+        second.fill(2);
+        assert_eq!((nothing.len(), scratch[0].len()), (0, 64));
+        let bytes = memory.reservations[0].bytes();
+        assert_eq!(bytes[0..64], [2; 64]);
+        assert_eq!(bytes[256..320], [1; 64]);
+        assert_eq!(bytes[64..256], [0; 192]);
+        assert_eq!(memory.views(&places).unwrap()[0], [1; 64]);
+        assert_eq!(memory.views(&[Place::EMPTY]).unwrap(), [&mut [0_u8; 0]]);
     }
 
     #[test]
-    fn a_part_of_a_place_does_not_leave_it() {
-        let (memory, state, _) = two_reservations();
-        let place = memory.place(state, 32).unwrap();
-        assert_eq!(place.part(16, 16), memory.place(state + 64, 16).ok());
-        assert_eq!(place.part(16, 17), None);
-        assert_eq!(place.part(usize::MAX, 1), None);
+    fn elements_of_every_type_find_their_alignment() {
+        let (mut memory, state, _) = two_reservations();
+        let places = [memory.place(state + 64, 8, 8, ALIGNMENT).unwrap()];
+        let mut views = memory.views(&places).unwrap();
+        bytemuck::cast_slice_mut::<u8, f64>(views[0])[7] = 1.0;
+        assert_eq!(views[0][56..], 1.0_f64.to_ne_bytes());
     }
 
     #[test]
     fn offsets_outside_misaligned_or_overlapping_are_errors() {
         let (mut memory, state, scratch) = two_reservations();
-        assert!(memory.place(state + 4, 4).is_err());
-        assert!(memory.place(state, 1 << 20).is_err());
-        let parameters = memory.place(state, 32).unwrap();
-        let overlapping = memory.place(state + 64, 32).unwrap();
-        let gradient = memory.place(scratch, 32).unwrap();
-        let never = |_: &mut [f32], _: &[f32], _: &mut [&mut [f32]]| panic!("must not run");
-        assert!(memory.block(&parameters, &[overlapping], &gradient, never).is_err());
-        let other = memory.place(state + 1024, 32).unwrap();
-        assert!(memory.block(&parameters, &[], &other, never).is_err());
-        assert!(memory.block(&parameters, std::slice::from_ref(&gradient), &gradient, never).is_err());
+        assert!(memory.place(state + 4, 4, 4, ALIGNMENT).is_err());
+        assert!(memory.place(state + 4, 4, 4, 4).is_ok());
+        assert!(memory.place(state, 1 << 20, 4, ALIGNMENT).is_err());
+        assert!(memory.place(state, usize::MAX / 8, 8, ALIGNMENT).is_err());
+        let parameters = place(&memory, state, 128);
+        let overlapping = place(&memory, state + 64, 128);
+        let gradient = place(&memory, scratch, 128);
+        assert!(memory.views(&[parameters.clone(), overlapping]).is_err());
+        let other = place(&memory, state + 1024, 128);
+        assert!(memory.views_and_scratch(std::slice::from_ref(&parameters), &[other]).is_err());
+        assert!(memory.views(&[parameters, gradient]).is_err());
     }
 }

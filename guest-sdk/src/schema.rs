@@ -28,6 +28,15 @@ pub struct IntegerRange {
     pub default: i64,
 }
 
+/// Names to choose from, with a default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choices {
+    /// All names.
+    pub names: &'static [&'static str],
+    /// Position of the default in `names`.
+    pub default: usize,
+}
+
 /// Type, bounds and default of a hyperparameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Domain {
@@ -37,6 +46,8 @@ pub enum Domain {
     Integer(IntegerRange),
     /// A boolean, with its default.
     Boolean(bool),
+    /// One of several names.
+    Choice(Choices),
 }
 
 /// A hyperparameter's value as the server sends it. The server has checked it against the [`Domain`].
@@ -48,6 +59,8 @@ pub enum Value {
     Integer(i64),
     /// For [`Domain::Boolean`].
     Boolean(bool),
+    /// For [`Domain::Choice`]: a position in its names.
+    Choice(u32),
 }
 
 /// One entry of the schema.
@@ -73,7 +86,8 @@ pub trait Hyperparameters: Default + 'static {
     fn from_values(values: &[Value]) -> Result<Self, String>;
 }
 
-/// A type that a hyperparameter can have: `f32`, `f64`, `i64` and `bool`.
+/// A type that a hyperparameter can have: `f32`, `f64`, `i64`, `bool`, and enumerations made by
+/// [`choices!`](crate::choices).
 pub trait Field: Sized {
     /// The type its bounds and default are written in.
     type Literal: Copy;
@@ -185,8 +199,8 @@ impl Field for bool {
     }
 }
 
-/// Declares a struct of hyperparameters: each field has documentation, a type (`f32`, `f64`, `i64` or `bool`), a
-/// default and, for numbers, the range outside of which the server refuses a value.
+/// Declares a struct of hyperparameters: each field has documentation, a type (`f32`, `f64`, `i64`, `bool` or one of
+/// [`choices!`](crate::choices)), a default and, for numbers, the range outside of which the server refuses a value.
 ///
 /// ```
 /// stepbox_guest::hyperparameters! {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use stepbox_client::{Client, ClientConfig, DeployOptions, Deployment, ServerStatus};
+use stepbox_client::{Client, ClientConfig, ClientError, DeployOptions, Deployment, ServerStatus};
 use stepbox_server::{Config, Server};
 use stepbox_trust::{PublicKey, SigningKey, sign};
 use tokio::sync::oneshot;
@@ -27,6 +27,8 @@ pub struct Options {
     pub round_timeout_seconds: f64,
     /// How long a worker may be away.
     pub reconnect_grace_seconds: f64,
+    /// Who may set the learning rate besides the deployer.
+    pub schedulers: &'static [&'static str],
     /// More sections of the configuration.
     pub more: &'static str,
 }
@@ -41,6 +43,7 @@ impl Options {
             aggregation: "mean",
             round_timeout_seconds: HANGS.as_secs_f64(),
             reconnect_grace_seconds: HANGS.as_secs_f64(),
+            schedulers: &["scheduler"],
             more: "",
         }
     }
@@ -108,6 +111,7 @@ impl TestServer {
         let trust = format!("[[publisher]]\nname = 'Example'\npublic_key = '{}'\n", publisher.public_key());
         fs::write(authority.folder().join("publishers.toml"), trust).unwrap();
         let workers: Vec<_> = (0..options.workers).map(|rank| format!("{}-worker-{rank}", options.name)).collect();
+        let schedulers: Vec<_> = options.schedulers.iter().map(|role| format!("{}-{role}", options.name)).collect();
         let Options { name, shard_threads, aggregation, round_timeout_seconds, reconnect_grace_seconds, more, .. } =
             options;
         let configuration = format!(
@@ -115,7 +119,7 @@ impl TestServer {
              [tls]\nca = 'ca.pem'\ncertificate = {:?}\nkey = {:?}\n\
              [job]\nworkers = {workers:?}\naggregation = '{aggregation}'\n\
              round_timeout_seconds = {round_timeout_seconds}\nreconnect_grace_seconds = {reconnect_grace_seconds}\n\
-             [access]\ndeployers = ['{name}-deployer']\noperators = ['{name}-operator']\n\
+             [access]\nschedulers = {schedulers:?}\ndeployers = ['{name}-deployer']\noperators = ['{name}-operator']\n\
              [trust]\nstore = 'publishers.toml'\n{more}\n",
             server.certificate, server.key
         );
@@ -186,7 +190,17 @@ impl TestServer {
                 options.hyperparameters.push(((*name).into(), (*value).into()));
             }
         }
-        self.client("deployer").await.deploy(self.publisher.sign(name, version), &options).await.unwrap()
+        self.deploy_with(name, version, &options).await.unwrap()
+    }
+
+    /// Deploys a component that the trusted publisher has signed, with whatever can be set.
+    pub async fn deploy_with(
+        &self,
+        name: &str,
+        version: &str,
+        options: &DeployOptions,
+    ) -> Result<Deployment, ClientError> {
+        self.client("deployer").await.deploy(self.publisher.sign(name, version), options).await
     }
 
     /// The status, with the digest of all weights.

@@ -1,6 +1,10 @@
 //! `cargo xtask guests` on a copy of the workspace in another place.
 
+#![cfg(unix)]
+
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
@@ -78,33 +82,138 @@ fn an_unknown_guest_is_refused_with_the_names_that_exist() {
 }
 
 #[test]
-fn the_authors_tutorial_gives_a_tested_component() {
+fn the_authors_tutorial_gives_tested_components() {
     let _turn = COPY_IN_USE.lock();
     let copy = fresh_copy();
-    let tutorial = fs::read_to_string(copy.join("docs/tutorial-author.md")).unwrap();
-    let folder = copy.join("optimizers/rmsprop");
-    fs::create_dir_all(folder.join("src")).unwrap();
-    fs::write(folder.join("Cargo.toml"), fenced(&tutorial, "toml")).unwrap();
-    fs::write(folder.join("src/lib.rs"), fenced(&tutorial, "rust")).unwrap();
-
-    let tests = Command::new(env!("CARGO"))
-        .args(["test", "--release", "-p", "optimizer-rmsprop"])
-        .current_dir(&copy)
-        .env("CARGO_TARGET_DIR", copy.join("target"))
-        .output()
-        .unwrap();
-    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stderr));
-    assert!(String::from_utf8_lossy(&tests.stdout).contains("1 passed"));
-    assert!(build_guest(&copy, "rmsprop").bytes > 0);
+    let page = fs::read_to_string(copy.join("docs/tutorial-author.md")).unwrap();
+    let shell = Shell::new(&copy);
+    let (mut made, mut output) = (Vec::new(), String::new());
+    for block in blocks(&page) {
+        match block.kind {
+            "toml" | "rust" => {
+                let file = block.file.unwrap_or_else(|| panic!("line {}: in which file?", block.line));
+                let path = copy.join(file);
+                assert!(!path.exists(), "line {}: {file} is there already", block.line);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, block.text).unwrap();
+                made.extend(file.strip_prefix("optimizers/").and_then(|file| file.strip_suffix("/src/lib.rs")));
+            }
+            "sh" => output = shell.run(block.text, block.line),
+            "text" => {
+                let mut printed = output.lines();
+                for expected in block.text.lines() {
+                    let found = printed.any(|line| fits(line, expected));
+                    assert!(found, "line {}: not printed, or not here:\n{expected}\n{output}", block.line);
+                }
+            }
+            other => panic!("line {}: a block of another kind, {other}", block.line),
+        }
+    }
+    assert_eq!(made, ["my-rmsprop", "my-lamb", "my-muon"]);
+    for name in made {
+        let component = format!("target/guests/components/{name}.wasm");
+        for file in [component, format!("{name}-1.0.0.wasm")] {
+            let inspected = shell.run(&format!("cargo run --release -p stepbox -- inspect {file} --json"), 0);
+            let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+            assert_eq!(inspected["optimizer"]["state"], "admitted", "{file}: {inspected}");
+        }
+    }
 }
 
-/// The only fenced block of a language in a text.
-fn fenced<'a>(text: &'a str, language: &str) -> &'a str {
-    let mut blocks =
-        text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
-    let block = blocks.next().unwrap();
-    assert!(blocks.next().is_none(), "one {language} block");
-    block
+/// A fenced block of a page.
+struct Block<'a> {
+    line: usize,
+    kind: &'a str,
+    text: &'a str,
+    /// What the line before it names, as in "`src/lib.rs`:".
+    file: Option<&'a str>,
+}
+
+fn blocks(page: &str) -> Vec<Block<'_>> {
+    let (mut blocks, mut position, mut before) = (Vec::new(), 0, "");
+    while let Some(line) = page[position..].lines().next() {
+        let next = position + line.len() + 1;
+        let Some(kind) = line.strip_prefix("```") else {
+            before = if line.is_empty() { before } else { line };
+            position = next;
+            continue;
+        };
+        let end = next + page[next..].find("\n```\n").expect("a block ends") + 1;
+        let file = before.strip_prefix('`').and_then(|file| file.strip_suffix("`:"));
+        blocks.push(Block { line: page[..next].lines().count(), kind, text: &page[next..end], file });
+        (position, before) = (end + "```\n".len(), "");
+    }
+    blocks
+}
+
+/// Whether a line is as documented, where `…` stands for anything.
+fn fits(line: &str, documented: &str) -> bool {
+    match documented.split_once('…') {
+        Some((start, end)) => line.len() >= start.len() + end.len() && line.starts_with(start) && line.ends_with(end),
+        None => line == documented,
+    }
+}
+
+#[test]
+fn a_page_is_read_block_by_block() {
+    let page = "Text.\n\n`a/b.rs`:\n\n```rust\nlet a;\n```\n```sh\nls\n```\nMore.\n";
+    let read: Vec<_> = blocks(page).iter().map(|block| (block.line, block.kind, block.text, block.file)).collect();
+    assert_eq!(read, [(5, "rust", "let a;\n", Some("a/b.rs")), (8, "sh", "ls\n", None)]);
+    assert!(fits("1 passed; 0 failed", "1 passed; …") && fits("a b c", "a … c") && !fits("1 passed", "2 passed"));
+}
+
+/// What runs a page's commands as they stand: in a copy of the workspace, but `cargo xtask` and `cargo run -p stepbox`
+/// are the programs built from the same sources here, or each run of the test would compile them once more.
+struct Shell {
+    copy: PathBuf,
+    search_path: OsString,
+    stepbox: PathBuf,
+}
+
+impl Shell {
+    const CARGO: &str = r#"#!/bin/sh
+case "$*" in
+    "xtask "*) shift; exec "$TEST_XTASK" "$@" ;;
+    "run --release -p stepbox -- "*) shift 5; exec "$TEST_STEPBOX" "$@" ;;
+    *) exec "$TEST_CARGO" "$@" ;;
+esac
+"#;
+
+    fn new(copy: &Path) -> Self {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--release", "--locked", "-p", "stepbox", "--message-format", "json"]);
+        let built = cargo.current_dir(workspace()).output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let messages = String::from_utf8(built.stdout).unwrap();
+        let message = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let mut programs = messages.lines().map(message).filter_map(|it| it["executable"].as_str().map(PathBuf::from));
+        let stepbox = programs.find(|program| program.file_stem().is_some_and(|stem| stem == "stepbox")).unwrap();
+
+        let folder = copy.join("target/commands");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("cargo"), Self::CARGO).unwrap();
+        fs::set_permissions(folder.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = std::env::var_os("PATH").unwrap();
+        let search_path = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path))).unwrap();
+        Self { copy: copy.to_owned(), search_path, stepbox }
+    }
+
+    /// What the commands print.
+    fn run(&self, commands: &str, line: usize) -> String {
+        let output = Command::new("sh")
+            .args(["-c", &format!("exec 2>&1\nset -eu\n{commands}")])
+            .current_dir(&self.copy)
+            .env("PATH", &self.search_path)
+            .env("CARGO_TARGET_DIR", self.copy.join("target"))
+            .env("TEST_CARGO", env!("CARGO"))
+            .env("TEST_XTASK", env!("CARGO_BIN_EXE_xtask"))
+            .env("TEST_STEPBOX", &self.stepbox)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "line {line}:\n{commands}\n{text}");
+        text
+    }
 }
 
 fn build(root: &Path) -> Component {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -91,11 +92,11 @@ impl Sandboxed {
         let settings = admitted.configure(None, &[])?;
         let tensor =
             TensorDescription { name: "tensor".into(), shape: vec![PARAMETERS as u64], ..TensorDescription::default() };
-        let plan = admitted.plan(&settings, &tensor)?;
-        let mut pool = admitted.pool(&settings);
+        let plan = Arc::new(admitted.plan(&settings, &tensor)?);
+        let mut pool = admitted.pool();
         let mut slices = Vec::new();
         for (index, values) in first_values.chunks(SLICE).enumerate() {
-            let slice = pool.bind(&tensor, &plan, (index * SLICE) as u64, values.len() as u32)?;
+            let slice = pool.bind(&tensor, &plan, &settings, (index * SLICE) as u64, values.len() as u32)?;
             pool.load(slice, &to_bytes(values))?;
             slices.push(slice);
         }

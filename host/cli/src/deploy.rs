@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use stepbox_client::{DeployOptions, OptimizerStatus};
+use stepbox_client::{DeployOptions, OptimizerStatus, ScheduleStatus};
 
 use crate::connection::Connection;
 use crate::files;
 use crate::output::{Failure, Report};
+use crate::{deployment_file, schedule};
 
 /// No frame holds more than this, so no server takes a larger component whatever its limit: 1 GiB.
 const MAX_FILE_BYTES: usize = 1 << 30;
@@ -21,12 +22,17 @@ Where the server refuses, nothing has changed.
 
 Examples:
   stepbox deploy adamw.signed.wasm --server 10.0.0.7:7437 --ca ca.pem --certificate alice.pem --key alice.key
-  stepbox deploy adamw.signed.wasm --learning-rate 0.001 --set weight_decay=0.01 --set beta1=0.95")]
+  stepbox deploy adamw.signed.wasm --learning-rate 0.001 --set weight_decay=0.01 --set beta1=0.95
+  stepbox deploy adamw.signed.wasm --config deployment.toml")]
 pub(crate) struct Deploy {
     /// The signed component
     file: PathBuf,
 
-    /// Learning rate; the optimizer's default where absent
+    /// TOML file with learning rate, schedule, hyperparameters and groups (see docs/deployment.md); options come first
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Learning rate, the schedule's peak; the optimizer's default where absent
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
 
@@ -38,7 +44,7 @@ pub(crate) struct Deploy {
     connection: Connection,
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
         _ => Err("write it as name=value".to_owned()),
@@ -48,14 +54,24 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 impl Deploy {
     pub(crate) fn run(&self) -> Result<impl Report + use<>, Failure> {
         let component = files::read(&self.file, MAX_FILE_BYTES)?;
-        let options =
-            DeployOptions { learning_rate: self.learning_rate, hyperparameters: self.hyperparameters.clone() };
+        let options = self.options()?;
         let deployment = self.connection.with_client(async |client| client.deploy(component, &options).await)?;
         Ok(Deployed {
             optimizer: deployment.optimizer,
             from_round: deployment.from_round,
             state_kept: deployment.state_kept,
+            schedule: deployment.schedule,
+            groups: deployment.groups.into_iter().map(|(name, keys)| Taken { name, keys }).collect(),
         })
+    }
+
+    /// The file's, with what the command line says instead.
+    fn options(&self) -> Result<DeployOptions, Failure> {
+        let mut options = self.config.as_deref().map(deployment_file::load).transpose()?.unwrap_or_default();
+        options.learning_rate = self.learning_rate.or(options.learning_rate);
+        options.hyperparameters.retain(|(name, _)| self.hyperparameters.iter().all(|(given, _)| given != name));
+        options.hyperparameters.extend_from_slice(&self.hyperparameters);
+        Ok(options)
     }
 }
 
@@ -64,17 +80,32 @@ struct Deployed {
     optimizer: OptimizerStatus,
     from_round: u64,
     state_kept: bool,
+    schedule: ScheduleStatus,
+    groups: Vec<Taken>,
+}
+
+/// A group and how many of the server's keys it has taken.
+#[derive(Serialize)]
+struct Taken {
+    name: String,
+    keys: u64,
 }
 
 impl Report for Deployed {
     fn text(&self) -> String {
         let OptimizerStatus { name, version, publisher, digest } = &self.optimizer;
         let state = if self.state_kept { "the state before it is kept" } else { "it starts with fresh state" };
-        format!(
+        let mut text = format!(
             "deployed {name} {version}, signed with key {publisher}\n\
              digest   {digest}\n\
-             from round {} on; {state}",
-            self.from_round
-        )
+             from round {} on; {state}\n\
+             rate     {}",
+            self.from_round,
+            schedule::describe(&self.schedule)
+        );
+        for Taken { name, keys } in &self.groups {
+            text += &format!("\ngroup    {name}: {keys} keys so far");
+        }
+        text
     }
 }

@@ -12,6 +12,7 @@ use wasmparser::{Parser, Payload};
 
 use crate::files;
 use crate::output::{Failure, Report, printable};
+use crate::plan;
 
 /// Show what a component is, asks for, and who signed it
 #[derive(Args)]
@@ -150,7 +151,7 @@ enum Optimizer {
         description: Description,
         /// For a matrix; optimizers may plan otherwise for tensors of other shapes.
         plan: Plan,
-        bytes_per_parameter: u64,
+        bytes_per_parameter: f64,
         /// What a step cost in the trial run.
         fuel_per_element: f64,
         /// It imports WASI, which a server allows only where its configuration says so.
@@ -176,7 +177,7 @@ impl Optimizer {
                 bytes_per_parameter: plan.bytes_per_parameter(),
                 fuel_per_element: component.fuel().per_element(),
                 plan,
-                needs_wasi: !component.imports().is_empty(),
+                needs_wasi: component.imports().iter().any(|import| import.starts_with("wasi:")),
             })
         };
         admit().unwrap_or_else(|error| Self::NotAdmitted { reason: error.to_string() })
@@ -194,10 +195,14 @@ impl Optimizer {
         if needs_wasi {
             lines.push("needs sandbox.wasi = \"empty\" in the server's configuration".to_owned());
         }
-        let slots: Vec<_> = plan.slots.iter().map(|slot| printable(&slot.name)).collect();
+        lines.push(format!("visits {}", plan::visits(plan)));
+        let slots = plan::slots(plan);
         let slots = if slots.is_empty() { "none".to_owned() } else { slots.join(", ") };
-        lines.push(format!("state: {slots}; {bytes_per_parameter} bytes for each parameter, itself included"));
+        lines.push(format!("state: {slots}; {bytes_per_parameter:.1} bytes for each parameter, itself included"));
         lines.push(format!("a step costs {fuel:.1} units of fuel for each parameter"));
+        if description.needs_loss {
+            lines.push("needs the workers' loss with each gradient".to_owned());
+        }
         lines.push(format!("learning_rate  {rates}, {} unless set", rates.default));
         lines.extend(description.hyperparameters.iter().map(hyperparameter));
         lines.join("\n           ")

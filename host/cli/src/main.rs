@@ -7,10 +7,14 @@
 mod ca;
 mod connection;
 mod deploy;
+mod deployment_file;
 mod files;
 mod inspect;
 mod key;
+mod optimizers;
 mod output;
+mod plan;
+mod schedule;
 mod serve;
 mod sign;
 mod status;
@@ -41,8 +45,10 @@ enum Verb {
     Sign(sign::Sign),
     Verify(verify::Verify),
     Inspect(inspect::Inspect),
+    Optimizers(optimizers::Optimizers),
     Serve(serve::Serve),
     Deploy(deploy::Deploy),
+    Schedule(schedule::Schedule),
     Status(status::Status),
 }
 
@@ -55,8 +61,10 @@ fn main() -> ExitCode {
         Verb::Sign(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Verify(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Inspect(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Optimizers(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Serve(verb) => verb.run(format),
         Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
     };
     match result {

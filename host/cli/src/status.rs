@@ -8,6 +8,7 @@ use stepbox_client::{OptimizerStatus, ServerStatus};
 
 use crate::connection::Connection;
 use crate::output::{Failure, Report};
+use crate::schedule;
 
 /// Show how a server is
 #[derive(Args)]
@@ -47,6 +48,12 @@ impl Report for Shown {
         if let Some((pending, round)) = &status.pending_optimizer {
             line("pending", format!("{}, from round {round} on", optimizer(pending)));
         }
+        if let (Some(rate), Some(schedule)) = (status.learning_rate, &status.schedule) {
+            line("rate", format!("{rate}; {}", schedule::describe(schedule)));
+        }
+        if let Some(pending) = &status.pending_schedule {
+            line("pending", schedule::describe(pending));
+        }
         line(
             "updates",
             format!(
@@ -63,7 +70,9 @@ impl Report for Shown {
         }
         line("keys", status.keys.len().to_string());
         for key in &status.keys {
-            line("", format!("{}  {:?}  version {}, {} slices", key.key, key.tensor.shape, key.version, key.slices));
+            let group = if key.group.is_empty() { String::new() } else { format!(", group {}", key.group) };
+            let shape = &key.tensor.shape;
+            line("", format!("{}  {shape:?}  version {}, {} slices{group}", key.key, key.version, key.slices));
         }
         if let Some(digest) = &status.weights_digest {
             line("weights", digest.clone());

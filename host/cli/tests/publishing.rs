@@ -150,7 +150,7 @@ fn inspect_shows_what_an_optimizer_is_and_asks_for() {
     let optimizer = &report["optimizer"];
     assert_eq!(optimizer["state"], "admitted");
     assert_eq!(optimizer["name"], "adamw");
-    assert_eq!(optimizer["bytes_per_parameter"], 12);
+    assert_eq!(optimizer["bytes_per_parameter"], 12.0);
     let beta1 = &optimizer["hyperparameters"][0];
     assert_eq!((&beta1["name"], &beta1["domain"]["number"]["default"]), (&"beta1".into(), &0.9.into()));
     let text = folder.done("inspect signed.wasm").stdout();

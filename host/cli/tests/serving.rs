@@ -132,6 +132,57 @@ fn refusals_have_exit_code_3_and_change_nothing() {
 }
 
 #[test]
+fn a_deployment_file_sets_what_it_says_and_options_count_more() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
+    let file = "learning_rate = 0.5\n[schedule]\nkind = 'linear'\nrounds = 100\n[hyperparameters]\nbeta1 = 2\n\
+                [groups.no-decay]\ntensors = { maximum_axes = 1 }\nhyperparameters = { weight_decay = 0 }\n";
+    scene.folder.write("deployment.toml", file);
+    let deploy = format!("deploy adamw-1.0.0.wasm {alice} --config deployment.toml --json");
+    let refused = scene.folder.run(&deploy);
+    assert_eq!((refused.code(), refused.json()["error"]["code"].as_str()), (3, Some("hyperparameter")));
+    assert!(refused.stderr().contains("beta1 = 2 is out of range"), "{}", refused.stderr());
+
+    let deployed = scene.folder.done(&format!("{deploy} --set beta1=0.8 --learning-rate 0.25")).json();
+    assert_eq!(deployed["groups"][0]["name"], "no-decay");
+    assert_eq!(deployed["schedule"]["learning_rate"], 0.25);
+    assert_eq!(deployed["schedule"]["schedule"]["kind"]["linear"]["rounds"], 100);
+    let shown = scene.folder.done(&format!("schedule --show {bob} --json")).json();
+    assert_eq!((&shown["learning_rate"], &shown["schedule"]), (&0.25.into(), &deployed["schedule"]));
+
+    scene.folder.write("unknown.toml", "[groups.all]\ntensors = { key = '*' }\n");
+    let unknown = scene.folder.run(&format!("deploy adamw-1.0.0.wasm {alice} --config unknown.toml --json"));
+    assert_eq!((unknown.code(), unknown.json()["error"]["code"].as_str()), (1, Some("deployment")));
+    assert!(unknown.stderr().contains("unknown.toml") && unknown.stderr().contains("key"), "{}", unknown.stderr());
+}
+
+#[test]
+fn the_learning_rate_is_set_by_those_who_may() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
+    let nothing = scene.folder.run(&format!("schedule --set learning_rate=0.1 {alice} --json"));
+    assert_eq!((nothing.code(), nothing.json()["error"]["code"].as_str()), (3, Some("no-optimizer")));
+    scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice}"));
+
+    let cosine = "schedule --set kind=cosine --set rounds=50 --set learning_rate=0.1";
+    let set = scene.folder.done(&format!("{cosine} {alice} --json")).json();
+    assert_eq!((&set["learning_rate"], &set["from_round"]), (&0.1.into(), &1.into()));
+    let text = scene.folder.done(&format!("status {bob}")).stdout();
+    assert!(text.contains("0.1; cosine from 0.1 to 0 in 50 rounds, from round 1 on"), "{text}");
+
+    for (arguments, code, words) in [
+        (format!("{cosine} {bob}"), 3, "may not set the learning rate"),
+        (format!("schedule --set learning_rate=-1 {alice}"), 3, "out of range"),
+        (format!("schedule --set kind=cosine {alice}"), 1, "needs `rounds`"),
+        (format!("schedule {alice}"), 2, "--show"),
+    ] {
+        let run = scene.folder.run(&arguments);
+        assert_eq!(run.code(), code, "{arguments}: {}", run.stderr());
+        assert!(run.stderr().contains(words), "{arguments}: {}", run.stderr());
+    }
+}
+
+#[test]
 fn an_older_version_stays_refused_after_a_restart() {
     let mut scene = Scene::new();
     let alice = scene.connection("alice");

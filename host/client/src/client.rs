@@ -4,12 +4,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use stepbox_wire::{ElementType, OptimizerStatus, PROTOCOL_VERSION, Request, Response, ServerStatus};
+use stepbox_wire::{
+    DeployOptions, ElementType, OptimizerStatus, PROTOCOL_VERSION, Request, Response, Schedule, ScheduleStatus,
+    ServerStatus, TensorType,
+};
 use tokio::net::TcpStream;
 
 use crate::config::ClientConfig;
 use crate::connection::{Answer, Connection};
 use crate::error::ClientError;
+use crate::gradient::{Rows, WithLoss, id_bytes, is_rows};
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::tls;
@@ -53,17 +57,8 @@ pub struct Push {
     pub repeated: bool,
 }
 
-/// With what a component is deployed.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct DeployOptions {
-    /// Learning rate; the component's default where absent.
-    pub learning_rate: Option<f64>,
-    /// Hyperparameters by name, as text (`0.9`, `true`, a choice's name); the others take their defaults.
-    pub hyperparameters: Vec<(String, String)>,
-}
-
 /// What became of a [`deploy`](Client::deploy).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
     /// What was deployed.
     pub optimizer: OptimizerStatus,
@@ -71,6 +66,10 @@ pub struct Deployment {
     pub from_round: u64,
     /// Whether the state of the optimizer before it is kept.
     pub state_kept: bool,
+    /// The schedule of its learning rate, which started before where it goes on from the optimizer before.
+    pub schedule: ScheduleStatus,
+    /// The groups by name, each with how many of the keys known so far it has taken.
+    pub groups: Vec<(String, u64)>,
 }
 
 impl Client {
@@ -133,7 +132,14 @@ impl Client {
     /// Makes a key known with its type and first value. Every worker calls this with the same value; the value of the
     /// worker of rank 0 is the one that is sent and counts, and the others wait until the key exists.
     pub async fn init(&self, key: &str, value: &Tensor) -> Result<Initialization, ClientError> {
-        let request = Request::Init { key: key.to_owned(), tensor: value.tensor_type() };
+        self.init_tagged(key, value, &[]).await
+    }
+
+    /// [`init`](Self::init) with labels such as `embedding`, by which a deployment's groups can take the tensor. Those
+    /// of the worker of rank 0 count.
+    pub async fn init_tagged(&self, key: &str, value: &Tensor, tags: &[&str]) -> Result<Initialization, ClientError> {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let request = Request::Init { key: key.to_owned(), tensor: value.tensor_type(), tags };
         let body = if self.rank.get() == Some(&0) { value.wire_bytes() } else { Bytes::new() };
         let answer = self.ask(&request, body).await?;
         let Response::Initialized { version, created } = answer.response else {
@@ -145,9 +151,19 @@ impl Client {
 
     /// Sends this worker's gradient for the round after the version of the weights this client has last seen. Returns
     /// when the server has it; the round runs once all workers have pushed.
-    pub async fn push(&self, key: &str, gradient: &Tensor) -> Result<Push, ClientError> {
+    ///
+    /// The gradient is a `&Tensor`, or [with its loss](Tensor::with_loss) for optimizers that use it.
+    pub async fn push(&self, key: &str, gradient: impl Into<WithLoss<'_, Tensor>>) -> Result<Push, ClientError> {
         let round = self.progress.round(key)?;
-        self.push_round(key, round, gradient).await
+        self.push_round(key, round, gradient.into()).await
+    }
+
+    /// [`push`](Self::push) of some rows of a tensor of at least two axes; the others' gradient is zero. Workers need
+    /// not push the same rows, and some may push the whole tensor. The gradient is `&Rows`, or
+    /// [with its loss](Rows::with_loss).
+    pub async fn push_rows(&self, key: &str, gradient: impl Into<WithLoss<'_, Rows>>) -> Result<Push, ClientError> {
+        let round = self.progress.round(key)?;
+        self.push_rows_round(key, round, gradient.into()).await
     }
 
     /// The weights: those of the round of this client's last push, or newer ones.
@@ -157,30 +173,45 @@ impl Client {
 
     /// The weights once the key has reached `version`; those that are there for 0.
     pub async fn pull_version(&self, key: &str, version: u64) -> Result<Tensor, ClientError> {
-        let request = Request::Pull { key: key.to_owned(), version };
-        let answer = self.ask(&request, Bytes::new()).await?;
-        let Response::Pulled { version: found, tensor } = answer.response else {
-            return Err(unexpected("pull", &answer));
-        };
-        if found < version {
-            let reason = format!("it sends version {found} of key `{key}`, asked for was {version} or later");
-            return Err(ClientError::Protocol { reason });
-        }
-        if tensor.element != ElementType::F32 {
-            let reason = format!("it sends key `{key}` as {}, this client reads f32", tensor.element);
-            return Err(ClientError::Protocol { reason });
-        }
+        let (found, weights) = self.pull_weights(key, version, false).await?;
         self.progress.saw(key, found);
-        Ok(Tensor::from_wire(tensor, answer.values))
+        Ok(weights)
+    }
+
+    /// As [`pull`](Self::pull), but weights to evaluate the model with, where the optimizer makes others than those it
+    /// trains: averages, for example. Gradients must not be computed from them.
+    pub async fn pull_evaluation(&self, key: &str) -> Result<Tensor, ClientError> {
+        let (_, weights) = self.pull_weights(key, self.progress.awaited(key), true).await?;
+        Ok(weights)
+    }
+
+    /// As [`pull`](Self::pull), but only the rows with these ids, in this order; ids may repeat. The result's first
+    /// extent is their number.
+    pub async fn pull_rows(&self, key: &str, ids: &[u64]) -> Result<Tensor, ClientError> {
+        self.pull_rows_version(key, self.progress.awaited(key), ids).await
     }
 
     /// [`push`](Self::push) and then [`pull`](Self::pull), without waiting for the first one's answer in between.
-    pub async fn push_pull(&self, key: &str, gradient: &Tensor) -> Result<Tensor, ClientError> {
+    pub async fn push_pull(&self, key: &str, gradient: impl Into<WithLoss<'_, Tensor>>) -> Result<Tensor, ClientError> {
         let round = self.progress.round(key)?;
         // Polled in this order, hence sent in this order. A push that is refused ends the pull, which could only wait.
         let (_push, weights) =
-            tokio::try_join!(biased; self.push_round(key, round, gradient), self.pull_version(key, round))?;
+            tokio::try_join!(biased; self.push_round(key, round, gradient.into()), self.pull_version(key, round))?;
         Ok(weights)
+    }
+
+    /// [`push_rows`](Self::push_rows) and then [`pull_rows`](Self::pull_rows), without waiting in between. The rows that
+    /// come back, those of the next batch for example, need not be those that go.
+    pub async fn push_pull_rows(
+        &self,
+        key: &str,
+        gradient: impl Into<WithLoss<'_, Rows>>,
+        ids: &[u64],
+    ) -> Result<Tensor, ClientError> {
+        let round = self.progress.round(key)?;
+        let push = self.push_rows_round(key, round, gradient.into());
+        let (_push, rows) = tokio::try_join!(biased; push, self.pull_rows_version(key, round, ids))?;
+        Ok(rows)
     }
 
     /// Waits until every worker of the job has come as far. One at a time: the workers' barriers are counted.
@@ -209,13 +240,27 @@ impl Client {
         component: impl Into<Bytes>,
         options: &DeployOptions,
     ) -> Result<Deployment, ClientError> {
-        let request =
-            Request::Deploy { learning_rate: options.learning_rate, hyperparameters: options.hyperparameters.clone() };
-        let answer = self.ask(&request, component.into()).await?;
-        let Response::Deployed { optimizer, from_round, state_kept } = answer.response else {
+        let answer = self.ask(&Request::Deploy(options.clone()), component.into()).await?;
+        let Response::Deployed { optimizer, from_round, state_kept, schedule, groups } = answer.response else {
             return Err(unexpected("deploy", &answer));
         };
-        Ok(Deployment { optimizer, from_round, state_kept })
+        Ok(Deployment { optimizer, from_round, state_kept, schedule, groups })
+    }
+
+    /// Sets the learning rate: the same for all keys and rounds from the returned one on, whatever the schedule was. For
+    /// whom the server's configuration gives the right to.
+    pub async fn set_learning_rate(&self, learning_rate: f64) -> Result<ScheduleStatus, ClientError> {
+        self.set_schedule(Some(learning_rate), Schedule::default()).await
+    }
+
+    /// Sets the learning rate's schedule, whose first round is the returned one for all keys. Its peak stays what it is
+    /// where `peak` is absent.
+    pub async fn set_schedule(&self, peak: Option<f64>, schedule: Schedule) -> Result<ScheduleStatus, ClientError> {
+        let answer = self.ask(&Request::SetSchedule { learning_rate: peak, schedule }, Bytes::new()).await?;
+        let Response::ScheduleSet(set) = answer.response else {
+            return Err(unexpected("set schedule", &answer));
+        };
+        Ok(set)
     }
 
     /// How the server is. With `weights_digest` it hashes all weights, which takes a while for large models.
@@ -233,19 +278,71 @@ impl Client {
         self.connection.close().await;
     }
 
-    async fn push_round(&self, key: &str, round: u64, gradient: &Tensor) -> Result<Push, ClientError> {
-        let request = Request::Push { key: key.to_owned(), round, tensor: gradient.tensor_type() };
+    async fn push_round(&self, key: &str, round: u64, pushed: WithLoss<'_, Tensor>) -> Result<Push, ClientError> {
+        let WithLoss { gradient, loss } = pushed;
+        let request = Request::Push { key: key.to_owned(), round, tensor: gradient.tensor_type(), loss };
         let answer = self.ask(&request, gradient.wire_bytes()).await?;
+        self.counted(key, round, &answer)
+    }
+
+    async fn push_rows_round(&self, key: &str, round: u64, pushed: WithLoss<'_, Rows>) -> Result<Push, ClientError> {
+        let WithLoss { gradient, loss } = pushed;
+        let values = gradient.values().tensor_type();
+        let request = Request::PushRows { key: key.to_owned(), round, values, loss };
+        let answer = self.ask(&request, gradient.wire_bytes()).await?;
+        self.counted(key, round, &answer)
+    }
+
+    fn counted(&self, key: &str, round: u64, answer: &Answer) -> Result<Push, ClientError> {
         let Response::Pushed { repeated } = answer.response else {
-            return Err(unexpected("push", &answer));
+            return Err(unexpected("push", answer));
         };
         self.progress.pushed(key, round);
         Ok(Push { round, repeated })
     }
 
+    async fn pull_weights(&self, key: &str, version: u64, evaluation: bool) -> Result<(u64, Tensor), ClientError> {
+        let request = Request::Pull { key: key.to_owned(), version, evaluation };
+        let answer = self.ask(&request, Bytes::new()).await?;
+        let Response::Pulled { version: found, tensor } = answer.response else {
+            return Err(unexpected("pull", &answer));
+        };
+        check_version(key, found, version)?;
+        if tensor.element != ElementType::F32 {
+            let reason = format!("it sends key `{key}` as {}, this client reads f32", tensor.element);
+            return Err(ClientError::Protocol { reason });
+        }
+        Ok((found, Tensor::from_wire(tensor, answer.values)))
+    }
+
+    async fn pull_rows_version(&self, key: &str, version: u64, ids: &[u64]) -> Result<Tensor, ClientError> {
+        let request = Request::PullRows { key: key.to_owned(), version, rows: ids.len() as u64 };
+        let answer = self.ask(&request, id_bytes(ids).into()).await?;
+        let Response::PulledRows { version: found, tensor } = answer.response else {
+            return Err(unexpected("pull rows", &answer));
+        };
+        check_version(key, found, version)?;
+        if !is_rows(&tensor, ids.len()) {
+            let (rows, TensorType { element, shape }) = (ids.len(), tensor);
+            let reason =
+                format!("it sends {element} of shape {shape:?} where {rows} rows of key `{key}` were asked for");
+            return Err(ClientError::Protocol { reason });
+        }
+        self.progress.saw(key, found);
+        Ok(Tensor::from_wire(tensor, answer.values))
+    }
+
     async fn ask(&self, request: &Request, body: Bytes) -> Result<Answer, ClientError> {
         self.connection.request(request, body).await
     }
+}
+
+fn check_version(key: &str, found: u64, wanted: u64) -> Result<(), ClientError> {
+    if found >= wanted {
+        return Ok(());
+    }
+    let reason = format!("it sends version {found} of key `{key}`, asked for was {wanted} or later");
+    Err(ClientError::Protocol { reason })
 }
 
 fn unexpected(request: &str, answer: &Answer) -> ClientError {
@@ -259,10 +356,12 @@ fn unexpected(request: &str, answer: &Answer) -> ClientError {
         Response::Initialized { .. } => "initialized",
         Response::Pushed { .. } => "pushed",
         Response::Pulled { .. } => "pulled",
+        Response::PulledRows { .. } => "pulled rows",
         Response::BarrierPassed => "barrier passed",
         Response::Left => "left",
         Response::Deployed { .. } => "deployed",
         Response::Status(_) => "status",
+        Response::ScheduleSet(_) => "schedule set",
         Response::Failed(_) => "failed",
     };
     ClientError::Protocol { reason: format!("its answer to `{request}` is `{kind}`") }

@@ -304,7 +304,10 @@ fn name(request: &Request) -> &'static str {
         Request::Pull { .. } => "pull",
         Request::Barrier { .. } => "barrier",
         Request::Leave => "leave",
-        Request::Deploy { .. } => "deploy",
+        Request::Deploy(_) => "deploy",
         Request::Status { .. } => "status",
+        Request::SetSchedule { .. } => "set schedule",
+        Request::PushRows { .. } => "push rows",
+        Request::PullRows { .. } => "pull rows",
     }
 }

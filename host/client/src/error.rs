@@ -96,6 +96,14 @@ pub enum ClientError {
         /// Number of values.
         found: usize,
     },
+    /// The values are not as many rows as there are ids.
+    #[error("{ids} row ids are given with values of shape {shape:?}; its first extent must be their number")]
+    Rows {
+        /// Number of ids.
+        ids: usize,
+        /// The values' shape.
+        shape: Vec<u64>,
+    },
     /// A push without knowledge of the weights the gradient was computed from.
     #[error("the version of key `{key}` is not known here; call `init` or `pull` for it before the first push")]
     UnknownVersion {

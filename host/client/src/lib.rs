@@ -35,6 +35,8 @@
 //! A model has many keys: `futures::future::try_join_all`, or `tokio::try_join!`, over [`Client::push_pull`] sends all
 //! of them at once.
 //!
+//! A large embedding of which a round touches few rows is pushed and pulled by rows: [`Client::push_pull_rows`].
+//!
 //! # Rounds
 //!
 //! A key's version counts the updates it has seen. A gradient belongs to the round that makes the next version from
@@ -49,14 +51,17 @@ mod client;
 mod config;
 mod connection;
 mod error;
+mod gradient;
 mod progress;
 mod tensor;
 mod tls;
 
-pub use client::{Client, DeployOptions, Deployment, Initialization, Push, Registration};
+pub use client::{Client, Deployment, Initialization, Push, Registration};
 pub use config::{ClientConfig, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT};
 pub use error::ClientError;
+pub use gradient::{Rows, WithLoss};
 pub use stepbox_wire::{
-    ErrorCode, FrameError, FrameLimits, KeyStatus, OptimizerStatus, ServerStatus, TensorType, WorkerStatus,
+    DeployOptions, ErrorCode, FrameError, FrameLimits, Group, KeyStatus, OptimizerStatus, Schedule, ScheduleKind,
+    ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus,
 };
 pub use tensor::Tensor;

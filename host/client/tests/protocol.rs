@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use stepbox_client::{Client, ClientError, ErrorCode, Tensor, TensorType};
+use stepbox_client::{Client, ClientError, ErrorCode, Rows, Tensor, TensorType};
 use stepbox_wire::{
     ElementType, Failure, FramePrefix, MAGIC, PROTOCOL_VERSION, Request, Response, UNADDRESSED, encode_response,
 };
@@ -38,7 +38,7 @@ async fn answers_find_their_requests_in_any_order() {
         let mut asked = Vec::new();
         for _ in 0..3 {
             let (id, request, _) = peer.receive().await;
-            let Request::Pull { key, version: 0 } = request else { panic!("{request:?}") };
+            let Request::Pull { key, version: 0, evaluation: false } = request else { panic!("{request:?}") };
             asked.push((id, key));
         }
         for (id, key) in asked.into_iter().rev() {
@@ -65,21 +65,21 @@ async fn a_worker_keeps_count_of_rounds_and_barriers() {
         peer.answer(id, &Response::Registered { rank: 0, workers: 2, barrier: 4 }, &[]).await;
 
         let (id, request, body) = peer.receive().await;
-        assert_eq!(request, Request::Init { key: "w".into(), tensor: tensor_type(2) });
+        assert_eq!(request, Request::Init { key: "w".into(), tensor: tensor_type(2), tags: Vec::new() });
         assert_eq!(body, bytes(&[1.0, 2.0]), "rank 0 sends the value");
         peer.answer(id, &Response::Initialized { version: 7, created: false }, &[]).await;
 
         // The pull comes before the push is answered.
         let (push, request, body) = peer.receive().await;
-        assert_eq!(request, Request::Push { key: "w".into(), round: 8, tensor: tensor_type(2) });
+        assert_eq!(request, Request::Push { key: "w".into(), round: 8, tensor: tensor_type(2), loss: None });
         assert_eq!(body, bytes(&[0.5, -0.5]));
         let (pull, request, _) = peer.receive().await;
-        assert_eq!(request, Request::Pull { key: "w".into(), version: 8 });
+        assert_eq!(request, Request::Pull { key: "w".into(), version: 8, evaluation: false });
         peer.answer(push, &Response::Pushed { repeated: false }, &[]).await;
         peer.answer(pull, &Response::Pulled { version: 8, tensor: tensor_type(2) }, &bytes(&[3.0, 4.0])).await;
 
         let (id, request, _) = peer.receive().await;
-        assert_eq!(request, Request::Push { key: "w".into(), round: 9, tensor: tensor_type(2) });
+        assert_eq!(request, Request::Push { key: "w".into(), round: 9, tensor: tensor_type(2), loss: Some(0.5) });
         peer.answer(id, &Response::Pushed { repeated: true }, &[]).await;
 
         let (id, request, _) = peer.receive().await;
@@ -101,13 +101,57 @@ async fn a_worker_keeps_count_of_rounds_and_barriers() {
     assert_eq!(client.init("w", &value).await.unwrap().version, 7);
     let gradient = Tensor::new([2], vec![0.5, -0.5]).unwrap();
     assert_eq!(client.push_pull("w", &gradient).await.unwrap().values(), [3.0, 4.0]);
-    let push = client.push("w", &gradient).await.unwrap();
+    let push = client.push("w", gradient.with_loss(0.5)).await.unwrap();
     assert!(push.round == 9 && push.repeated);
     let refused = client.barrier().await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::WorkerLost));
     assert!(refused.to_string().contains("worker-1 is gone"), "{refused}");
     client.barrier().await.unwrap();
     client.barrier().await.unwrap();
+    client.close().await;
+    peer.await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_are_pushed_and_pulled_by_their_ids() {
+    let authority = Authority::new();
+    let rows = |count| TensorType { element: ElementType::F32, shape: vec![count, 2] };
+    let (client, peer) = connected(&authority, move |mut peer| async move {
+        let ids = |ids: &[u64]| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>();
+        let (id, request, body) = peer.receive().await;
+        assert_eq!(request, Request::PullRows { key: "w".into(), version: 0, rows: 2 });
+        assert_eq!(body, ids(&[9, 4]));
+        peer.answer(id, &Response::PulledRows { version: 5, tensor: rows(2) }, &bytes(&[1.0, 2.0, 3.0, 4.0])).await;
+
+        let (push, request, body) = peer.receive().await;
+        assert_eq!(request, Request::PushRows { key: "w".into(), round: 6, values: rows(1), loss: Some(2.0) });
+        assert_eq!(body, [ids(&[9]), bytes(&[0.5, -0.5])].concat());
+        let (pull, request, _) = peer.receive().await;
+        assert_eq!(request, Request::PullRows { key: "w".into(), version: 6, rows: 1 });
+        peer.answer(pull, &Response::PulledRows { version: 6, tensor: rows(1) }, &bytes(&[5.0, 6.0])).await;
+        peer.answer(push, &Response::Pushed { repeated: false }, &[]).await;
+
+        let (id, request, _) = peer.receive().await;
+        assert_eq!(request, Request::Pull { key: "w".into(), version: 6, evaluation: true });
+        peer.answer(id, &Response::Pulled { version: 7, tensor: rows(1) }, &bytes(&[0.0, 0.0])).await;
+        // Weights for evaluation are not what the next gradient is computed from.
+        let (id, request, _) = peer.receive().await;
+        assert_eq!(request, Request::PushRows { key: "w".into(), round: 7, values: rows(0), loss: None });
+        peer.answer(id, &Response::Pushed { repeated: false }, &[]).await;
+
+        let (id, ..) = peer.receive().await;
+        peer.answer(id, &Response::PulledRows { version: 7, tensor: rows(2) }, &bytes(&[0.0; 4])).await;
+        peer.wait_for_close().await;
+    })
+    .await;
+    assert_eq!(client.pull_rows("w", &[9, 4]).await.unwrap().values(), [1.0, 2.0, 3.0, 4.0]);
+    let gradient = Rows::new([9], Tensor::new([1, 2], vec![0.5, -0.5]).unwrap()).unwrap();
+    let pulled = client.push_pull_rows("w", gradient.with_loss(2.0), &[4]).await.unwrap();
+    assert_eq!((pulled.shape(), pulled.values()), (&[1, 2][..], &[5.0, 6.0][..]));
+    client.pull_evaluation("w").await.unwrap();
+    client.push_rows("w", &Rows::new([], Tensor::new([0, 2], vec![]).unwrap()).unwrap()).await.unwrap();
+    let error = client.pull_rows("w", &[1, 2, 3]).await.unwrap_err();
+    assert!(error.to_string().contains("where 3 rows of key `w` were asked for"), "{error}");
     client.close().await;
     peer.await.unwrap();
 }

@@ -6,17 +6,21 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use crate::contract::{INTERFACE, types};
+use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
+use crate::declarations::{Extent, Granularity, Slot};
 use crate::description::Description;
 use crate::engine::engine;
 use crate::error::{Chain, SandboxError};
+use crate::fuel::FuelModel;
+use crate::geometry::Geometry;
 use crate::instance::{Allowance, CallBudget, Instance, Linked};
+use crate::layout::Layout;
 use crate::limiter::{Charge, MemoryBudget};
 use crate::limits::{CHUNK_ELEMENTS, Limits, SandboxConfig, WasiPolicy};
 use crate::plan::{Plan, TensorDescription};
 use crate::pool::InstancePool;
 use crate::settings::{Settings, SettingsError};
-use crate::trial::{FuelModel, rehearse};
+use crate::trial::rehearse;
 use crate::wasi;
 
 /// The sandbox: one engine, its limits, and the memory that all its instances share. Cheap to clone.
@@ -54,8 +58,9 @@ impl Sandbox {
         let imports = self.check_imports(&compiled)?;
         check_resources(&compiled, &self.config.limits)?;
         let exports = check_exports(&compiled)?;
-        let linked = Linked::new(&compiled, !imports.is_empty())
-            .map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
+        let with_wasi = imports.iter().any(|import| import.starts_with("wasi:"));
+        let linked =
+            Linked::new(&compiled, with_wasi).map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
 
         let limits = self.config.limits.clone();
         let budget = CallBudget { fuel: limits.call_fuel, deadline_milliseconds: limits.call_deadline_milliseconds };
@@ -91,12 +96,13 @@ impl Sandbox {
                 (true, WasiPolicy::Refuse) => {
                     "; to allow components built for wasm32-wasip2, set sandbox.wasi = \"empty\""
                 }
-                (false, _) if import.starts_with("stepbox:optimizer/types@") => continue,
+                (false, _) if import.starts_with("stepbox:optimizer/types@") || import == LINEAR_ALGEBRA => continue,
                 (false, _) => "",
             };
             return Err(SandboxError::ForbiddenImport { import: import.clone(), hint });
         }
-        Ok(imports.into_iter().filter(|import| import.starts_with("wasi:")).collect())
+        let offers_something = |import: &String| !import.starts_with("stepbox:optimizer/types@");
+        Ok(imports.into_iter().filter(offers_something).collect())
     }
 }
 
@@ -158,7 +164,8 @@ impl AdmittedComponent {
         }
     }
 
-    /// What it imports besides the contract's types: WASI interfaces, if the operator allows them.
+    /// What it imports besides the contract's types: the server's matrix product, and WASI interfaces if the operator
+    /// allows them.
     pub fn imports(&self) -> &[String] {
         &self.0.imports
     }
@@ -191,12 +198,19 @@ impl AdmittedComponent {
     /// It refuses the tensor, misbehaves, or needs what this server does not offer.
     pub fn plan(&self, settings: &Settings, tensor: &TensorDescription) -> Result<Plan, SandboxError> {
         let raw: types::TensorPlan = self.instantiate()?.plan(settings.values(), &tensor.raw())?;
-        Plan::checked(raw, &tensor.name)
+        let plan = Plan::checked(raw, tensor)?;
+        match (plan.granularity, self.description().largest_whole_tensor) {
+            (Granularity::Tensor, Some(largest)) if plan.geometry.elements() > largest => {
+                let reason = format!("it has {} elements, the optimizer takes {largest}", plan.geometry.elements());
+                Err(SandboxError::Plan { tensor: tensor.name.clone(), reason })
+            }
+            _ => Ok(plan),
+        }
     }
 
-    /// An empty pool of instances with these settings.
-    pub fn pool(&self, settings: &Settings) -> InstancePool {
-        InstancePool::new(self.clone(), settings.clone())
+    /// An empty pool of instances.
+    pub fn pool(&self) -> InstancePool {
+        InstancePool::new(self.clone())
     }
 
     pub(crate) fn instantiate(&self) -> Result<Instance, SandboxError> {
@@ -217,8 +231,28 @@ impl AdmittedComponent {
         self.0.limits.block_elements.next_multiple_of(CHUNK_ELEMENTS)
     }
 
-    /// Budget of a step on a block.
-    pub(crate) fn step_fuel(&self, elements: usize) -> u64 {
-        self.0.fuel.budget(elements as u64)
+    /// Budget of a step on a block of this many elements.
+    pub(crate) fn step_budget(&self, plan: &Plan, elements: u64) -> CallBudget {
+        let limits = &self.0.limits;
+        let whole = plan.granularity == Granularity::Tensor;
+        let Geometry { rows, columns } = plan.geometry;
+        CallBudget {
+            fuel: match whole && plan.geometry.is_matrix() {
+                true => self.0.fuel.matrix_budget(rows, columns),
+                false => self.0.fuel.budget(elements),
+            },
+            deadline_milliseconds: match whole {
+                true => limits.whole_tensor_deadline_milliseconds,
+                false => limits.call_deadline_milliseconds,
+            },
+        }
+    }
+
+    /// Fuel of `begin`, which may visit what a slice has for its rows and columns.
+    pub(crate) fn begin_fuel(&self, layout: &Layout, plan: &Plan) -> u64 {
+        let shared = |slot: &&Slot| !matches!(slot.extent, Extent::PerElement | Extent::PerRun(_));
+        let slots = plan.slots.iter().zip(&layout.slots).filter(|(slot, _)| shared(slot)).map(|(_, view)| view);
+        let elements: u64 = slots.chain(&layout.combined).map(|view| view.elements() as u64).sum();
+        self.0.limits.call_fuel.saturating_add(elements.saturating_mul(self.0.limits.fuel_per_element))
     }
 }

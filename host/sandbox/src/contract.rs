@@ -6,7 +6,10 @@ wasmtime::component::bindgen!({
     world: "optimizer-component",
 });
 
-pub(crate) use stepbox::optimizer::types;
+pub(crate) use stepbox::optimizer::{linear_algebra, types};
 
 /// Name of the exported interface, with its version: how the server recognises a component of this contract.
 pub(crate) const INTERFACE: &str = "stepbox:optimizer/optimizer@0.1.0";
+
+/// Name of the interface that a component may import.
+pub(crate) const LINEAR_ALGEBRA: &str = "stepbox:optimizer/linear-algebra@0.1.0";

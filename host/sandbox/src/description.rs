@@ -80,8 +80,6 @@ pub struct Hyperparameter {
     pub domain: Domain,
     /// Whether groups of tensors may have their own values.
     pub per_group: bool,
-    /// Whether the value may change between rounds.
-    pub schedulable: bool,
 }
 
 /// What an admitted component says of itself.
@@ -95,6 +93,10 @@ pub struct Description {
     pub learning_rate: NumberRange,
     /// What can be set, in the component's order.
     pub hyperparameters: Vec<Hyperparameter>,
+    /// Whether it must be told the loss.
+    pub needs_loss: bool,
+    /// The most elements of a tensor that it visits whole; `None` for no limit of its own.
+    pub largest_whole_tensor: Option<u64>,
 }
 
 impl Description {
@@ -103,9 +105,6 @@ impl Description {
         let refuse = |reason: String| Err(SandboxError::Description(reason));
         if !is_optimizer_name(&raw.name) {
             return refuse(format!("name {:?} is not in lower case with dashes", shortened(raw.name)));
-        }
-        if raw.needs_loss {
-            return refuse("it needs the loss, which this server does not pass on".into());
         }
         if raw.hyperparameters.len() > DECLARATIONS {
             return refuse(format!("{} hyperparameters, at most {DECLARATIONS}", raw.hyperparameters.len()));
@@ -125,13 +124,20 @@ impl Description {
                 documentation: shortened(entry.documentation),
                 domain,
                 per_group: entry.per_group,
-                schedulable: entry.schedulable,
             });
         }
         let learning_rate = number_range(raw.learning_rate)
             .map_err(|reason| SandboxError::Description(format!("learning rate: {reason}")))?;
         let documentation = shortened(raw.documentation);
-        Ok(Self { name: raw.name, documentation, learning_rate, hyperparameters })
+        let largest_whole_tensor = (raw.largest_whole_tensor > 0).then_some(raw.largest_whole_tensor);
+        Ok(Self {
+            name: raw.name,
+            documentation,
+            learning_rate,
+            hyperparameters,
+            needs_loss: raw.needs_loss,
+            largest_whole_tensor,
+        })
     }
 }
 

@@ -72,14 +72,6 @@ pub enum SandboxError {
         /// What is wrong.
         reason: String,
     },
-    /// The plan uses a part of the contract that this server does not offer.
-    #[error("the component's plan for tensor {tensor} needs {what}, which this server does not offer")]
-    Unsupported {
-        /// The tensor.
-        tensor: String,
-        /// The part of the contract.
-        what: String,
-    },
     /// The component gave the server a place for its data that is not in its memory, misaligned or taken.
     #[error("the component gave offset {offset} for {bytes} bytes: {reason}")]
     Offset {
@@ -116,7 +108,7 @@ impl SandboxError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Engine(_) => Fault::Server,
-            Self::LimitOutOfRange { .. } | Self::SliceTooLarge { .. } | Self::Unsupported { .. } => Fault::Operator,
+            Self::LimitOutOfRange { .. } | Self::SliceTooLarge { .. } => Fault::Operator,
             Self::Call(error) => error.fault(),
             Self::Trial(error) => error.fault(),
             _ => Fault::Publisher,
@@ -133,20 +125,20 @@ pub enum StepError {
     /// The gradient to step with holds a NaN or an infinity: finite gradients whose sum is not.
     #[error("the aggregated gradient is {value} at element {index} of the slice; the workers' gradients are too large")]
     GradientNotFinite {
-        /// Index within the slice.
-        index: usize,
+        /// Index within the slice (or within the rows that are touched).
+        index: u64,
         /// The value.
         value: f32,
     },
-    /// The optimizer wrote a NaN or an infinity into the parameters or a slot.
+    /// The optimizer wrote a NaN or an infinity into the parameters, a slot or an accumulator.
     #[error("the optimizer made {what} {index} of the slice {value}")]
     NotFinite {
         /// `parameter`, or the slot's name.
         what: String,
         /// Index within the slice.
-        index: usize,
+        index: u64,
         /// The value.
-        value: f32,
+        value: f64,
     },
     /// The instance had failed before and could not be set up again.
     #[error("the optimizer's instance could not be set up again after a failure: {0}")]
@@ -239,12 +231,39 @@ pub enum CallFailure {
         /// What WebAssembly says.
         reason: String,
     },
+    /// It called the server's matrix product with something that is no product.
+    #[error("matrix product: {0}")]
+    Product(ProductError),
     /// It returned an error of its own.
     #[error("the optimizer says: {0}")]
     Refused(String),
     /// Something else, such as results that are too large to take.
     #[error("{0}")]
     Other(String),
+}
+
+/// Why the server did not compute a matrix product.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProductError {
+    /// The extents do not go together.
+    #[error("{left:?} by {right:?} does not give {product:?} (rows, columns)")]
+    Extents {
+        /// Rows and columns of the left factor, transposed where asked for.
+        left: (u32, u32),
+        /// Of the right factor.
+        right: (u32, u32),
+        /// Of the product.
+        product: (u32, u32),
+    },
+    /// A matrix is not where the component says.
+    #[error("the {which} is not a matrix within the memory: its offset, stride or extents are wrong")]
+    Place {
+        /// Which of the three.
+        which: &'static str,
+    },
+    /// The product would overwrite a factor.
+    #[error("the product overlaps a factor, or is to be transposed")]
+    Overlap,
 }
 
 /// What a limiter refused: travels through wasmtime as an error and is recognised when it comes back.
@@ -263,6 +282,9 @@ pub(crate) struct Budget {
 pub(crate) fn classify(error: &wasmtime::Error, budget: Budget) -> CallFailure {
     if let Some(LimitReached(failure)) = error.downcast_ref::<LimitReached>() {
         return failure.clone();
+    }
+    if let Some(failure) = error.downcast_ref::<ProductError>() {
+        return CallFailure::Product(failure.clone());
     }
     let wasm_function = || {
         let innermost = error

@@ -1,11 +1,15 @@
 //! An instance with what the server placed in it, and the slices that live there.
 
+use std::sync::Arc;
+
 use crate::component::AdmittedComponent;
+use crate::declarations::{Granularity, Initial};
 use crate::error::SandboxError;
 use crate::instance::Instance;
-use crate::layout::{Layout, Places};
+use crate::layout::{ALIGNMENT, Layout, Places};
+use crate::limits::CHUNK_ELEMENTS;
 use crate::memory::GuestMemory;
-use crate::plan::{Initial, Plan, TensorDescription};
+use crate::plan::{Plan, TensorDescription};
 use crate::settings::Settings;
 use crate::undo::UndoLog;
 
@@ -14,52 +18,122 @@ pub(crate) struct House {
     pub(crate) instance: Instance,
     places: Places,
     pub(crate) placed_bytes: u64,
-    pub(crate) gradient: Option<Scratch>,
+    /// The most that any tensor here makes the optimizer allocate while it steps.
+    pub(crate) work_bytes: u64,
+    scratch: Option<Scratch>,
 }
 
-/// The room in an instance where gradients are written, block after block.
+/// The room in an instance where gradients, and the numbers of the rows they belong to, are written block after block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scratch {
-    pub(crate) offset: u32,
+    /// Byte offset of the gradient.
+    pub(crate) gradient: u32,
+    /// Elements of gradient.
     pub(crate) elements: u32,
+    /// Byte offset of the row numbers.
+    pub(crate) rows: u32,
+    /// How many row numbers there is room for.
+    pub(crate) row_count: u32,
+}
+
+/// How much scratch a slice needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScratchRequest {
+    elements: u32,
+    rows: u32,
+}
+
+impl ScratchRequest {
+    /// A block, or less where slices are small; the whole of a tensor that is visited whole; at least a row. `None`
+    /// where a 32-bit memory cannot hold it.
+    pub(crate) fn of(plan: &Plan, slice_elements: u32, block_elements: u32) -> Option<Self> {
+        let whole = slice_elements.checked_next_multiple_of(CHUNK_ELEMENTS)?;
+        Some(match plan.granularity {
+            Granularity::Elements => Self { elements: whole.min(block_elements), rows: 0 },
+            Granularity::Tensor => Self { elements: whole, rows: 0 },
+            Granularity::TouchedRows => {
+                let columns = u32::try_from(plan.geometry.columns).ok()?.max(1);
+                let elements = whole.min(block_elements).max(columns);
+                Self { elements, rows: elements / columns }
+            }
+        })
+    }
+
+    /// Bytes that hold it. `None` where a 32-bit memory cannot.
+    pub(crate) fn bytes(&self) -> Option<u32> {
+        let bytes = self.rows_at() + u64::from(self.rows) * size_of::<u32>() as u64;
+        u32::try_from(bytes.next_multiple_of(ALIGNMENT)).ok()
+    }
+
+    fn rows_at(&self) -> u64 {
+        (u64::from(self.elements) * size_of::<f32>() as u64).next_multiple_of(ALIGNMENT)
+    }
 }
 
 /// What to place in an instance.
 pub(crate) struct SliceRequest<'a> {
     pub(crate) tensor: &'a TensorDescription,
+    pub(crate) settings: &'a Settings,
+    pub(crate) plan: &'a Plan,
     pub(crate) start: u64,
-    pub(crate) elements: u32,
-    pub(crate) slots: usize,
-    pub(crate) bytes: u32,
-    pub(crate) scratch_elements: u32,
+    /// From offset 0 on.
+    pub(crate) layout: Layout,
+    pub(crate) scratch: ScratchRequest,
+}
+
+impl SliceRequest<'_> {
+    /// The most that placing it takes, if new scratch is needed.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        u64::from(self.layout.bytes) + u64::from(self.scratch.bytes().unwrap_or(u32::MAX))
+    }
 }
 
 impl House {
     pub(crate) fn new(instance: Instance) -> Self {
-        Self { instance, places: Places::default(), placed_bytes: 0, gradient: None }
+        Self { instance, places: Places::default(), placed_bytes: 0, work_bytes: 0, scratch: None }
     }
 
-    /// Reserves room for a slice (and for gradients, if what there is is too small) and binds it.
+    /// What the instance would hold with this slice in it, besides its own overhead.
+    pub(crate) fn bytes_with(&self, request: &SliceRequest<'_>) -> u64 {
+        let work = self.work_bytes.max(request.plan.work_bytes);
+        self.placed_bytes.saturating_add(request.most_bytes()).saturating_add(work)
+    }
+
+    /// Reserves room for a slice (and scratch, if what there is is too small) and binds it.
     pub(crate) fn place(
         &mut self,
         component: &AdmittedComponent,
-        settings: &Settings,
-        request: &SliceRequest<'_>,
+        request: SliceRequest<'_>,
     ) -> Result<(u32, Layout), SandboxError> {
-        if self.gradient.is_none_or(|gradient| gradient.elements < request.scratch_elements) {
-            let bytes = request.scratch_elements * size_of::<f32>() as u32;
-            let offset = self.reserve(component, bytes)?;
-            self.gradient = Some(Scratch { offset, elements: request.scratch_elements });
+        self.work_bytes = self.work_bytes.max(request.plan.work_bytes);
+        let wanted = request.scratch;
+        let fits = |scratch: Scratch| scratch.elements >= wanted.elements && scratch.row_count >= wanted.rows;
+        if !self.scratch.is_some_and(fits) {
+            let offset = self.reserve(component, wanted.bytes().ok_or_else(vanished)?)?;
+            self.scratch = Some(Scratch {
+                gradient: offset,
+                elements: wanted.elements,
+                rows: offset + wanted.rows_at() as u32,
+                row_count: wanted.rows,
+            });
         }
-        let base = self.reserve(component, request.bytes)?;
-        let layout = Layout::new(base, request.elements, request.slots);
-        let handle = self.instance.bind(&layout.raw(request.tensor.raw(), request.start), settings.values())?;
+        let base = self.reserve(component, request.layout.bytes)?;
+        let layout = request.layout.at(base);
+        let slice = layout.raw(request.tensor.raw(), request.start);
+        let handle = self.instance.bind(&slice, request.settings.values())?;
         Ok((handle, layout))
     }
 
+    /// Where gradients are written. There is room once a slice is placed.
+    pub(crate) fn scratch(&self) -> Result<Scratch, SandboxError> {
+        self.scratch.ok_or_else(vanished)
+    }
+
     fn reserve(&mut self, component: &AdmittedComponent, bytes: u32) -> Result<u32, SandboxError> {
-        let allowed = self.placed_bytes + u64::from(bytes) + component.limits().guest_overhead_bytes;
-        let offset = self.instance.reserve(bytes, allowed.min(component.limits().instance_memory_bytes))?;
+        let limits = component.limits();
+        let allowed =
+            (self.placed_bytes + u64::from(bytes) + limits.guest_overhead_bytes).saturating_add(self.work_bytes);
+        let offset = self.instance.reserve(bytes, allowed.min(limits.instance_memory_bytes))?;
         self.places.claim(offset, bytes, self.instance.memory().len())?;
         self.placed_bytes += u64::from(bytes);
         Ok(offset)
@@ -71,25 +145,29 @@ pub(crate) struct BoundSlice {
     /// Nobody will name it again; its room goes when its instance is set up anew.
     pub(crate) released: bool,
     pub(crate) tensor: TensorDescription,
-    pub(crate) plan: Plan,
+    pub(crate) settings: Settings,
+    pub(crate) plan: Arc<Plan>,
     pub(crate) start: u64,
     pub(crate) house: usize,
     pub(crate) handle: u32,
     pub(crate) layout: Layout,
-    /// Of a step that is neither committed nor rolled back.
+    /// Of a round that is neither committed nor rolled back.
     pub(crate) log: Option<UndoLog>,
 }
 
 /// Gives a slice's slots their first values. Its parameters are there.
 pub(crate) fn initialize_slots(memory: &mut GuestMemory, slice: &BoundSlice) -> Result<(), SandboxError> {
-    for (index, slot) in slice.plan.slots.iter().enumerate() {
+    for (slot, view) in slice.plan.slots.iter().zip(&slice.layout.slots) {
         match slot.initial {
-            Initial::Zero => slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.fill(0.0),
-            Initial::Constant(value) => slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.fill(value),
+            Initial::Zero => memory.bytes_mut(view.whole()).ok_or_else(vanished)?.fill(0),
+            Initial::Constant(value) => {
+                let element = slot.element.encode(value).ok_or_else(vanished)?;
+                let bytes = memory.bytes_mut(view.whole()).ok_or_else(vanished)?;
+                bytes.chunks_exact_mut(element.len()).for_each(|place| place.copy_from_slice(&element));
+            }
             Initial::Parameter => {
-                let elements = slice.layout.elements();
-                let parameters = slice.layout.values(memory, 0, 0..elements).ok_or_else(vanished)?.to_vec();
-                slice.layout.values_mut(memory, index + 1).ok_or_else(vanished)?.copy_from_slice(&parameters);
+                let parameters = memory.bytes(slice.layout.parameters.whole()).ok_or_else(vanished)?.to_vec();
+                memory.bytes_mut(view.whole()).ok_or_else(vanished)?.copy_from_slice(&parameters);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::engine::EPOCH;
 use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
 use crate::limiter::{AggregateLimiter, Charge};
 use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
-use crate::memory::{GuestMemory, Housed};
+use crate::memory::{CallMemory, GuestMemory, Housed};
 use crate::wasi::EmptyWasi;
 
 /// What the host keeps for a store.
@@ -19,6 +19,8 @@ pub(crate) struct HostState {
     limiter: AggregateLimiter,
     /// Only for components that import WASI.
     wasi: Option<EmptyWasi>,
+    /// The instance's memory, for the server's functions that the component calls; there once it is instantiated.
+    pub(crate) memory: Option<CallMemory>,
 }
 
 impl WasiView for HostState {
@@ -41,6 +43,7 @@ impl Linked {
     pub(crate) fn new(component: &wasmtime::component::Component, with_wasi: bool) -> wasmtime::Result<Self> {
         let engine = component.engine();
         let mut linker = Linker::<HostState>::new(engine);
+        crate::linear_algebra::add_to_linker(&mut linker)?;
         if with_wasi {
             crate::wasi::add_to_linker(&mut linker)?;
         }
@@ -51,7 +54,7 @@ impl Linked {
     }
 }
 
-/// Budget of calls whose work does not grow with the tensor.
+/// What a call may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallBudget {
     pub(crate) fuel: u64,
@@ -69,6 +72,7 @@ pub(crate) struct Instance {
     component: OptimizerComponent,
     /// For as long as the memory is there.
     charge: Arc<Charge>,
+    /// Of calls whose work does not grow with the tensor.
     budget: CallBudget,
 }
 
@@ -88,16 +92,18 @@ impl Instance {
         allowance: Allowance,
         budget: CallBudget,
     ) -> Result<Self, SandboxError> {
-        let failed = |error| classified("instantiate", &error, budget.fuel, budget);
+        let failed = |error| classified("instantiate", &error, budget);
         let limiter = AggregateLimiter::new(Arc::clone(&charge), allowance.memory_bytes, allowance.table_elements);
-        let state = HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new) };
+        let state = HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), memory: None };
         let mut store = Store::new(&linked.engine, state);
         store.limiter(|state| &mut state.limiter);
-        prepare(&mut store, budget.fuel, budget).map_err(failed)?;
+        prepare(&mut store, budget).map_err(failed)?;
         let housed = Housed::new(store, &linked.component).map_err(failed)?;
         let (mut home, instance) =
             housed.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
+        let memory = home.call_memory();
         let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
+        store.data_mut().memory = Some(memory);
         let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
         Ok(Self { name: name.into(), home, component, charge, budget })
     }
@@ -129,7 +135,7 @@ impl Instance {
 
     /// The contract's `describe`.
     pub(crate) fn describe(&mut self) -> Result<types::Description, CallError> {
-        self.call("describe", self.budget.fuel, |component, store| {
+        self.call("describe", self.budget, |component, store| {
             component.stepbox_optimizer_optimizer().call_describe(store).map(Ok)
         })
     }
@@ -140,7 +146,7 @@ impl Instance {
         hyperparameters: &[types::Value],
         tensor: &types::Tensor,
     ) -> Result<types::TensorPlan, CallError> {
-        self.call("plan", self.budget.fuel, |component, store| {
+        self.call("plan", self.budget, |component, store| {
             component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
         })
     }
@@ -148,7 +154,7 @@ impl Instance {
     /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
     pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
         let fuel = self.budget.fuel + RESERVE_FUEL_PER_BYTE * u64::from(bytes);
-        self.call("reserve", fuel, |component, store| {
+        self.call("reserve", CallBudget { fuel, ..self.budget }, |component, store| {
             store.data_mut().limiter.allow_memory(memory_allowed);
             component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
         })
@@ -156,21 +162,33 @@ impl Instance {
 
     /// The contract's `bind`.
     pub(crate) fn bind(&mut self, slice: &types::Slice, hyperparameters: &[types::Value]) -> Result<u32, CallError> {
-        self.call("bind", self.budget.fuel, |component, store| {
+        self.call("bind", self.budget, |component, store| {
             component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
         })
     }
 
-    /// The contract's `begin`.
-    pub(crate) fn begin(&mut self, slice: u32, context: types::Context) -> Result<(), CallError> {
-        self.call("begin", self.budget.fuel, |component, store| {
-            component.stepbox_optimizer_optimizer().call_begin(&mut *store, slice, context)
+    /// The contract's `begin`, with fuel of its own.
+    pub(crate) fn begin(
+        &mut self,
+        slice: u32,
+        phase: u32,
+        context: types::Context,
+        fuel: u64,
+    ) -> Result<(), CallError> {
+        self.call("begin", CallBudget { fuel, ..self.budget }, |component, store| {
+            component.stepbox_optimizer_optimizer().call_begin(&mut *store, slice, phase, context)
         })
     }
 
     /// The contract's `step`, with a budget of its own.
-    pub(crate) fn step(&mut self, slice: u32, phase: u32, block: types::Block, fuel: u64) -> Result<(), CallError> {
-        self.call("step", fuel, |component, store| {
+    pub(crate) fn step(
+        &mut self,
+        slice: u32,
+        phase: u32,
+        block: types::Block,
+        budget: CallBudget,
+    ) -> Result<(), CallError> {
+        self.call("step", budget, |component, store| {
             component.stepbox_optimizer_optimizer().call_step(&mut *store, slice, phase, block)
         })
     }
@@ -183,16 +201,15 @@ impl Instance {
     fn call<T>(
         &mut self,
         function: &'static str,
-        fuel: u64,
+        budget: CallBudget,
         call: impl FnOnce(&OptimizerComponent, &mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, CallError> {
-        let budget = self.budget;
         let Some(store) = self.home.store() else {
             return Err(CallError { function, failure: CallFailure::Other("the instance has failed before".into()) });
         };
-        let result = prepare(&mut *store, fuel, budget)
+        let result = prepare(&mut *store, budget)
             .and_then(|()| call(&self.component, store))
-            .map_err(|error| classified(function, &error, fuel, budget));
+            .map_err(|error| classified(function, &error, budget));
         if let Some(wasi) = &mut store.data_mut().wasi {
             wasi.log(&self.name);
         }
@@ -208,16 +225,16 @@ impl Instance {
     }
 }
 
-fn prepare(store: &mut Store<HostState>, fuel: u64, budget: CallBudget) -> wasmtime::Result<()> {
-    store.set_fuel(fuel)?;
+fn prepare(store: &mut Store<HostState>, budget: CallBudget) -> wasmtime::Result<()> {
+    store.set_fuel(budget.fuel)?;
     store.set_hostcall_fuel(CROSSING_BYTES);
     // One tick more: the current one may be about to end.
     store.set_epoch_deadline(budget.deadline_milliseconds.div_ceil(EPOCH.as_millis() as u64) + 1);
     Ok(())
 }
 
-fn classified(function: &'static str, error: &wasmtime::Error, fuel: u64, budget: CallBudget) -> CallError {
-    let budget = Budget { fuel, milliseconds: budget.deadline_milliseconds };
+fn classified(function: &'static str, error: &wasmtime::Error, budget: CallBudget) -> CallError {
+    let budget = Budget { fuel: budget.fuel, milliseconds: budget.deadline_milliseconds };
     CallError { function, failure: classify(error, budget) }
 }
 

@@ -1,74 +1,142 @@
-//! Where a slice's parameters and slots lie within the run of memory that was reserved for them.
+//! Where a slice's parameters, slots and accumulators lie within the run of memory that was reserved for them.
 
 use std::ops::Range;
 
 use crate::contract::types;
+use crate::declarations::{Contributor, Scope};
 use crate::error::SandboxError;
+use crate::limits::CHUNK_ELEMENTS;
 use crate::memory::GuestMemory;
+use crate::plan::Plan;
 
 /// Alignment of every view, in bytes, as the contract says.
 pub(crate) const ALIGNMENT: u64 = 64;
 
-const ELEMENT: u64 = size_of::<f32>() as u64;
-
-/// A slice's views, as byte offsets in the linear memory: the parameters, then each slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Layout {
-    offsets: Vec<u32>,
+/// A run of elements of one type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct View {
+    offset: u32,
     elements: u32,
+    element_bytes: u32,
 }
 
-/// Bytes to reserve for a slice. `None` where a 32-bit memory cannot hold them.
-pub(crate) fn bytes_needed(elements: u32, slots: usize) -> Option<u32> {
-    let view = (u64::from(elements) * ELEMENT).next_multiple_of(ALIGNMENT);
-    u32::try_from(view.checked_mul(slots as u64 + 1)?).ok()
-}
-
-impl Layout {
-    /// Lays the views out from `base` on, where [`bytes_needed`] bytes were reserved.
-    pub(crate) fn new(base: u32, elements: u32, slots: usize) -> Self {
-        let view = (u64::from(elements) * ELEMENT).next_multiple_of(ALIGNMENT);
-        let offsets = (0..=slots as u64).map(|index| (u64::from(base) + index * view) as u32).collect();
-        Self { offsets, elements }
-    }
-
-    /// Elements in each view.
+impl View {
     pub(crate) fn elements(&self) -> usize {
         self.elements as usize
     }
 
-    /// Number of views: the parameters and the slots.
-    pub(crate) fn views(&self) -> usize {
-        self.offsets.len()
+    /// Bytes of a part of it.
+    pub(crate) fn part(&self, elements: Range<usize>) -> Range<usize> {
+        let (start, width) = (self.offset as usize, self.element_bytes as usize);
+        start + elements.start * width..start + elements.end * width
     }
 
-    /// Bytes of a part of a view (0 for the parameters, 1 for the first slot).
-    pub(crate) fn bytes(&self, view: usize, elements: Range<usize>) -> Range<usize> {
-        let start = self.offsets[view] as usize;
-        start + elements.start * size_of::<f32>()..start + elements.end * size_of::<f32>()
+    /// Its bytes.
+    pub(crate) fn whole(&self) -> Range<usize> {
+        self.part(0..self.elements())
     }
 
-    /// A part of a view.
-    pub(crate) fn values<'a>(&self, memory: &'a GuestMemory, view: usize, elements: Range<usize>) -> Option<&'a [f32]> {
-        memory.floats(self.bytes(view, elements.clone()).start, elements.len())
+    fn raw(&self) -> types::View {
+        types::View { offset: self.offset, elements: self.elements }
     }
 
-    /// A view, to be written.
-    pub(crate) fn values_mut<'a>(&self, memory: &'a mut GuestMemory, view: usize) -> Option<&'a mut [f32]> {
-        memory.floats_mut(self.offsets[view] as usize, self.elements())
+    /// Reads it as `f64`s. `None` where it is not in the memory.
+    pub(crate) fn read_numbers(&self, memory: &GuestMemory) -> Option<Vec<f64>> {
+        let (numbers, _) = memory.bytes(self.whole())?.as_chunks::<8>();
+        Some(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+    }
+
+    /// Fills it with `f64`s. `None` where it is not in the memory, or the numbers are not as many.
+    pub(crate) fn write_numbers(&self, memory: &mut GuestMemory, numbers: &[f64]) -> Option<()> {
+        let (places, _) = memory.bytes_mut(self.whole())?.as_chunks_mut::<8>();
+        if places.len() != numbers.len() {
+            return None;
+        }
+        places.iter_mut().zip(numbers).for_each(|(place, number)| *place = number.to_le_bytes());
+        Some(())
+    }
+}
+
+/// A slice's views in the linear memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) parameters: View,
+    /// One for each slot of the plan.
+    pub(crate) slots: Vec<View>,
+    /// One for each accumulator of the plan: what the optimizer contributes.
+    pub(crate) contributions: Vec<View>,
+    /// One for each accumulator of the plan: what all have contributed.
+    pub(crate) combined: Vec<View>,
+    /// The rows of the tensor that the slice touches.
+    pub(crate) rows: Range<u64>,
+    /// Bytes from the first view's start to the last one's end.
+    pub(crate) bytes: u32,
+}
+
+impl Layout {
+    /// Lays the views of a slice out from offset 0 on. `None` where a 32-bit memory cannot hold them.
+    pub(crate) fn of(plan: &Plan, start: u64, elements: u32) -> Option<Self> {
+        let mut end = 0_u64;
+        let mut place = |elements: u64, element_bytes: u64| {
+            let offset = end;
+            end = elements.checked_mul(element_bytes)?.checked_add(offset)?.checked_next_multiple_of(ALIGNMENT)?;
+            Some(View {
+                offset: u32::try_from(offset).ok()?,
+                elements: u32::try_from(elements).ok()?,
+                element_bytes: element_bytes as u32,
+            })
+        };
+        let rows = plan.geometry.rows_of(start..start + u64::from(elements));
+        let parameters = place(elements.into(), size_of::<f32>() as u64)?;
+        let slots = plan
+            .slots
+            .iter()
+            .map(|slot| place(plan.slot_elements(slot, start, elements.into())?, slot.element.bytes()))
+            .collect::<Option<Vec<_>>>()?;
+        let (mut contributions, mut combined) = (Vec::new(), Vec::new());
+        for accumulator in &plan.accumulators {
+            let of_optimizer = matches!(accumulator.contributor, Contributor::Optimizer { .. });
+            let (gives, takes) = match accumulator.scope {
+                Scope::Row => (rows.end - rows.start, rows.end - rows.start),
+                Scope::Column => (plan.geometry.columns, plan.geometry.columns),
+                Scope::Tensor | Scope::Group | Scope::Model => (elements.div_ceil(CHUNK_ELEMENTS).into(), 1),
+            };
+            contributions.push(place(if of_optimizer { gives } else { 0 }, size_of::<f64>() as u64)?);
+            combined.push(place(takes, size_of::<f64>() as u64)?);
+        }
+        Some(Self { parameters, slots, contributions, combined, rows, bytes: u32::try_from(end).ok()? })
+    }
+
+    /// The same from `base` on, where [`Self::bytes`] bytes were reserved.
+    pub(crate) fn at(mut self, base: u32) -> Self {
+        let lists = [&mut self.slots, &mut self.contributions, &mut self.combined];
+        let views = lists.into_iter().flatten().chain([&mut self.parameters]);
+        // What was reserved lies within a 32-bit memory, so that no sum overflows.
+        views.for_each(|view| view.offset += base);
+        self
+    }
+
+    /// Number of parameters.
+    pub(crate) fn elements(&self) -> usize {
+        self.parameters.elements()
+    }
+
+    /// The parameters and the slots: what a slice is between rounds.
+    pub(crate) fn state(&self) -> impl Iterator<Item = &View> {
+        std::iter::once(&self.parameters).chain(&self.slots)
     }
 
     /// The slice as `bind` wants it.
     pub(crate) fn raw(&self, tensor: types::Tensor, start: u64) -> types::Slice {
-        let view = |offset: &u32| types::View { offset: *offset, elements: self.elements };
+        let all = |views: &[View]| views.iter().map(View::raw).collect();
         types::Slice {
             tensor,
             start,
-            parameters: view(&self.offsets[0]),
-            slots: self.offsets[1..].iter().map(view).collect(),
-            scalars: types::View { offset: self.offsets[0], elements: 0 },
-            contributions: Vec::new(),
-            combined: Vec::new(),
+            parameters: self.parameters.raw(),
+            slots: all(&self.slots),
+            first_row: self.rows.start,
+            contributions: all(&self.contributions),
+            combined: all(&self.combined),
         }
     }
 }
@@ -99,21 +167,50 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::declarations::{Accumulator, Combination, Extent, Granularity, Initial, Slot, SlotType};
+    use crate::geometry::Geometry;
+    use crate::plan::Phase;
+
+    fn plan(elements: u64) -> Plan {
+        let slot = |name: &str, element, extent| Slot { name: name.into(), element, extent, initial: Initial::Zero };
+        Plan {
+            slots: vec![
+                slot("codes", SlotType::U8, Extent::PerElement),
+                slot("scales", SlotType::F32, Extent::PerRun(256)),
+                slot("rows", SlotType::F64, Extent::PerRow),
+            ],
+            accumulators: vec![Accumulator {
+                name: "norm".into(),
+                contributor: Contributor::Optimizer { phase: 0 },
+                combination: Combination::Sum,
+                scope: Scope::Tensor,
+                read_from: 1,
+            }],
+            phases: vec![Phase { name: "phase".into(), reads_gradient: true }; 2],
+            evaluation: None,
+            granularity: Granularity::Elements,
+            work_bytes: 0,
+            geometry: Geometry { rows: elements / 1000, columns: 1000 },
+        }
+    }
 
     #[test]
-    fn views_are_aligned_and_apart() {
-        let bytes = bytes_needed(17, 2).unwrap();
-        assert_eq!(bytes, 3 * 128);
-        let layout = Layout::new(640, 17, 2);
-        assert_eq!(layout.bytes(0, 0..17), 640..708);
-        assert_eq!(layout.bytes(1, 16..17), 832..836);
-        assert_eq!(layout.bytes(2, 0..1), 896..900);
+    fn views_are_aligned_apart_and_as_long_as_their_extent() {
+        let layout = Layout::of(&plan(100_000), 4096, 8192).unwrap().at(640);
+        assert_eq!(layout.parameters.whole(), 640..640 + 32768);
+        let slots: Vec<_> = layout.slots.iter().map(View::whole).collect();
+        assert_eq!(slots, [33408..41600, 41600..41728, 41728..41800]);
+        assert_eq!(layout.rows, 4..13);
+        assert_eq!(layout.contributions[0].whole(), 41856..41872);
+        assert_eq!(layout.combined[0].whole(), 41920..41928);
+        assert_eq!(layout.bytes, 41984 - 640);
     }
 
     #[test]
     fn what_a_32_bit_memory_cannot_hold_is_none() {
-        assert_eq!(bytes_needed(u32::MAX, 0), None);
-        assert_eq!(bytes_needed(1 << 29, 2), None);
+        assert_eq!(Layout::of(&plan(1 << 40), 0, u32::MAX), None);
+        assert_eq!(Layout::of(&plan(1 << 40), 0, 1 << 30), None);
+        assert!(Layout::of(&plan(1 << 40), 0, 1 << 29).is_some());
     }
 
     #[test]

@@ -14,36 +14,50 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod accumulate;
 mod component;
 mod contract;
+mod declarations;
 mod description;
 mod engine;
 mod error;
+mod fuel;
+mod geometry;
 mod house;
 mod instance;
 mod layout;
 mod limiter;
 mod limits;
+mod linear_algebra;
+mod local;
 mod memory;
 mod plan;
 mod pool;
+mod round;
 mod settings;
+mod state;
+mod statistics;
 mod step;
 mod trial;
 mod undo;
 mod wasi;
 
+pub use accumulate::{Accumulators, Contributions};
 pub use component::{AdmittedComponent, Sandbox};
+pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
 pub use description::{Description, Domain, Hyperparameter, NumberRange};
-pub use error::{CallError, CallFailure, Fault, SandboxError, StepError};
+pub use error::{CallError, CallFailure, Fault, ProductError, SandboxError, StepError};
+pub use fuel::FuelModel;
+pub use geometry::Geometry;
 pub use limits::{
     CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS,
     DEFAULT_CALL_DEADLINE_MILLISECONDS, DEFAULT_CALL_FUEL, DEFAULT_FUEL_PER_ELEMENT, DEFAULT_GUEST_OVERHEAD_BYTES,
-    DEFAULT_INSTANCE_MEMORY_BYTES, DEFAULT_STACK_BYTES, DEFAULT_TABLE_ELEMENTS, DEFAULT_TOTAL_MEMORY_BYTES, Limits,
-    MAX_BLOCK_ELEMENTS, MAX_STACK_BYTES, SandboxConfig, TABLES, TEXT_BYTES, WASI_RESOURCES, WasiPolicy,
+    DEFAULT_INSTANCE_MEMORY_BYTES, DEFAULT_STACK_BYTES, DEFAULT_TABLE_ELEMENTS, DEFAULT_TOTAL_MEMORY_BYTES,
+    DEFAULT_WHOLE_TENSOR_DEADLINE_MILLISECONDS, Limits, MAX_BLOCK_ELEMENTS, MAX_STACK_BYTES, SandboxConfig, TABLES,
+    TEXT_BYTES, WASI_RESOURCES, WasiPolicy,
 };
-pub use plan::{Initial, Plan, Slot, TensorDescription};
+pub use local::{LocalTensor, LocalTraining};
+pub use plan::{Phase, Plan, TensorDescription};
 pub use pool::{InstancePool, SliceId};
 pub use settings::{Settings, SettingsError};
 pub use step::{GradientSource, StepContext};
-pub use trial::FuelModel;

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 /// takes well under a millisecond; two seconds leave room for a machine that is busy with other things.
 pub const DEFAULT_CALL_DEADLINE_MILLISECONDS: u64 = 2_000;
 
+/// Longest wall-clock time of one call that visits a whole tensor, in milliseconds: matrix methods on large matrices
+/// take seconds. A single matrix product is not interrupted.
+pub const DEFAULT_WHOLE_TENSOR_DEADLINE_MILLISECONDS: u64 = 60_000;
+
 /// Fuel a step may use for each element, as found at admission. AdamW uses about 8; matrix methods that a component
 /// computes by itself reach hundreds.
 pub const DEFAULT_FUEL_PER_ELEMENT: u64 = 2_000;
@@ -70,6 +74,8 @@ pub const DECLARATIONS: usize = 64;
 pub struct Limits {
     /// Wall-clock time of one call, in milliseconds.
     pub call_deadline_milliseconds: u64,
+    /// Wall-clock time of one call that visits a whole tensor, in milliseconds.
+    pub whole_tensor_deadline_milliseconds: u64,
     /// Fuel for each element of a step in the trial run. Later steps may use four times what the trial used.
     pub fuel_per_element: u64,
     /// Fuel for calls whose work does not grow with the tensor.
@@ -92,6 +98,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             call_deadline_milliseconds: DEFAULT_CALL_DEADLINE_MILLISECONDS,
+            whole_tensor_deadline_milliseconds: DEFAULT_WHOLE_TENSOR_DEADLINE_MILLISECONDS,
             fuel_per_element: DEFAULT_FUEL_PER_ELEMENT,
             call_fuel: DEFAULT_CALL_FUEL,
             instance_memory_bytes: DEFAULT_INSTANCE_MEMORY_BYTES,
@@ -109,6 +116,7 @@ impl Limits {
     pub(crate) fn out_of_range(&self) -> Option<(&'static str, u64, u64)> {
         [
             ("call_deadline_milliseconds", self.call_deadline_milliseconds, u64::MAX),
+            ("whole_tensor_deadline_milliseconds", self.whole_tensor_deadline_milliseconds, u64::MAX),
             ("fuel_per_element", self.fuel_per_element, u64::MAX),
             ("call_fuel", self.call_fuel, u64::MAX),
             ("instance_memory_bytes", self.instance_memory_bytes, DEFAULT_INSTANCE_MEMORY_BYTES),

@@ -7,7 +7,8 @@
 //! - A [`Mapping`] reserves address space once and never moves; only its accessible length grows. It lives as long as
 //!   the longest-lived of the instance and the host's [`GuestMemory`].
 //! - A mapping belongs to one instance. [`Housed`] holds its [`GuestMemory`] beside the `Store`; the store can only be
-//!   used through `&mut Housed`, so no Rust reference into the memory exists while the guest runs.
+//!   used through `&mut Housed`, so no Rust reference into the memory exists while the guest runs. Host functions that
+//!   the guest calls reach the memory through the store's data ([`CallMemory`]), which is borrowed by the same call.
 //! - Every access is checked against the accessible length at that moment, never against what a guest said earlier.
 #![allow(unsafe_code)]
 
@@ -165,12 +166,30 @@ impl<T> Housed<T> {
         self.store = None;
     }
 
+    /// The memory for host functions that the guest calls, to be kept in the store's data.
+    pub(crate) fn call_memory(&self) -> CallMemory {
+        CallMemory(GuestMemory(Arc::clone(&self.memory.0)))
+    }
+
     pub(crate) fn memory(&self) -> &GuestMemory {
         &self.memory
     }
 
     pub(crate) fn memory_mut(&mut self) -> &mut GuestMemory {
         &mut self.memory
+    }
+}
+
+/// A second handle on an instance's memory, for the host functions that the guest calls.
+///
+/// It lives in the store's data and is taken out for the time of a host call: the guest stands still then, and since the
+/// store is borrowed for the whole call into the guest, nobody holds a reference through [`Housed`].
+pub(crate) struct CallMemory(GuestMemory);
+
+impl CallMemory {
+    /// The memory, during a host call.
+    pub(crate) fn during_call(&mut self) -> &mut GuestMemory {
+        &mut self.0
     }
 }
 
@@ -220,12 +239,12 @@ impl GuestMemory {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const PAGE: usize = 64 << 10;
+    pub(crate) const PAGE: usize = 64 << 10;
 
-    fn memory(accessible: usize) -> GuestMemory {
+    pub(crate) fn memory(accessible: usize) -> GuestMemory {
         GuestMemory(Arc::new(Mapping::new(16 * PAGE, PAGE, accessible).unwrap()))
     }
 

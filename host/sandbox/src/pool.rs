@@ -1,45 +1,40 @@
 //! The instances of one optimizer on one shard thread, and the slices that live in them.
 
+use std::sync::Arc;
+
 use crate::component::AdmittedComponent;
-use crate::error::{SandboxError, StepError};
-use crate::house::{BoundSlice, House, SliceRequest, initialize_slots, vanished};
-use crate::layout::bytes_needed;
+use crate::error::SandboxError;
+use crate::house::{BoundSlice, House, ScratchRequest, SliceRequest, initialize_slots, vanished};
+use crate::layout::Layout;
 use crate::limits::CHUNK_ELEMENTS;
-use crate::memory::GuestMemory;
 use crate::plan::{Plan, TensorDescription};
 use crate::settings::Settings;
-use crate::step::{GradientSource, StepContext, step_blocks};
 use crate::undo::UndoLog;
-
-/// Undo logs whose room is kept between steps: enough for the slices of a large tensor, and no more than 64 times the
-/// largest slice's state.
-const SPARE_LOGS: usize = 64;
 
 /// Names a slice within its [`InstancePool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SliceId(usize);
+pub struct SliceId(pub(crate) usize);
 
 /// Instances of one deployed optimizer, as many as its slices need: a 32-bit memory holds 4 GiB. A pool belongs to
 /// one thread; a tensor's other slices may live in other pools.
 ///
-/// A slice is bound (which makes room), loaded or taken over (which fills it), then stepped. Each successful step is
-/// kept with [`commit`](Self::commit) or taken back with [`roll_back`](Self::roll_back).
+/// A slice is bound (which makes room), loaded or taken over (which fills it), then goes through rounds
+/// (see the methods in `round.rs`).
 pub struct InstancePool {
-    component: AdmittedComponent,
-    settings: Settings,
-    houses: Vec<House>,
-    slices: Vec<BoundSlice>,
-    spare_logs: Vec<UndoLog>,
-    last_step_fuel: u64,
+    pub(crate) component: AdmittedComponent,
+    pub(crate) houses: Vec<House>,
+    pub(crate) slices: Vec<BoundSlice>,
+    pub(crate) spare_logs: Vec<UndoLog>,
+    pub(crate) most_fuel: u64,
 }
 
 impl InstancePool {
-    pub(crate) fn new(component: AdmittedComponent, settings: Settings) -> Self {
-        Self { component, settings, houses: Vec::new(), slices: Vec::new(), spare_logs: Vec::new(), last_step_fuel: 0 }
+    pub(crate) fn new(component: AdmittedComponent) -> Self {
+        Self { component, houses: Vec::new(), slices: Vec::new(), spare_logs: Vec::new(), most_fuel: 0 }
     }
 
-    /// Makes room for `elements` parameters of a tensor, from element `start` on (a multiple of 4096), and for their
-    /// slots. Opens another instance where none has room left.
+    /// Makes room for `elements` parameters of a tensor, from element `start` on (a multiple of 4096), for their slots
+    /// and accumulators. Opens another instance where none has room left.
     ///
     /// # Errors
     /// The optimizer misbehaved, or memory limits are reached. What was bound before keeps its values.
@@ -49,7 +44,8 @@ impl InstancePool {
     pub fn bind(
         &mut self,
         tensor: &TensorDescription,
-        plan: &Plan,
+        plan: &Arc<Plan>,
+        settings: &Settings,
         start: u64,
         elements: u32,
     ) -> Result<SliceId, SandboxError> {
@@ -57,26 +53,31 @@ impl InstancePool {
             elements > 0 && start.is_multiple_of(u64::from(CHUNK_ELEMENTS)),
             "a slice starts at a chunk, not empty"
         );
+        let request = self.request(tensor, plan, settings, start, elements)?;
         let limit = self.component.limits().instance_memory_bytes;
-        let too_large = |bytes| SandboxError::SliceTooLarge { bytes, limit };
-        let bytes = bytes_needed(elements, plan.slots.len())
-            .ok_or_else(|| too_large(u64::from(elements) * plan.bytes_per_parameter()))?;
-        let most = u64::from(bytes) + u64::from(self.scratch_elements(elements)) * size_of::<f32>() as u64;
         let overhead = self.component.limits().guest_overhead_bytes;
-        if most + overhead > limit {
-            return Err(too_large(most));
+        let alone = request.most_bytes().saturating_add(plan.work_bytes);
+        if alone.saturating_add(overhead) > limit {
+            return Err(SandboxError::SliceTooLarge { bytes: alone, limit });
         }
-        let open = |house: &House| house.instance.is_alive() && house.placed_bytes + most + overhead <= limit;
+        let open = |house: &House| house.instance.is_alive() && house.bytes_with(&request) + overhead <= limit;
         let house = match self.houses.iter().position(open) {
             Some(house) => house,
             None => self.open_house()?,
         };
-        let scratch_elements = self.scratch_elements(elements);
-        let request = SliceRequest { tensor, start, elements, slots: plan.slots.len(), bytes, scratch_elements };
-        let placed = self.houses[house].place(&self.component, &self.settings, &request);
+        let placed = self.houses[house].place(&self.component, request);
         let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
-        let (tensor, plan) = (tensor.clone(), plan.clone());
-        self.slices.push(BoundSlice { released: false, tensor, plan, start, house, handle, layout, log: None });
+        self.slices.push(BoundSlice {
+            released: false,
+            tensor: tensor.clone(),
+            settings: settings.clone(),
+            plan: Arc::clone(plan),
+            start,
+            house,
+            handle,
+            layout,
+            log: None,
+        });
         Ok(SliceId(self.slices.len() - 1))
     }
 
@@ -91,9 +92,7 @@ impl InstancePool {
     pub fn load(&mut self, slice: SliceId, parameters: &[u8]) -> Result<(), SandboxError> {
         let slice = &self.slices[slice.0];
         let memory = self.houses[slice.house].instance.memory_mut();
-        let elements = slice.layout.elements();
-        let target = memory.bytes_mut(slice.layout.bytes(0, 0..elements)).ok_or_else(vanished)?;
-        target.copy_from_slice(parameters);
+        memory.bytes_mut(slice.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
         initialize_slots(memory, slice)
     }
 
@@ -104,7 +103,7 @@ impl InstancePool {
     /// The memory is not there: the optimizer misbehaved.
     ///
     /// # Panics
-    /// If the two slices differ in length.
+    /// If the two slices differ in length, or slots that are kept in type or extent.
     pub fn take_over(
         &mut self,
         slice: SliceId,
@@ -114,58 +113,23 @@ impl InstancePool {
     ) -> Result<(), SandboxError> {
         let slice = &self.slices[slice.0];
         let old = &from.slices[old.0];
-        let elements = slice.layout.elements();
         let source = from.houses[old.house].instance.memory();
         let memory = self.houses[slice.house].instance.memory_mut();
 
-        let copy = |memory: &mut GuestMemory, view, old_view| {
-            let target = memory.bytes_mut(slice.layout.bytes(view, 0..elements)).ok_or_else(vanished)?;
-            target.copy_from_slice(source.bytes(old.layout.bytes(old_view, 0..elements)).ok_or_else(vanished)?);
-            Ok::<_, SandboxError>(())
-        };
-        copy(memory, 0, 0)?;
+        let parameters = source.bytes(old.layout.parameters.whole()).ok_or_else(vanished)?;
+        memory.bytes_mut(slice.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
         initialize_slots(memory, slice)?;
-        if keep_slots {
-            for (index, slot) in slice.plan.slots.iter().enumerate() {
-                if let Some(old_index) = old.plan.slots.iter().position(|other| other.name == slot.name) {
-                    copy(memory, index + 1, old_index + 1)?;
-                }
+        if !keep_slots {
+            return Ok(());
+        }
+        for (slot, view) in slice.plan.slots.iter().zip(&slice.layout.slots) {
+            let former = old.plan.slots.iter().zip(&old.layout.slots).find(|(other, _)| other.name == slot.name);
+            if let Some((_, old_view)) = former {
+                let values = source.bytes(old_view.whole()).ok_or_else(vanished)?;
+                memory.bytes_mut(view.whole()).ok_or_else(vanished)?.copy_from_slice(values);
             }
         }
         Ok(())
-    }
-
-    /// One round for a slice: asks `gradient` for block after block and runs the optimizer on each.
-    ///
-    /// # Errors
-    /// The optimizer failed. The slice's parameters and slots are bit for bit what they were before.
-    pub fn step(
-        &mut self,
-        slice: SliceId,
-        context: &StepContext,
-        gradient: &mut GradientSource<'_>,
-    ) -> Result<(), StepError> {
-        self.commit(slice);
-        let house = self.slices[slice.0].house;
-        self.revive(house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
-        let mut log = self.spare_logs.pop().unwrap_or_default();
-        let slice = &mut self.slices[slice.0];
-        let house = &mut self.houses[slice.house];
-        let result = step_blocks(&self.component, house, slice, context, gradient, &mut log);
-        match result {
-            Ok(fuel) => {
-                self.last_step_fuel = fuel;
-                slice.log = Some(log);
-                Ok(())
-            }
-            Err(error) => {
-                // The memory cannot have shrunk, so what was read from it can be written back.
-                let undone = log.undo(house.instance.memory_mut(), &slice.layout);
-                debug_assert!(undone.is_some());
-                self.keep_log(log);
-                Err(error)
-            }
-        }
     }
 
     /// Forgets a slice, which must not be named again. Its room is used again at once if it was alone in its instance,
@@ -175,23 +139,6 @@ impl InstancePool {
         let house = self.slices[slice.0].house;
         self.slices[slice.0].released = true;
         self.abandon_room(house);
-    }
-
-    /// Keeps the last step of a slice.
-    pub fn commit(&mut self, slice: SliceId) {
-        if let Some(log) = self.slices[slice.0].log.take() {
-            self.keep_log(log);
-        }
-    }
-
-    /// Takes the last step of a slice back, if it was not committed: another slice of the same tensor failed.
-    pub fn roll_back(&mut self, slice: SliceId) {
-        let slice = &mut self.slices[slice.0];
-        if let Some(log) = slice.log.take() {
-            let undone = log.undo(self.houses[slice.house].instance.memory_mut(), &slice.layout);
-            debug_assert!(undone.is_some());
-            self.keep_log(log);
-        }
     }
 
     /// Copies a slice's parameters out, as raw little-endian `f32`.
@@ -204,16 +151,25 @@ impl InstancePool {
     pub fn read_parameters(&self, slice: SliceId, out: &mut [u8]) -> Result<(), SandboxError> {
         let slice = &self.slices[slice.0];
         let memory = self.houses[slice.house].instance.memory();
-        out.copy_from_slice(memory.bytes(slice.layout.bytes(0, 0..slice.layout.elements())).ok_or_else(vanished)?);
+        out.copy_from_slice(memory.bytes(slice.layout.parameters.whole()).ok_or_else(vanished)?);
         Ok(())
     }
 
-    /// A slot's values; `None` where the plan has no slot of that name.
-    pub fn read_slot(&self, slice: SliceId, name: &str) -> Option<Vec<f32>> {
+    /// A row of a slice's parameters, as raw little-endian `f32`; its number counts from the slice's first row. `None`
+    /// where the slice does not have all of it.
+    pub fn row(&self, slice: SliceId, row: u32) -> Option<&[u8]> {
+        let slice = &self.slices[slice.0];
+        let columns = usize::try_from(slice.plan.geometry.columns).ok()?;
+        let start = (row as usize).checked_mul(columns)?;
+        let end = start.checked_add(columns).filter(|end| *end <= slice.layout.elements())?;
+        self.houses[slice.house].instance.memory().bytes(slice.layout.parameters.part(start..end))
+    }
+
+    /// A slot's bytes, little-endian; `None` where the plan has no slot of that name.
+    pub fn read_slot(&self, slice: SliceId, name: &str) -> Option<&[u8]> {
         let slice = &self.slices[slice.0];
         let index = slice.plan.slots.iter().position(|slot| slot.name == name)?;
-        let memory = self.houses[slice.house].instance.memory();
-        slice.layout.values(memory, index + 1, 0..slice.layout.elements()).map(<[f32]>::to_vec)
+        self.houses[slice.house].instance.memory().bytes(slice.layout.slots[index].whole())
     }
 
     /// Linear memory of all instances, in bytes.
@@ -226,23 +182,23 @@ impl InstancePool {
         self.houses.len()
     }
 
-    /// Fuel the last step of a slice used, all blocks together.
-    pub fn last_step_fuel(&self) -> u64 {
-        self.last_step_fuel
-    }
-
-    /// Keeps a log's room for the next step. A key's slices have their logs at the same time, and usually as many the
-    /// next time.
-    fn keep_log(&mut self, log: UndoLog) {
-        if self.spare_logs.len() < SPARE_LOGS {
-            self.spare_logs.push(log);
+    fn request<'a>(
+        &self,
+        tensor: &'a TensorDescription,
+        plan: &'a Plan,
+        settings: &'a Settings,
+        start: u64,
+        elements: u32,
+    ) -> Result<SliceRequest<'a>, SandboxError> {
+        let layout = Layout::of(plan, start, elements);
+        let scratch = ScratchRequest::of(plan, elements, self.component.block_elements());
+        match (layout, scratch.filter(|scratch| scratch.bytes().is_some())) {
+            (Some(layout), Some(scratch)) => Ok(SliceRequest { tensor, settings, plan, start, layout, scratch }),
+            _ => Err(SandboxError::SliceTooLarge {
+                bytes: (f64::from(elements) * plan.bytes_per_parameter()) as u64,
+                limit: self.component.limits().instance_memory_bytes,
+            }),
         }
-    }
-
-    /// Elements of gradient scratch for a slice: a block, or less where slices are small.
-    fn scratch_elements(&self, elements: u32) -> u32 {
-        let block = self.component.block_elements();
-        elements.next_multiple_of(CHUNK_ELEMENTS).min(block)
     }
 
     /// A new instance, in the place of one that ended with nothing in it where there is such.
@@ -268,7 +224,7 @@ impl InstancePool {
     }
 
     /// Sets an instance up again that has failed: a new one with the same slices and their values.
-    fn revive(&mut self, house: usize) -> Result<(), SandboxError> {
+    pub(crate) fn revive(&mut self, house: usize) -> Result<(), SandboxError> {
         if self.houses[house].instance.is_alive() {
             return Ok(());
         }
@@ -277,21 +233,13 @@ impl InstancePool {
         for (index, slice) in
             self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house && !slice.released)
         {
-            let (elements, slots) = (slice.layout.elements() as u32, slice.plan.slots.len());
-            let request = SliceRequest {
-                tensor: &slice.tensor,
-                start: slice.start,
-                elements,
-                slots,
-                bytes: bytes_needed(elements, slots).ok_or_else(vanished)?,
-                scratch_elements: self.scratch_elements(elements),
-            };
-            let (handle, layout) = revived.place(&self.component, &self.settings, &request)?;
+            let elements = slice.layout.elements() as u32;
+            let request = self.request(&slice.tensor, &slice.plan, &slice.settings, slice.start, elements)?;
+            let (handle, layout) = revived.place(&self.component, request)?;
             let (source, target) = (self.houses[house].instance.memory(), revived.instance.memory_mut());
-            for view in 0..layout.views() {
-                let values = source.bytes(slice.layout.bytes(view, 0..elements as usize)).ok_or_else(vanished)?;
-                let place = target.bytes_mut(layout.bytes(view, 0..elements as usize)).ok_or_else(vanished)?;
-                place.copy_from_slice(values);
+            for (old, new) in slice.layout.state().zip(layout.state()) {
+                let values = source.bytes(old.whole()).ok_or_else(vanished)?;
+                target.bytes_mut(new.whole()).ok_or_else(vanished)?.copy_from_slice(values);
             }
             moved.push((index, handle, layout));
         }

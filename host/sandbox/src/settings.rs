@@ -151,7 +151,6 @@ mod tests {
             documentation: String::new(),
             domain,
             per_group: true,
-            schedulable: false,
         };
         Description {
             name: "sample".into(),
@@ -163,6 +162,8 @@ mod tests {
                 entry("nesterov", Domain::Boolean { default: false }),
                 entry("mode", Domain::Choice { names: vec!["slow".into(), "fast".into()], default: 0 }),
             ],
+            needs_loss: false,
+            largest_whole_tensor: None,
         }
     }
 

@@ -1,13 +1,15 @@
-//! One round of one slice, block after block.
+//! One pass over one slice: a phase block after block, the server's own statistics, evaluation weights.
 
 use std::ops::Range;
 
+use crate::accumulate::{Accumulators, Contributions};
 use crate::component::AdmittedComponent;
 use crate::contract::types;
+use crate::declarations::{Contributor, Granularity, Scope, SlotType};
 use crate::error::StepError;
 use crate::house::{BoundSlice, House, vanished};
-use crate::memory::GuestMemory;
-use crate::undo::UndoLog;
+use crate::state::{RowsApart, StatePart, state_parts, touched};
+use crate::statistics;
 
 /// What a step is told about its round: see the contract's `context`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +33,7 @@ pub struct StepContext {
 }
 
 impl StepContext {
-    fn raw(&self) -> types::Context {
+    pub(crate) fn raw(&self) -> types::Context {
         types::Context {
             step: self.step,
             tensor_step: self.tensor_step,
@@ -48,60 +50,287 @@ impl StepContext {
 /// Fills a part of the aggregated gradient: the range of elements of the slice, and where to write them.
 pub type GradientSource<'a> = dyn FnMut(Range<usize>, &mut [f32]) + 'a;
 
-/// Runs all blocks of a slice; returns the fuel they used.
-pub(crate) fn step_blocks(
-    component: &AdmittedComponent,
-    house: &mut House,
-    slice: &BoundSlice,
-    context: &StepContext,
-    gradient: &mut GradientSource<'_>,
-    log: &mut UndoLog,
-) -> Result<u64, StepError> {
-    let lost = || StepError::NotRevived(Box::new(vanished()));
-    let scratch = house.gradient.ok_or_else(lost)?;
-    let elements = slice.layout.elements();
-    let instance = &mut house.instance;
-    log.remember(instance.memory(), &slice.layout).ok_or_else(lost)?;
-    instance.begin(slice.handle, context.raw())?;
-    let mut fuel_used = 0;
-    for start in (0..elements).step_by(scratch.elements as usize) {
-        let block = start..elements.min(start + scratch.elements as usize);
-        let target = instance.memory_mut().floats_mut(scratch.offset as usize, block.len()).ok_or_else(lost)?;
-        gradient(block.clone(), target);
-        if let Some(position) = first_not_finite(target) {
-            return Err(StepError::GradientNotFinite { index: start + position, value: target[position] });
+/// What a pass over a slice works with.
+pub(crate) struct Pass<'a> {
+    pub(crate) component: &'a AdmittedComponent,
+    pub(crate) house: &'a mut House,
+    pub(crate) slice: &'a BoundSlice,
+    /// The most fuel that one call used.
+    pub(crate) most_fuel: u64,
+}
+
+pub(crate) fn lost() -> StepError {
+    StepError::NotRevived(Box::new(vanished()))
+}
+
+impl Pass<'_> {
+    /// Runs a phase of purpose update over all blocks.
+    pub(crate) fn phase(
+        &mut self,
+        phase: u32,
+        context: &StepContext,
+        accumulators: &mut Accumulators,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<Contributions, StepError> {
+        self.hand_over(phase, accumulators)?;
+        self.begin(phase, context)?;
+        let reads_gradient = self.slice.plan.phases[phase as usize].reads_gradient;
+        for block in self.blocks()? {
+            if reads_gradient {
+                self.write_gradient(block.clone(), gradient)?;
+            }
+            self.step(phase, block.clone())?;
+            self.check_block(block)?;
         }
-        let fuel = component.step_fuel(block.len());
+        self.check_shared_slots()?;
+        self.collect(phase, accumulators)
+    }
+
+    /// Gathers the statistics that the server itself contributes and that this phase is the first to read.
+    pub(crate) fn statistics(
+        &mut self,
+        phase: u32,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<Contributions, StepError> {
+        let plan = &self.slice.plan;
+        let mut chunks = vec![Vec::new(); plan.accumulators.len()];
+        let wanted = |contributor| {
+            let fits = move |index: &usize| {
+                let accumulator = &plan.accumulators[*index];
+                accumulator.read_from == phase && accumulator.contributor == contributor
+            };
+            (0..plan.accumulators.len()).filter(fits).collect::<Vec<_>>()
+        };
+        let (of_parameters, of_gradients) = (wanted(Contributor::Parameters), wanted(Contributor::Gradients));
+        for block in self.blocks()? {
+            let parameters = self.slice.layout.parameters.part(block.clone());
+            let memory = self.house.instance.memory();
+            let parameters = memory.floats(parameters.start, block.len()).ok_or_else(lost)?;
+            for index in &of_parameters {
+                chunks[*index].extend(statistics::of_chunks(plan.accumulators[*index].combination, parameters));
+            }
+            if !of_gradients.is_empty() {
+                let gradient = self.write_gradient(block, gradient)?;
+                for index in &of_gradients {
+                    chunks[*index].extend(statistics::of_chunks(plan.accumulators[*index].combination, gradient));
+                }
+            }
+        }
+        Ok(Contributions { chunks })
+    }
+
+    /// Runs the phase of purpose evaluation and writes what it gives to `out`, as little-endian `f32`. Parameters and
+    /// slots are the caller's to put back.
+    pub(crate) fn evaluation(&mut self, phase: u32, context: &StepContext, out: &mut [u8]) -> Result<(), StepError> {
+        let gradient = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?.gradient as usize;
+        self.begin(phase, context)?;
+        for block in self.blocks()? {
+            let bytes = block.start * size_of::<f32>()..block.end * size_of::<f32>();
+            self.step(phase, block.clone())?;
+            let written = self.house.instance.memory().bytes(gradient..gradient + bytes.len()).ok_or_else(lost)?;
+            if let Some((position, value)) = SlotType::F32.first_not_finite(written) {
+                let index = (block.start + position) as u64;
+                return Err(StepError::NotFinite { what: "evaluation weight".into(), index, value });
+            }
+            out[bytes].copy_from_slice(written);
+        }
+        Ok(())
+    }
+
+    /// Runs the only phase over these rows of the slice, which are in ascending order and without repetition.
+    pub(crate) fn rows(
+        &mut self,
+        rows: &[u32],
+        context: &StepContext,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<(), StepError> {
+        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let columns = self.slice.plan.geometry.columns as usize;
+        self.begin(0, context)?;
+        // The scratch may have been made for another tensor's rows.
+        let at_once = (scratch.row_count as usize).min(scratch.elements as usize / columns.max(1)).max(1);
+        let mut done = 0;
+        for listed in rows.chunks(at_once) {
+            let positions = done * columns..(done + listed.len()) * columns;
+            done += listed.len();
+            let elements = positions.len();
+            self.write_gradient(positions, gradient)?;
+            let memory = self.house.instance.memory_mut();
+            let numbers = scratch.rows as usize..scratch.rows as usize + size_of_val(listed);
+            let (places, _) = memory.bytes_mut(numbers).ok_or_else(lost)?.as_chunks_mut::<4>();
+            places.iter_mut().zip(listed).for_each(|(place, row)| *place = row.to_le_bytes());
+            let block = types::Block {
+                start: 0,
+                elements: elements as u32,
+                gradient: scratch.gradient,
+                rows: Some(scratch.rows),
+            };
+            self.call_step(0, block, elements)?;
+            for place in touched(self.slice, listed) {
+                self.check_finite(&place)?;
+            }
+        }
+        self.check_shared_slots()
+    }
+
+    fn begin(&mut self, phase: u32, context: &StepContext) -> Result<(), StepError> {
+        let fuel = self.component.begin_fuel(&self.slice.layout, &self.slice.plan);
+        Ok(self.house.instance.begin(self.slice.handle, phase, context.raw(), fuel)?)
+    }
+
+    /// The blocks of a plan that is not one of rows.
+    fn blocks(&self) -> Result<impl Iterator<Item = Range<usize>> + use<>, StepError> {
+        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let elements = self.slice.layout.elements();
+        let length = match self.slice.plan.granularity {
+            Granularity::Tensor => elements.max(1),
+            _ => scratch.elements.min(self.component.block_elements()) as usize,
+        };
+        Ok((0..elements).step_by(length).map(move |start| start..elements.min(start + length)))
+    }
+
+    /// Fills the scratch with the gradient of a range and makes sure that it is finite.
+    fn write_gradient(&mut self, range: Range<usize>, gradient: &mut GradientSource<'_>) -> Result<&[f32], StepError> {
+        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let memory = self.house.instance.memory_mut();
+        let target = memory.floats_mut(scratch.gradient as usize, range.len()).ok_or_else(lost)?;
+        gradient(range.clone(), target);
+        match first_not_finite(target) {
+            Some(position) => {
+                Err(StepError::GradientNotFinite { index: (range.start + position) as u64, value: target[position] })
+            }
+            None => Ok(target),
+        }
+    }
+
+    fn step(&mut self, phase: u32, block: Range<usize>) -> Result<(), StepError> {
+        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let raw = types::Block {
             start: block.start as u32,
             elements: block.len() as u32,
-            gradient: scratch.offset,
+            gradient: scratch.gradient,
             rows: None,
         };
-        instance.step(slice.handle, 0, raw, fuel)?;
-        fuel_used += fuel - instance.fuel_left();
-        check_output(instance.memory(), slice, block)?;
+        self.call_step(phase, raw, block.len())
     }
-    Ok(fuel_used)
+
+    fn call_step(&mut self, phase: u32, block: types::Block, elements: usize) -> Result<(), StepError> {
+        let budget = self.component.step_budget(&self.slice.plan, elements as u64);
+        self.house.instance.step(self.slice.handle, phase, block, budget)?;
+        self.most_fuel = self.most_fuel.max(budget.fuel - self.house.instance.fuel_left());
+        Ok(())
+    }
+
+    /// Before a phase: what it is the first to read goes to where it is read, and what it contributes to starts from
+    /// what the slices before have given, or from nothing.
+    fn hand_over(&mut self, phase: u32, accumulators: &Accumulators) -> Result<(), StepError> {
+        let BoundSlice { plan, layout, .. } = self.slice;
+        let memory = self.house.instance.memory_mut();
+        for (index, accumulator) in plan.accumulators.iter().enumerate() {
+            if accumulator.read_from == phase {
+                let numbers = here(accumulators.values(index), accumulator.scope, &layout.rows);
+                layout.combined[index].write_numbers(memory, numbers).ok_or_else(lost)?;
+            }
+            if accumulator.contributor == (Contributor::Optimizer { phase }) {
+                let view = &layout.contributions[index];
+                match accumulator.scope {
+                    Scope::Row | Scope::Column => {
+                        let numbers = here(accumulators.values(index), accumulator.scope, &layout.rows);
+                        view.write_numbers(memory, numbers).ok_or_else(lost)?;
+                    }
+                    Scope::Tensor | Scope::Group | Scope::Model => {
+                        let nothing = vec![statistics::nothing(accumulator.combination); view.elements()];
+                        view.write_numbers(memory, &nothing).ok_or_else(lost)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// After a phase: what the optimizer has contributed, which must be numbers.
+    fn collect(&self, phase: u32, accumulators: &mut Accumulators) -> Result<Contributions, StepError> {
+        let BoundSlice { plan, layout, .. } = self.slice;
+        let mut chunks = vec![Vec::new(); plan.accumulators.len()];
+        for index in Accumulators::contributed_in(plan, phase) {
+            let accumulator = &plan.accumulators[index];
+            let numbers = layout.contributions[index].read_numbers(self.house.instance.memory()).ok_or_else(lost)?;
+            if let Some(position) = numbers.iter().position(|number| !number.is_finite()) {
+                let what = format!("contribution to accumulator {},", accumulator.name);
+                return Err(StepError::NotFinite { what, index: position as u64, value: numbers[position] });
+            }
+            match accumulator.scope {
+                Scope::Row | Scope::Column => {
+                    here_mut(accumulators.values_mut(index), accumulator.scope, &layout.rows).copy_from_slice(&numbers);
+                }
+                Scope::Tensor | Scope::Group | Scope::Model => chunks[index] = numbers,
+            }
+        }
+        Ok(Contributions { chunks })
+    }
+
+    /// Parameters and per-element slots of a block must be finite: a slot that is not would freeze a parameter for ever,
+    /// or end in a round that fails, and fails again each time it is tried.
+    fn check_block(&self, block: Range<usize>) -> Result<(), StepError> {
+        for mut part in state_parts(self.slice).filter(|part| part.rows_apart == RowsApart::Elements) {
+            // Of slots with an element for each run of parameters, the runs of the block.
+            part.elements = block.start / part.parameters_each..block.end.div_ceil(part.parameters_each);
+            self.check_finite(&part)?;
+        }
+        Ok(())
+    }
+
+    /// The other slots are small, and may be written at any time.
+    fn check_shared_slots(&self) -> Result<(), StepError> {
+        let of_rows = self.slice.plan.granularity == Granularity::TouchedRows;
+        let small = |part: &StatePart| match part.rows_apart {
+            RowsApart::Elements => false,
+            RowsApart::Rows => !of_rows,
+            RowsApart::Shared => true,
+        };
+        state_parts(self.slice).filter(small).try_for_each(|part| self.check_finite(&part))
+    }
+
+    fn check_finite(&self, part: &StatePart) -> Result<(), StepError> {
+        let memory = self.house.instance.memory();
+        let (position, value) = match part.element {
+            SlotType::F32 => {
+                let written = memory.floats(part.bytes().start, part.elements.len()).ok_or_else(lost)?;
+                match first_not_finite(written) {
+                    None => return Ok(()),
+                    Some(position) => (position, f64::from(written[position])),
+                }
+            }
+            SlotType::U8 | SlotType::U32 | SlotType::U64 => return Ok(()),
+            SlotType::F64 | SlotType::Bf16 => {
+                let written = memory.bytes(part.bytes()).ok_or_else(lost)?;
+                match part.element.first_not_finite(written) {
+                    None => return Ok(()),
+                    Some(found) => found,
+                }
+            }
+        };
+        let what = match part.slot {
+            None => "parameter".into(),
+            Some(slot) => format!("slot {}, element", self.slice.plan.slots[slot].name),
+        };
+        Err(StepError::NotFinite { what, index: (part.elements.start + position) as u64, value })
+    }
 }
 
-/// Parameters and slots of a block must be finite: a slot that is not would freeze a parameter for ever, or end in a
-/// round that fails, and fails again each time it is tried.
-fn check_output(memory: &GuestMemory, slice: &BoundSlice, block: Range<usize>) -> Result<(), StepError> {
-    for view in 0..slice.layout.views() {
-        let written = slice
-            .layout
-            .values(memory, view, block.clone())
-            .ok_or_else(|| StepError::NotRevived(Box::new(vanished())))?;
-        if let Some(position) = first_not_finite(written) {
-            let what = match view {
-                0 => "parameter".into(),
-                slot => format!("slot {}, element", slice.plan.slots[slot - 1].name),
-            };
-            return Err(StepError::NotFinite { what, index: block.start + position, value: written[position] });
-        }
+/// What of an accumulator concerns a slice with these rows.
+fn here<'a>(values: &'a [f64], scope: Scope, rows: &Range<u64>) -> &'a [f64] {
+    match scope {
+        Scope::Row => &values[rows.start as usize..rows.end as usize],
+        _ => values,
     }
-    Ok(())
+}
+
+fn here_mut<'a>(values: &'a mut [f64], scope: Scope, rows: &Range<u64>) -> &'a mut [f64] {
+    match scope {
+        Scope::Row => &mut values[rows.start as usize..rows.end as usize],
+        _ => values,
+    }
 }
 
 /// The first NaN or infinity. The common case, none, is one pass without branches, which the compiler turns into SIMD.

@@ -2,128 +2,106 @@
 //! does a step cost?
 
 use crate::component::AdmittedComponent;
+use crate::declarations::Granularity;
 use crate::error::SandboxError;
-use crate::limits::{CHUNK_ELEMENTS, Limits};
+use crate::fuel::{FuelModel, matrix_work};
+use crate::limits::CHUNK_ELEMENTS;
+use crate::local::{LocalTensor, LocalTraining};
 use crate::plan::TensorDescription;
-use crate::pool::InstancePool;
 use crate::step::StepContext;
-
-/// How much more than in the trial a step may use: data-dependent branches cost more on some data than on other.
-const FUEL_MARGIN: u64 = 4;
-
-/// Fuel for each step on top, so that cheap optimizers have some slack. About 0.1 ms.
-const FUEL_SLACK: u64 = 100_000;
 
 /// Rounds of the trial.
 const ROUNDS: u64 = 3;
 
-/// Sizes of the tensors of the trial, in elements: two, to tell the cost of a call from that of an element, and neither
-/// a multiple of the SDK's unrolling.
-const SIZES: [u32; 2] = [CHUNK_ELEMENTS - 1, 4 * CHUNK_ELEMENTS - 3];
+/// Rounds on tensors that are visited whole: some methods decompose matrices only every tenth round.
+const WHOLE_ROUNDS: u64 = 11;
 
-/// What a step costs in fuel: linear in the block's elements.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct FuelModel {
-    /// Budget of a call, whatever the block.
-    call: u64,
-    /// Budget for each 1024 elements.
-    per_1024_elements: u64,
-}
+/// The tensors of the trial: two vectors, to tell the cost of a call from that of an element, neither a multiple of the
+/// SDK's unrolling; two matrices for the same reason, whose rows no chunk ends at. The smaller comes first.
+const SHAPES: [[&[u64]; 2]; 2] =
+    [[&[CHUNK_ELEMENTS as u64 - 1], &[4 * CHUNK_ELEMENTS as u64 - 3]], [&[61, 67], &[127, 129]]];
 
-impl FuelModel {
-    /// What a step may use at most according to the limits.
-    pub(crate) fn untried(limits: &Limits) -> Self {
-        Self { call: limits.call_fuel, per_1024_elements: limits.fuel_per_element.saturating_mul(1024) }
-    }
-
-    /// From the fuel that steps on two blocks used: their `(elements, fuel)`, the smaller block first.
-    fn fitted([(few, low), (many, high)]: [(u64, u64); 2]) -> Self {
-        let per_1024_elements = (high.saturating_sub(low) * 1024).div_ceil(many - few);
-        let call = low.saturating_sub(per_1024_elements * few / 1024);
-        Self { call: call * FUEL_MARGIN + FUEL_SLACK, per_1024_elements: per_1024_elements * FUEL_MARGIN }
-    }
-
-    /// Budget of a step on a block of this many elements.
-    pub fn budget(&self, elements: u64) -> u64 {
-        self.call.saturating_add(elements.saturating_mul(self.per_1024_elements).div_ceil(1024))
-    }
-
-    /// Fuel an element costs, as seen in the trial (a budget has four times as much).
-    pub fn per_element(&self) -> f64 {
-        self.per_1024_elements as f64 / 1024.0 / FUEL_MARGIN as f64
-    }
-}
+/// Matrices for optimizers that visit them whole, whose work grows faster than the elements.
+const WHOLE_SHAPES: [&[u64]; 2] = [&[24, 40], &[48, 80]];
 
 /// Runs the optimizer twice over the same rounds with its default settings and returns what a step costs.
 pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, SandboxError> {
-    let (first, costs) = run(component)?;
-    let (second, _) = run(component)?;
-    if first != second {
-        return Err(SandboxError::NotDeterministic);
+    let (mut elements, mut matrices) = (Vec::new(), Vec::new());
+    for [smaller, larger] in SHAPES {
+        let whole = is_whole(component, smaller)?;
+        let pair = if whole && smaller.len() > 1 { WHOLE_SHAPES } else { [smaller, larger] };
+        let costs = pair.map(|shape| {
+            let (first, cost) = run(component, shape)?;
+            let (second, _) = run(component, shape)?;
+            if first != second { Err(SandboxError::NotDeterministic) } else { Ok(cost) }
+        });
+        let [low, high] = costs;
+        let costs = [low?, high?];
+        if whole && smaller.len() > 1 { matrices.push(costs) } else { elements.push(costs) }
     }
-    Ok(FuelModel::fitted(costs))
+    // Whichever kind of tensor costs more.
+    let dearest = |pairs: Vec<[(u64, u64); 2]>| pairs.into_iter().max_by_key(|pair| pair[1].1);
+    Ok(FuelModel::fitted(component.limits(), dearest(elements), dearest(matrices)))
 }
 
-/// The state after the trial's rounds, bit for bit, and `(elements, fuel)` of the most expensive step of each size.
-type Outcome = (Vec<u8>, [(u64, u64); 2]);
+fn is_whole(component: &AdmittedComponent, shape: &[u64]) -> Result<bool, SandboxError> {
+    let settings = defaults(component)?;
+    Ok(component.plan(&settings, &tensor(shape))?.granularity == Granularity::Tensor)
+}
 
-fn run(component: &AdmittedComponent) -> Result<Outcome, SandboxError> {
-    let settings = component
+/// The state after the trial's rounds, bit for bit, and `(work, fuel)` of the most expensive step.
+type Outcome = (Vec<u8>, (u64, u64));
+
+fn run(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxError> {
+    let settings = defaults(component)?;
+    let learning_rate = settings.learning_rate();
+    let elements: u64 = shape.iter().product();
+    let parameters: Vec<f32> = (0..elements as u32).map(|index| sample(index, 0)).collect();
+    let local = LocalTensor { description: tensor(shape), settings, parameters };
+    let mut training = LocalTraining::new(component, vec![local], elements)?;
+    let whole = training.plan(0).granularity == Granularity::Tensor;
+    let mut last = context(0, learning_rate);
+    for round in 1..=if whole { WHOLE_ROUNDS } else { ROUNDS } {
+        last = context(round, learning_rate);
+        let gradient: Vec<f32> = (0..elements as u32).map(|index| sample(index, round as u32)).collect();
+        training.round(&last, &[&gradient]).map_err(SandboxError::Trial)?;
+    }
+    let evaluation = training.evaluation(0, &last).map_err(SandboxError::Trial)?;
+    let geometry = training.plan(0).geometry;
+    let work = match whole && geometry.is_matrix() {
+        true => matrix_work(geometry.rows, geometry.columns),
+        false => elements,
+    };
+    let cost = (work, training.take_most_fuel());
+    let numbers = training.parameters(0)?.into_iter().chain(evaluation);
+    let mut state: Vec<u8> = numbers.flat_map(|value| value.to_le_bytes()).collect();
+    for slot in &training.plan(0).slots {
+        training.slot(0, &slot.name).unwrap_or_default().into_iter().for_each(|bytes| state.extend_from_slice(bytes));
+    }
+    Ok((state, cost))
+}
+
+fn defaults(component: &AdmittedComponent) -> Result<crate::settings::Settings, SandboxError> {
+    component
         .configure(None, &[])
-        .map_err(|error| SandboxError::Description(format!("its defaults are not acceptable: {error}")))?;
-    let mut pool = component.pool(&settings);
-    let mut state = Vec::new();
-    let mut costs = [(0, 0); 2];
-    for (cost, elements) in costs.iter_mut().zip(SIZES) {
-        let tensor = TensorDescription {
-            name: format!("trial.{elements}"),
-            shape: vec![u64::from(elements)],
-            ..TensorDescription::default()
-        };
-        let plan = component.plan(&settings, &tensor)?;
-        let slice = pool.bind(&tensor, &plan, 0, elements)?;
-        let parameters: Vec<u8> = (0..elements).flat_map(|index| sample(index, 0).to_le_bytes()).collect();
-        pool.load(slice, &parameters)?;
-        *cost = (u64::from(elements), 0);
-        for round in 1..=ROUNDS {
-            step(&mut pool, slice, round, settings.learning_rate())?;
-            cost.1 = cost.1.max(pool.last_step_fuel());
-        }
-        let mut trained = vec![0; parameters.len()];
-        pool.read_parameters(slice, &mut trained)?;
-        state.extend(trained);
-        for slot in &plan.slots {
-            let values = pool.read_slot(slice, &slot.name).unwrap_or_default();
-            state.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        }
-    }
-    Ok((state, costs))
+        .map_err(|error| SandboxError::Description(format!("its defaults are not acceptable: {error}")))
 }
 
-fn step(
-    pool: &mut InstancePool,
-    slice: crate::pool::SliceId,
-    round: u64,
-    learning_rate: f64,
-) -> Result<(), SandboxError> {
-    let context = StepContext {
+fn tensor(shape: &[u64]) -> TensorDescription {
+    TensorDescription { name: format!("trial{shape:?}"), shape: shape.to_vec(), ..TensorDescription::default() }
+}
+
+fn context(round: u64, learning_rate: f64) -> StepContext {
+    StepContext {
         step: round,
         tensor_step: round,
         learning_rate: learning_rate as f32,
         peak_learning_rate: learning_rate as f32,
         contributors: 1,
         staleness: 0,
-        loss: None,
+        loss: Some(1.0 / round.max(1) as f32),
         seed: 0,
-    };
-    let mut gradient = |range: std::ops::Range<usize>, target: &mut [f32]| {
-        for (index, element) in range.zip(target) {
-            *element = sample(index as u32, round as u32);
-        }
-    };
-    pool.step(slice, &context, &mut gradient).map_err(SandboxError::Trial)?;
-    pool.commit(slice);
-    Ok(())
+    }
 }
 
 /// A made-up value in [-1, 1], with some zeros and some very small ones among them: what gradients look like.
@@ -135,18 +113,5 @@ fn sample(index: u32, round: u32) -> f32 {
         0 => 0.0,
         1 => value * 1e-20,
         _ => value,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_is_several_times_the_measured_cost() {
-        let model = FuelModel::fitted([(1000, 10_000), (11_000, 110_000)]);
-        assert!((model.per_element() - 10.0).abs() < 0.1);
-        assert!(model.budget(1000) >= 40_000 && model.budget(1000) < 40_000 + 2 * FUEL_SLACK);
-        assert!(model.budget(u64::MAX) > 0);
     }
 }

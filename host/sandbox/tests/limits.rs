@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{admit, component, sandbox, values};
 use stepbox_sandbox::{CallFailure, Fault, Limits, Sandbox, SandboxConfig, SandboxError, StepError};
 
@@ -43,7 +45,7 @@ fn a_memory_bomb_meets_the_memory_limit() {
 #[test]
 fn all_instances_together_have_a_limit_too() {
     // Less than one instance of the trial needs, and more than its code alone.
-    let error = refusal("adamw", Limits { total_memory_bytes: 3 << 19, ..Limits::default() });
+    let error = refusal("adamw", Limits { total_memory_bytes: 5 << 18, ..Limits::default() });
     assert_eq!(error.fault(), Fault::Operator);
     assert!(error.to_string().contains("total_memory_bytes"), "{error}");
 }
@@ -93,14 +95,14 @@ fn a_step_that_fails_far_from_its_blocks_leaves_no_trace_either() {
         let limits = Limits { block_elements: 4096, ..Limits::default() };
         let admitted = sandbox(limits).admit(&component(guest)).unwrap();
         let settings = admitted.configure(Some(RATE), &[]).unwrap();
-        let mut pool = admitted.pool(&settings);
+        let mut pool = admitted.pool();
         let tensor = common::vector(30_000);
-        let plan = admitted.plan(&settings, &tensor).unwrap();
+        let plan = Arc::new(admitted.plan(&settings, &tensor).unwrap());
         let mut parameters = values(30_000, 0);
         parameters[29_000] = poison;
         let halves = [0..16_384, 16_384..30_000];
         let [sound, poisoned] = halves.clone().map(|half| {
-            let slice = pool.bind(&tensor, &plan, half.start as u64, half.len() as u32).unwrap();
+            let slice = pool.bind(&tensor, &plan, &settings, half.start as u64, half.len() as u32).unwrap();
             pool.load(slice, &common::bytes(&parameters[half])).unwrap();
             slice
         });
@@ -116,7 +118,7 @@ fn a_step_that_fails_far_from_its_blocks_leaves_no_trace_either() {
             for (slice, half) in [sound, poisoned].into_iter().zip(halves.clone()) {
                 let mut parameters = vec![0; half.len() * 4];
                 pool.read_parameters(slice, &mut parameters).unwrap();
-                state.push((parameters, common::bits(&pool.read_slot(slice, "velocity").unwrap())));
+                state.push((parameters, pool.read_slot(slice, "velocity").unwrap().to_vec()));
             }
             state
         };
@@ -152,10 +154,11 @@ fn a_slice_that_is_released_gives_its_room_back_and_the_others_keep_their_values
     let before = training.state();
     const LARGE: u32 = 4 << 20;
     let tensor = common::vector(LARGE as usize);
+    let plan = Arc::new(admitted.plan(&training.settings, &tensor).unwrap());
     for _ in 0..4 {
         // 32 MiB each: two at a time would exceed the total.
-        let slice = training.pool.bind(&tensor, &training.plan, 0, LARGE).unwrap();
-        assert!(training.pool.bind(&tensor, &training.plan, 0, 2 * LARGE).is_err());
+        let slice = training.pool.bind(&tensor, &plan, &training.settings, 0, LARGE).unwrap();
+        assert!(training.pool.bind(&tensor, &plan, &training.settings, 0, 2 * LARGE).is_err());
         training.pool.release(slice);
         assert_eq!(training.state(), before);
         training.round(&values(5000, 2)).unwrap();
@@ -237,4 +240,10 @@ fn what_is_no_component_is_refused() {
         let error = sandbox.admit(bytes).err().unwrap();
         assert!(matches!(error, SandboxError::Invalid(_) | SandboxError::NoContract { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_product_that_is_not_paid_for_is_not_computed() {
+    let failure = failure(refusal("hostile/greedy-product", Limits::default()));
+    assert!(matches!(failure, CallFailure::OutOfFuel { .. }), "{failure}");
 }

@@ -10,6 +10,7 @@ use crate::identity::Identity;
 pub(crate) struct Access {
     ranks: HashMap<String, u32>,
     deployers: HashSet<String>,
+    schedulers: HashSet<String>,
     observers: HashSet<String>,
 }
 
@@ -20,16 +21,19 @@ pub(crate) struct Rights {
     pub worker: Option<u32>,
     /// Replace the optimizer.
     pub deploy: bool,
+    /// Set the learning rate.
+    pub schedule: bool,
     /// See the status.
     pub observe: bool,
 }
 
 impl Access {
     pub(crate) fn new(job: &JobConfig, access: &AccessConfig) -> Self {
-        let observers = [&access.deployers, &access.operators, &access.auditors];
+        let observers = [&access.deployers, &access.schedulers, &access.operators, &access.auditors];
         Self {
             ranks: (0..).zip(&job.workers).map(|(rank, identity)| (identity.clone(), rank)).collect(),
             deployers: access.deployers.iter().cloned().collect(),
+            schedulers: access.deployers.iter().chain(&access.schedulers).cloned().collect(),
             observers: observers.into_iter().flatten().cloned().collect(),
         }
     }
@@ -40,8 +44,9 @@ impl Access {
         let rights = Rights {
             worker: self.ranks.get(name).copied(),
             deploy: self.deployers.contains(name),
+            schedule: self.schedulers.contains(name),
             observe: self.observers.contains(name),
         };
-        (rights.worker.is_some() || rights.deploy || rights.observe).then_some(rights)
+        (rights.worker.is_some() || rights.deploy || rights.schedule || rights.observe).then_some(rights)
     }
 }

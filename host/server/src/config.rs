@@ -17,7 +17,8 @@
 //! reconnect_grace_seconds = 5
 //!
 //! [access]
-//! deployers = ["alice"]               # may replace the optimizer
+//! deployers = ["alice"]               # may replace the optimizer and set the learning rate
+//! schedulers = ["worker-0"]           # may set the learning rate
 //! operators = ["bob"]                 # may ask for the server's status
 //! auditors = []
 //!
@@ -136,8 +137,10 @@ pub enum Aggregation {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
-    /// May deploy an optimizer, and see the status to know what is deployed.
+    /// May deploy an optimizer and set the learning rate, and see the status to know what is deployed.
     pub deployers: Vec<String>,
+    /// May set the learning rate, and see the status to know what it is. Workers can be named here too.
+    pub schedulers: Vec<String>,
     /// May see the status.
     pub operators: Vec<String>,
     /// May see the status.
@@ -259,6 +262,7 @@ impl Config {
         }
         for (field, identities) in [
             ("access.deployers", &self.access.deployers),
+            ("access.schedulers", &self.access.schedulers),
             ("access.operators", &self.access.operators),
             ("access.auditors", &self.access.auditors),
         ] {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use stepbox_sandbox::TensorDescription;
 use stepbox_wire::{ErrorCode, TensorType};
 
-use crate::cut::cut;
+use crate::checks::check_type;
+use crate::cut::{Slice, cut};
 use crate::deployment::{bind, new_slices, not_admitted, off_the_runtime};
-use crate::job::{Job, check_type};
+use crate::job::Job;
 use crate::key::{Key, Residence, tensor_identity};
+use crate::learning_rate;
 use crate::model::Room;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, Planned, Unplanned};
 use crate::refusal::{Answered, Refusal};
 use crate::shard::KeyId;
 use crate::weights::Weights;
@@ -22,6 +24,7 @@ pub(crate) async fn create(
     name: String,
     tensor: TensorType,
     value: Vec<u8>,
+    tags: Vec<String>,
     room: Room,
 ) -> Answered<(Arc<Key>, bool)> {
     let mut structure = job.structure.lock().await;
@@ -38,7 +41,7 @@ pub(crate) async fn create(
         name,
         shape: tensor.shape.clone(),
         group: String::new(),
-        tags: Vec::new(),
+        tags,
     });
     let first = Arc::new(Weights::first(&value, &slices));
     drop(value);
@@ -46,16 +49,22 @@ pub(crate) async fn create(
     let optimizers = optimizers(&job);
     let mut residence = None;
     for optimizer in &optimizers {
-        let planned = plan(optimizer, &description).await;
+        let planned = plan(optimizer, id, &description, &slices, job.shards.count()).await;
         let bound = match planned {
-            Ok(plan) => {
+            Ok(planned) => {
                 let mut by_shard = vec![Vec::new(); job.shards.count()];
-                for slice in new_slices(id, &slices, &description, &plan) {
+                for slice in new_slices(id, &planned) {
                     by_shard[slice.slice.shard].push(slice);
                 }
-                optimizer.add_plan(id, Arc::clone(&plan));
+                optimizer.add_plan(id, Arc::clone(&planned));
                 let bound = bind(&job, optimizer, by_shard).await;
-                residence.get_or_insert(Residence { optimizer: Arc::clone(optimizer), plan, state_since: 0 });
+                residence.get_or_insert_with(|| Residence {
+                    optimizer: Arc::clone(optimizer),
+                    planned,
+                    state_since: 0,
+                    schedule_since: learning_rate::in_force(&job, optimizer),
+                    last: None,
+                });
                 bound
             }
             Err(refusal) => Err(refusal),
@@ -66,9 +75,8 @@ pub(crate) async fn create(
         }
     }
 
-    let shards = Key::shards_of(&slices);
     if let Some(residence) = &residence {
-        for shard in shards {
+        for shard in residence.planned.shards() {
             let (optimizer, first) = (residence.optimizer.id, Arc::clone(&first));
             let loaded = job.shards.call(shard, move |shard| shard.load(optimizer, id, &first)).await;
             let loaded = match loaded {
@@ -107,12 +115,16 @@ fn optimizers(job: &Job) -> Vec<Arc<Optimizer>> {
 
 async fn plan(
     optimizer: &Arc<Optimizer>,
+    id: KeyId,
     description: &Arc<TensorDescription>,
-) -> Answered<Arc<stepbox_sandbox::Plan>> {
-    let (optimizer, description) = (Arc::clone(optimizer), Arc::clone(description));
+    slices: &[Slice],
+    shards: usize,
+) -> Answered<Arc<Planned>> {
+    let (optimizer, description, slices) = (Arc::clone(optimizer), Arc::clone(description), slices.to_vec());
     off_the_runtime(move || {
-        let plan = optimizer.component.plan(&optimizer.settings, &description);
-        plan.map(Arc::new).map_err(|error| {
+        let key = Unplanned { id, description: &description, slices: &slices, shards };
+        let planned = Planned::new(&optimizer.component, &optimizer.groups, &key);
+        planned.map(Arc::new).map_err(|error| {
             let message = format!("the optimizer does not take key `{}`: {error}", description.name);
             Refusal { message, ..not_admitted(&error) }
         })

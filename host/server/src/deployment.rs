@@ -3,7 +3,8 @@
 //! In this order, so that whatever fails leaves the optimizer before untouched:
 //!
 //! 1. signature, publisher and version are verified; nothing of the component has been parsed before;
-//! 2. the sandbox admits it, its name is the manifest's, its hyperparameters are within range;
+//! 2. the sandbox admits it, its name is the manifest's, its hyperparameters are within range in every group, and so is
+//!    its learning rate in every round of the schedule;
 //! 3. it plans for every key, and every shard makes room for every slice;
 //! 4. the ledger of versions records it;
 //! 5. the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
@@ -14,29 +15,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stepbox_sandbox::{AdmittedComponent, Fault, Plan, SandboxError, Settings};
+use stepbox_sandbox::{AdmittedComponent, Fault, SandboxError};
 use stepbox_trust::{TrustStore, VerifiedComponent};
-use stepbox_wire::{ErrorCode, OptimizerStatus, Response};
+use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus, Response};
 
+use crate::groups::Groups;
 use crate::job::Job;
 use crate::key::Key;
+use crate::learning_rate::{self, Start};
 use crate::move_over;
-use crate::optimizer::{Deployed, Optimizer};
+use crate::optimizer::{Deployed, Optimizer, Planned};
 use crate::refusal::{Answered, Refusal};
 use crate::shard::{KeyId, NewSlice};
 
 /// What is to be deployed, as it came.
 pub(crate) struct Submission {
     pub component: Vec<u8>,
-    pub learning_rate: Option<f64>,
-    pub hyperparameters: Vec<(String, String)>,
+    pub options: DeployOptions,
 }
 
 /// Past all checks that need no key.
 struct Accepted {
     verified: VerifiedComponent,
     component: AdmittedComponent,
-    settings: Settings,
+    groups: Groups,
+    options: DeployOptions,
 }
 
 /// Deploys a component. Runs to its end once it has begun, whether or not anyone waits for the answer.
@@ -51,14 +54,17 @@ pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Re
     };
 
     let mut structure = job.structure.lock().await;
+    let start = learning_rate::start(&job, &accepted.component, &accepted.groups, &accepted.options)?;
     let keys = job.model.all();
-    let plans = plan_all(&accepted, keys.clone()).await?;
+    let plans = plan_all(&accepted, keys.clone(), job.shards.count()).await?;
+    let by_group = count_by_group(&accepted.groups, &plans);
     structure.next_optimizer += 1;
     let optimizer = Arc::new(Optimizer::new(
         structure.next_optimizer,
         status.clone(),
         accepted.component,
-        accepted.settings,
+        accepted.groups,
+        start.rates().clone(),
         plans,
     ));
     if let Err(refusal) = prepare(&job, &optimizer, &keys).await {
@@ -75,7 +81,7 @@ pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Re
         return Err(refusal);
     }
 
-    let (from_round, state_kept) = take_effect(&job, &optimizer, &keys);
+    let (from_round, state_kept) = take_effect(&job, &optimizer, &start, &keys);
     drop(structure);
     tracing::info!(
         optimizer = status.name,
@@ -92,12 +98,13 @@ pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Re
             tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
         }
     }
-    Ok(Response::Deployed { optimizer: status, from_round, state_kept })
+    let schedule = optimizer.rates.lock().newest_status();
+    Ok(Response::Deployed { optimizer: status, from_round, state_kept, schedule, groups: by_group })
 }
 
 /// Everything about the component itself.
 fn check(job: &Job, submission: Submission) -> Answered<Accepted> {
-    let Submission { component, learning_rate, hyperparameters } = submission;
+    let Submission { component, options } = submission;
     // Read for each deployment: a publisher's key that the operator revokes is revoked from then on.
     let store = TrustStore::load(&job.config.trust.store)
         .map_err(|error| Refusal::new(ErrorCode::Internal, format!("the trust store cannot be used: {error}")))?
@@ -116,18 +123,17 @@ fn check(job: &Job, submission: Submission) -> Answered<Accepted> {
             ),
         ));
     }
-    let settings = component
-        .configure(learning_rate, &hyperparameters)
+    let groups = Groups::new(&component, &options)
         .map_err(|error| Refusal::new(ErrorCode::Hyperparameter, error.to_string()))?;
-    Ok(Accepted { verified, component, settings })
+    Ok(Accepted { verified, component, groups, options })
 }
 
-async fn plan_all(accepted: &Accepted, keys: Vec<Arc<Key>>) -> Answered<HashMap<KeyId, Arc<Plan>>> {
-    let (component, settings) = (accepted.component.clone(), accepted.settings.clone());
+async fn plan_all(accepted: &Accepted, keys: Vec<Arc<Key>>, shards: usize) -> Answered<HashMap<KeyId, Arc<Planned>>> {
+    let (component, groups) = (accepted.component.clone(), accepted.groups.clone());
     off_the_runtime(move || {
         keys.iter()
-            .map(|key| match component.plan(&settings, &key.description) {
-                Ok(plan) => Ok((key.id, Arc::new(plan))),
+            .map(|key| match Planned::new(&component, &groups, &key.unplanned(shards)) {
+                Ok(planned) => Ok((key.id, Arc::new(planned))),
                 Err(error) => Err(not_admitted(&error)),
             })
             .collect()
@@ -135,12 +141,18 @@ async fn plan_all(accepted: &Accepted, keys: Vec<Arc<Key>>) -> Answered<HashMap<
     .await
 }
 
+/// How many of the keys each group has taken.
+fn count_by_group(groups: &Groups, plans: &HashMap<KeyId, Arc<Planned>>) -> Vec<(String, u64)> {
+    let count = |name: &str| plans.values().filter(|planned| planned.tensor.group == name).count() as u64;
+    groups.names().map(|name| (name.to_owned(), count(name))).collect()
+}
+
 /// Room for every slice, on all shards at the same time.
 async fn prepare(job: &Job, optimizer: &Arc<Optimizer>, keys: &[Arc<Key>]) -> Answered<()> {
     let mut slices = vec![Vec::new(); job.shards.count()];
     for key in keys {
-        let Some(plan) = optimizer.plan(key.id) else { continue };
-        for slice in new_slices(key.id, &key.slices, &key.description, &plan) {
+        let Some(planned) = optimizer.plan(key.id) else { continue };
+        for slice in new_slices(key.id, &planned) {
             slices[slice.slice.shard].push(slice);
         }
     }
@@ -148,18 +160,12 @@ async fn prepare(job: &Job, optimizer: &Arc<Optimizer>, keys: &[Arc<Key>]) -> An
 }
 
 /// A key's slices as a shard wants to have them.
-pub(crate) fn new_slices<'a>(
-    key: KeyId,
-    slices: &'a [crate::cut::Slice],
-    tensor: &'a Arc<stepbox_sandbox::TensorDescription>,
-    plan: &'a Arc<Plan>,
-) -> impl Iterator<Item = NewSlice> + 'a {
-    slices.iter().enumerate().map(move |(index, slice)| NewSlice {
+pub(crate) fn new_slices(key: KeyId, planned: &Arc<Planned>) -> impl Iterator<Item = NewSlice> {
+    planned.slices.iter().enumerate().map(move |(index, slice)| NewSlice {
         key,
         index,
         slice: slice.clone(),
-        tensor: Arc::clone(tensor),
-        plan: Arc::clone(plan),
+        planned: Arc::clone(planned),
     })
 }
 
@@ -191,7 +197,7 @@ async fn discard(job: &Job, optimizer: &Optimizer) {
 }
 
 /// Chooses the round. Returns it, and whether all keys keep their state.
-fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, keys: &[Arc<Key>]) -> (u64, bool) {
+fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, start: &Start, keys: &[Arc<Key>]) -> (u64, bool) {
     // While this is held no gradient is counted.
     let mut deployments = job.deployments.write();
     let highest = keys.iter().map(|key| key.highest_pushed()).max().unwrap_or(0);
@@ -199,10 +205,13 @@ fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, keys: &[Arc<Key>]) -> (u64
     let before: Vec<_> =
         deployments.in_use().into_iter().chain(deployments.pending().map(|pending| &pending.optimizer)).collect();
     let keeps = |older: &Arc<Optimizer>, key: &Arc<Key>| {
-        older.plan(key.id).is_some_and(|plan| optimizer.keeps_state(key.id, older, &plan).is_ok())
+        older.plan(key.id).is_some_and(|planned| optimizer.keeps_state(key.id, older, &planned).is_ok())
     };
     let state_kept =
         !before.is_empty() && !keys.is_empty() && before.iter().all(|older| keys.iter().all(|key| keeps(older, key)));
+    if let Start::Afresh(_) = start {
+        optimizer.rates.lock().begin(from_round);
+    }
     deployments.deploy(Deployed { optimizer: Arc::clone(optimizer), from_round }, keys.len());
     (from_round, state_kept)
 }

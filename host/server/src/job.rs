@@ -15,12 +15,15 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
 use crate::barrier::Barrier;
+use crate::checks::{check_loss, check_type};
 use crate::config::{Config, Seconds};
+use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
 use crate::membership::{ConnectionId, Membership, Run};
 use crate::model::Model;
 use crate::optimizer::Deployments;
 use crate::refusal::{Answered, Refusal};
+use crate::rendezvous::Rendezvous;
 use crate::rounds::Rank;
 use crate::shard::Shards;
 use crate::update;
@@ -46,6 +49,8 @@ pub(crate) struct Job {
     /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.
     pub members: watch::Sender<Membership>,
     pub statistics: Statistics,
+    /// Where keys meet whose optimizer combines them.
+    pub rendezvous: Rendezvous,
     barrier: watch::Sender<Barrier>,
     shutdown: watch::Receiver<bool>,
 }
@@ -108,6 +113,7 @@ impl Job {
             deploying: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
+            rendezvous: Rendezvous::default(),
             barrier: watch::Sender::new(Barrier::new(workers)),
             shutdown,
             config,
@@ -173,32 +179,42 @@ impl Job {
     // Gradients and weights.
 
     /// Holds a push against the key before its body is read. Returns whether it is a repetition.
-    pub fn check_push(&self, key: &Key, rank: Rank, round: u64, tensor: &TensorType) -> Answered<bool> {
-        check_type(key, tensor)?;
-        if self.deployments.read().newest().is_none() {
-            return Err(no_optimizer(&key.name));
+    pub fn check_push(&self, key: &Key, rank: Rank, round: u64, loss: Option<f32>) -> Answered<bool> {
+        let Some(optimizer) = self.deployments.read().of_round(round).cloned() else {
+            return Err(no_optimizer_for(&format!("a gradient of key `{}` cannot be applied", key.name)));
+        };
+        let repeated = key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))?;
+        let needed_by = optimizer.component.description().needs_loss.then_some(&*optimizer.status.name);
+        if !repeated {
+            check_loss(key, needed_by, loss)?;
         }
-        key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))
+        Ok(repeated)
     }
 
     /// Counts a gradient, if the worker is still connected as it was when it began to send. The gradient that completes
     /// its round sets the update going. Returns whether it was there before.
-    pub fn push(self: &Arc<Self>, key: &Arc<Key>, worker: Worker, round: u64, gradient: Vec<u8>) -> Answered<bool> {
+    pub fn push(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        worker: Worker,
+        round: u64,
+        contribution: Contribution,
+    ) -> Answered<bool> {
         let pushed = {
             // Held until it is counted: the run cannot end in between.
             let members = self.members.borrow();
             if !members.is_connected(worker.rank, worker.connection) {
-                key.keep_buffers(vec![gradient]);
+                key.keep_buffers(contribution.gradient.into_buffer().into_iter().collect());
                 return Err(not_registered());
             }
             let _deployments = self.deployments.read();
-            key.push(worker.rank, round, gradient).map_err(|wrong| wrong_round(key, &wrong))?
+            key.push(worker.rank, round, contribution).map_err(|wrong| wrong_round(key, &wrong))?
         };
         match pushed {
             Pushed::Counted => Ok(false),
             Pushed::Repeated => Ok(true),
-            Pushed::Completed(gradients) => {
-                update::start(self, key, round, gradients);
+            Pushed::Completed(contributions) => {
+                update::start(self, key, round, contributions);
                 Ok(false)
             }
         }
@@ -338,23 +354,8 @@ impl Job {
     }
 }
 
-/// Whether a tensor's type is the key's.
-pub(crate) fn check_type(key: &Key, tensor: &TensorType) -> Answered<()> {
-    if tensor.element != key.tensor.element {
-        let message = format!("key `{}` holds {}, not {}", key.name, key.tensor.element, tensor.element);
-        return Err(Refusal::new(ErrorCode::WrongElementType, message));
-    }
-    if tensor.shape != key.tensor.shape {
-        let message = format!("key `{}` has shape {:?}, not {:?}", key.name, key.tensor.shape, tensor.shape);
-        return Err(Refusal::new(ErrorCode::WrongShape, message));
-    }
-    Ok(())
-}
-
-pub(crate) fn no_optimizer(key: &str) -> Refusal {
-    let message = format!(
-        "no optimizer is deployed, so a gradient of key `{key}` cannot be applied: deploy one (`stepbox deploy`)"
-    );
+pub(crate) fn no_optimizer_for(what_cannot_be: &str) -> Refusal {
+    let message = format!("no optimizer is deployed, so {what_cannot_be}: deploy one (`stepbox deploy`)");
     Refusal::new(ErrorCode::NoOptimizer, message)
 }
 
@@ -372,6 +373,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Identity;
+    use crate::key::tests::zeros;
     use crate::membership::Presence;
     use crate::shard::ShardThreads;
 
@@ -419,11 +421,11 @@ mod tests {
         let (before, now) = (worker(1, 11), worker(1, 21));
         job.register(before);
         job.register(now);
-        assert!(job.push(&key, before, 1, vec![0; 8]).is_err());
+        assert!(job.push(&key, before, 1, zeros()).is_err());
         assert_eq!(missing(&key), [0, 1]);
         assert!(job.arrive(before, 1).is_err());
         assert!(job.leave(before).is_err());
-        assert_eq!(job.push(&key, now, 1, vec![0; 8]).ok(), Some(false));
+        assert_eq!(job.push(&key, now, 1, zeros()).ok(), Some(false));
         assert_eq!(missing(&key), [0]);
     }
 
@@ -445,7 +447,7 @@ mod tests {
                     std::hint::spin_loop();
                 }
                 let barrier = registered(&job, next);
-                assert_eq!(job.push(&key, next, 1, vec![0; 8]).ok(), Some(false));
+                assert_eq!(job.push(&key, next, 1, zeros()).ok(), Some(false));
                 barrier
             });
             assert_eq!(barrier, 0, "a number of the run before");

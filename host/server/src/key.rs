@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use stepbox_sandbox::{Plan, TensorDescription};
+use stepbox_sandbox::{StepContext, TensorDescription};
 use stepbox_wire::{KeyStatus, TensorType};
 use tokio::sync::watch;
 
 use crate::cut::Slice;
-use crate::optimizer::Optimizer;
+use crate::gradient::{Contribution, RowLayout};
+use crate::optimizer::{Optimizer, Planned, Unplanned};
+use crate::rates::ScheduleId;
 use crate::rounds::{Push, Rank, Rounds, WrongRound};
 use crate::shard::KeyId;
 use crate::weights::Weights;
@@ -19,8 +21,9 @@ pub(crate) struct Key {
     pub id: KeyId,
     pub name: String,
     pub tensor: TensorType,
+    /// Its own cut, which most optimizers' plans take over.
     pub slices: Vec<Slice>,
-    /// As optimizers are told of it.
+    /// As optimizers are told of it, but for the group, which their deployments put it in.
     pub description: Arc<TensorDescription>,
     state: Mutex<State>,
     /// Counts what waiting pulls have to look at: new versions and failures.
@@ -31,8 +34,9 @@ pub(crate) struct Key {
 }
 
 struct State {
-    rounds: Rounds<Vec<u8>>,
-    weights: Arc<Weights>,
+    rounds: Rounds<Contribution>,
+    /// The weights at the version that the rounds have reached; `None` where they are in the sandbox alone.
+    weights: Option<Arc<Weights>>,
     /// The version before, whose buffers serve the next one once nobody reads it any more.
     retired: Option<Arc<Weights>>,
     /// Gradient buffers of past rounds, one for each worker at most.
@@ -43,9 +47,21 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Residence {
     pub optimizer: Arc<Optimizer>,
-    pub plan: Arc<Plan>,
+    pub planned: Arc<Planned>,
     /// The version at which the state was made: steps are counted from it.
     pub state_since: u64,
+    /// The learning-rate schedule that was in force when the key came.
+    pub schedule_since: ScheduleId,
+    /// What the optimizer was told in the last round that succeeded.
+    pub last: Option<StepContext>,
+}
+
+/// What a round gives.
+pub(crate) enum NewWeights {
+    /// The whole tensor, in chunks.
+    Chunks(Vec<Vec<u8>>),
+    /// Nothing outside the sandbox: a round that touches some rows must not cost a copy of all.
+    InSandbox,
 }
 
 /// What became of a push.
@@ -54,8 +70,8 @@ pub(crate) enum Pushed {
     Counted,
     /// It was there before.
     Repeated,
-    /// It was the last one: all gradients, by rank. Whoever takes them owes a [`Key::publish`] or [`Key::fail`].
-    Completed(Vec<Vec<u8>>),
+    /// It was the last one: all contributions, by rank. Whoever takes them owes a [`Key::publish`] or [`Key::fail`].
+    Completed(Vec<Contribution>),
 }
 
 /// What a pull finds.
@@ -78,7 +94,7 @@ impl Key {
         workers: usize,
         residence: Option<Residence>,
     ) -> Self {
-        let state = State { rounds: Rounds::new(workers), weights: first, retired: None, spare: Vec::new() };
+        let state = State { rounds: Rounds::new(workers), weights: Some(first), retired: None, spare: Vec::new() };
         Self {
             id,
             name: description.name.clone(),
@@ -96,33 +112,41 @@ impl Key {
         self.slices.last().map_or(0, |slice| slice.bytes().end)
     }
 
-    /// The shards that own slices of it, each once.
-    pub fn shards(&self) -> Vec<usize> {
-        Self::shards_of(&self.slices)
+    /// What an optimizer has to know of it to plan.
+    pub fn unplanned(&self, shards: usize) -> Unplanned<'_> {
+        Unplanned { id: self.id, description: &self.description, slices: &self.slices, shards }
     }
 
-    /// The shards that own these slices, each once.
-    pub fn shards_of(slices: &[Slice]) -> Vec<usize> {
-        let mut shards: Vec<_> = slices.iter().map(|slice| slice.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        shards
+    /// How it divides into rows; `None` with fewer than two axes.
+    pub fn row_layout(&self) -> Option<RowLayout> {
+        let [rows, _, ..] = self.tensor.shape[..] else { return None };
+        let row_bytes = self.bytes().checked_div(rows as usize).unwrap_or(0);
+        Some(RowLayout { rows, row_bytes })
     }
 
     pub fn version(&self) -> u64 {
         self.state.lock().rounds.version()
     }
 
-    pub fn weights(&self) -> Arc<Weights> {
-        Arc::clone(&self.state.lock().weights)
+    /// The weights as they are, where they are published; `None` where they are in the sandbox alone (see
+    /// [`published`](crate::published)).
+    pub fn weights(&self) -> Option<Arc<Weights>> {
+        self.state.lock().weights.clone()
     }
 
-    pub fn status(&self) -> KeyStatus {
+    /// Keeps weights that were read out of the sandbox for other pulls of the same version. The key's turn must be held.
+    pub fn cache(&self, weights: Arc<Weights>) {
+        self.state.lock().weights = Some(weights);
+    }
+
+    /// Its status; the group is for whoever knows the optimizer in use.
+    pub fn status(&self, group: String) -> KeyStatus {
         KeyStatus {
             key: self.name.clone(),
             tensor: self.tensor.clone(),
             version: self.version(),
             slices: u32::try_from(self.slices.len()).unwrap_or(u32::MAX),
+            group,
         }
     }
 
@@ -154,13 +178,13 @@ impl Key {
     }
 
     /// Takes a gradient. The caller runs the round that it completes.
-    pub fn push(&self, rank: Rank, round: u64, gradient: Vec<u8>) -> Result<Pushed, WrongRound> {
+    pub fn push(&self, rank: Rank, round: u64, contribution: Contribution) -> Result<Pushed, WrongRound> {
         let mut state = self.state.lock();
-        Ok(match state.rounds.push(rank, round, gradient)? {
+        Ok(match state.rounds.push(rank, round, contribution)? {
             Push::Counted => Pushed::Counted,
-            Push::Completed(gradients) => Pushed::Completed(gradients),
+            Push::Completed(contributions) => Pushed::Completed(contributions),
             Push::Repeated(unused) => {
-                state.keep(unused);
+                state.keep(unused.gradient.into_buffer());
                 Pushed::Repeated
             }
         })
@@ -173,11 +197,19 @@ impl Key {
     }
 
     /// Publishes a round's result and opens the next round.
-    pub fn publish(&self, chunks: Vec<Vec<u8>>) {
+    pub fn publish(&self, weights: NewWeights) {
         let mut state = self.state.lock();
         state.rounds.succeed();
-        let weights = Arc::new(Weights::new(state.rounds.version(), chunks));
-        state.retired = Some(std::mem::replace(&mut state.weights, weights));
+        let version = state.rounds.version();
+        let weights = match weights {
+            NewWeights::Chunks(chunks) => Some(Arc::new(Weights::new(version, chunks))),
+            NewWeights::InSandbox => None,
+        };
+        state.retired = std::mem::replace(&mut state.weights, weights);
+        if state.weights.is_none() {
+            // No version to come will use its buffers.
+            state.retired = None;
+        }
         drop(state);
         self.progress.send_modify(|changes| *changes += 1);
     }
@@ -190,15 +222,14 @@ impl Key {
 
     /// Keeps gradients' buffers for rounds to come.
     pub fn keep_buffers(&self, gradients: Vec<Vec<u8>>) {
-        let mut state = self.state.lock();
-        gradients.into_iter().for_each(|buffer| state.keep(buffer));
+        self.state.lock().keep(gradients);
     }
 
     /// Forgets the gradients of the open round: the run that they belonged to has ended.
     pub fn abandon_round(&self) {
         let mut state = self.state.lock();
-        let gradients = state.rounds.abandon();
-        gradients.into_iter().for_each(|buffer| state.keep(buffer));
+        let contributions = state.rounds.abandon();
+        state.keep(contributions.into_iter().filter_map(|contribution| contribution.gradient.into_buffer()));
     }
 
     /// What a worker finds that wants the weights of at least this version.
@@ -217,10 +248,9 @@ impl Key {
 }
 
 impl State {
-    fn keep(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < self.rounds.workers() {
-            self.spare.push(buffer);
-        }
+    fn keep(&mut self, buffers: impl IntoIterator<Item = Vec<u8>>) {
+        let room = self.rounds.workers().saturating_sub(self.spare.len());
+        self.spare.extend(buffers.into_iter().take(room));
     }
 }
 
@@ -237,6 +267,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::cut;
+    use crate::gradient::Gradient;
 
     /// A key of two elements.
     pub(crate) fn key(name: &str, workers: usize) -> Key {
@@ -253,13 +284,18 @@ pub(crate) mod tests {
         Key::new(1, Arc::new(description), tensor, slices, first, workers, None)
     }
 
+    /// A gradient for it.
+    pub(crate) fn zeros() -> Contribution {
+        Contribution { gradient: Gradient::Dense(vec![0; 8]), loss: None }
+    }
+
     #[test]
     fn a_pull_waits_for_its_version_and_learns_of_a_failure() {
         let key = key("w", 2);
         assert!(matches!(key.look(0, 0), Look::Ready));
-        assert!(matches!(key.push(0, 1, vec![0; 8]), Ok(Pushed::Counted)));
+        assert!(matches!(key.push(0, 1, zeros()), Ok(Pushed::Counted)));
         assert!(matches!(key.look(0, 1), Look::Waiting { round: 1, missing } if missing == [1]));
-        assert!(matches!(key.push(1, 1, vec![0; 8]), Ok(Pushed::Completed(_))));
+        assert!(matches!(key.push(1, 1, zeros()), Ok(Pushed::Completed(_))));
         key.fail("out of fuel");
         assert!(matches!(key.look(0, 1), Look::Failed { round: 1, reason } if reason == "out of fuel"));
         assert!(matches!(key.look(0, 0), Look::Ready), "the weights are still there");
@@ -269,18 +305,18 @@ pub(crate) mod tests {
     fn a_version_that_a_pull_reads_stays_as_it_is_while_the_next_is_written() {
         let key = key("w", 1);
         let round = |round, value| {
-            assert!(matches!(key.push(0, round, vec![0; 8]), Ok(Pushed::Completed(_))));
+            assert!(matches!(key.push(0, round, zeros()), Ok(Pushed::Completed(_))));
             let mut buffers = key.retired_buffers();
             let mut chunk = buffers.pop().unwrap_or_else(|| vec![0; 8]);
             chunk.fill(value);
-            key.publish(vec![chunk]);
+            key.publish(NewWeights::Chunks(vec![chunk]));
         };
         round(1, 1);
-        let pulled = key.weights();
+        let pulled = key.weights().expect("published");
         round(2, 2);
         round(3, 3);
-        assert_eq!((pulled.version, pulled.chunk(0)), (1, &[1; 8][..]));
-        assert_eq!(key.weights().chunk(0), [3; 8]);
+        assert_eq!((pulled.version, &*pulled.range(0..8)), (1, &[1; 8][..]));
+        assert_eq!(key.weights().expect("published").range(0..8), &[3; 8][..]);
         assert_eq!(key.retired_buffers().len(), 1, "version 2 is nobody's, so its buffer serves the next");
     }
 

@@ -12,9 +12,13 @@
 //! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
 //! | `job` | what all connections share; waiting for other workers |
 //! | `membership`, `barrier`, `rounds` | who is there and what has come: state machines without I/O or clock |
+//! | `checks` | what is sent, held against its key |
+//! | `gradient` | what has been pushed: whole tensors, rows, losses |
 //! | `update` | one round of one key: all slices step, and all are kept or none |
 //! | `shard` | the threads that own slices and the sandbox instances they live in |
 //! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other |
+//! | `groups` | which settings a tensor has |
+//! | `schedule`, `rates`, `learning_rate` | the learning rate of a round, and who changes it |
 //!
 //! # Locks
 //!
@@ -26,23 +30,33 @@
 
 mod access;
 mod barrier;
+mod checks;
 mod config;
 mod creation;
 mod cut;
 mod deployment;
+mod evaluation;
+mod gradient;
+mod groups;
 mod identity;
 mod job;
 mod key;
+mod learning_rate;
 mod limits;
 mod membership;
 mod model;
 mod move_over;
 mod optimizer;
+mod published;
+mod rates;
 mod refusal;
+mod rendezvous;
 mod rounds;
+mod schedule;
 mod server;
 mod session;
 mod shard;
+mod sparse;
 mod status;
 mod tls;
 mod update;
@@ -53,12 +67,14 @@ pub use config::{
     JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
+pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::{
     DEFAULT_BYTES_PER_SECOND, DEFAULT_COMPONENT_BYTES, DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_IDENTITY,
     DEFAULT_FRAME_SECONDS, DEFAULT_HANDSHAKE_SECONDS, DEFAULT_KEYS, DEFAULT_MODEL_BYTES, DEFAULT_OUTSTANDING_REQUESTS,
-    Limits,
+    DEFAULT_ROW_IDS, Limits,
 };
+pub use rates::MAX_SCHEDULES;
 pub use server::{Server, ServerError};
 pub use stepbox_sandbox::SandboxConfig;
 pub use tls::TlsError;

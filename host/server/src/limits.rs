@@ -32,6 +32,10 @@ pub const DEFAULT_BYTES_PER_SECOND: u64 = 1 << 20;
 /// the model has keys; each costs a task of a few hundred bytes.
 pub const DEFAULT_OUTSTANDING_REQUESTS: usize = 8192;
 
+/// Row ids of a connection's unanswered row pulls together: 4 Mi ids are 32 MiB, a hundred times what a batch of an
+/// embedding model touches.
+pub const DEFAULT_ROW_IDS: usize = 4 << 20;
+
 /// Keys of the model. The largest models in use have a few thousand tensors; a status message lists them all and must
 /// fit a frame's header.
 pub const DEFAULT_KEYS: usize = 8192;
@@ -60,6 +64,8 @@ pub struct Limits {
     pub bytes_per_second: u64,
     /// Unanswered requests of a connection; [`DEFAULT_OUTSTANDING_REQUESTS`].
     pub outstanding_requests: usize,
+    /// Row ids of a connection's unanswered row pulls; [`DEFAULT_ROW_IDS`].
+    pub row_ids: usize,
     /// Longest header of a frame; [`DEFAULT_HEADER_BYTES`].
     pub header_bytes: u32,
     /// Longest body of a frame, so the largest tensor; [`DEFAULT_BODY_BYTES`].
@@ -81,6 +87,7 @@ impl Default for Limits {
             frame_seconds: Seconds::from_constant(DEFAULT_FRAME_SECONDS),
             bytes_per_second: DEFAULT_BYTES_PER_SECOND,
             outstanding_requests: DEFAULT_OUTSTANDING_REQUESTS,
+            row_ids: DEFAULT_ROW_IDS,
             header_bytes: DEFAULT_HEADER_BYTES,
             body_bytes: DEFAULT_BODY_BYTES,
             component_bytes: DEFAULT_COMPONENT_BYTES,
@@ -108,6 +115,7 @@ impl Limits {
             ("connections_per_identity", self.connections_per_identity == 0),
             ("bytes_per_second", self.bytes_per_second == 0),
             ("outstanding_requests", self.outstanding_requests == 0),
+            ("row_ids", self.row_ids == 0),
             ("header_bytes", self.header_bytes == 0),
             ("body_bytes", self.body_bytes == 0),
             ("component_bytes", self.component_bytes == 0),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::job::Job;
 use crate::key::{Key, Residence};
+use crate::published;
 
 /// Moves the key to the newest optimizer where its time has come: the key's next round is the one the deployment named,
 /// or that round's failure shows that the optimizer before cannot bring the key there.
@@ -18,11 +19,11 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
     if here == Some(optimizer.id) || (next_round < newest.from_round && !stuck) {
         return Ok(());
     }
-    let plan = optimizer
+    let planned = optimizer
         .plan(key.id)
         .ok_or_else(|| format!("{} has no plan for key `{}`", optimizer.status.name, key.name))?;
 
-    let kept = home.as_ref().filter(|old| match optimizer.keeps_state(key.id, &old.optimizer, &old.plan) {
+    let kept = home.as_ref().filter(|old| match optimizer.keeps_state(key.id, &old.optimizer, &old.planned) {
         Ok(()) => true,
         Err(reason) => {
             tracing::info!(key = key.name, reason, "the key's optimizer state starts afresh");
@@ -30,21 +31,29 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
         }
     });
     let state_since = kept.map_or(next_round - 1, |old| old.state_since);
-    // The published weights are bit for bit those in the old instances.
-    let weights = key.weights();
-    for shard in key.shards() {
+    // Where the tensor stays cut as it was, each shard moves what it has.
+    let in_place = home.as_ref().filter(|old| old.planned.slices == planned.slices).map(|old| old.optimizer.id);
+    // Published weights are bit for bit those in the old instances.
+    let weights = match in_place {
+        Some(_) => None,
+        None => Some(published::in_turn(job, key, home.as_ref()).await?),
+    };
+    for shard in planned.shards() {
         let (to, id) = (optimizer.id, key.id);
-        let weights = Arc::clone(&weights);
+        let weights = weights.clone();
         let keep_slots = kept.is_some();
-        let moved = job.shards.call(shard, move |shard| match here {
-            Some(from) => shard.take_over(to, from, id, keep_slots),
-            None => shard.load(to, id, &weights),
+        let moved = job.shards.call(shard, move |shard| match (in_place, weights) {
+            (Some(from), _) => shard.take_over(to, from, id, keep_slots),
+            (None, Some(weights)) => shard.load(to, id, &weights),
+            (None, None) => Ok(()),
         });
         moved.await.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?;
     }
 
-    *home = Some(Residence { optimizer: Arc::clone(&optimizer), plan, state_since });
-    for shard in key.shards() {
+    let schedule_since = home.as_ref().map_or(0, |old| old.schedule_since);
+    let last = kept.and_then(|old| old.last);
+    *home = Some(Residence { optimizer: Arc::clone(&optimizer), planned, state_since, schedule_since, last });
+    for shard in 0..job.shards.count() {
         let (here, id) = (optimizer.id, key.id);
         // Only makes room; a shard that is gone has none to give.
         let _ = job.shards.submit(shard, move |shard| shard.release_older(here, id)).await;

@@ -8,9 +8,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use stepbox_sandbox::{AdmittedComponent, Plan, Settings};
+use stepbox_sandbox::{AdmittedComponent, NumberRange, Plan, SandboxError, TensorDescription};
 use stepbox_wire::OptimizerStatus;
+use thiserror::Error;
 
+use crate::cut::{self, Slice};
+use crate::groups::{Groups, Treatment};
+use crate::rates::{Rates, ScheduleId};
+use crate::schedule::Schedule;
 use crate::shard::KeyId;
 
 /// Counts deployments.
@@ -21,8 +26,43 @@ pub(crate) struct Optimizer {
     pub id: OptimizerId,
     pub status: OptimizerStatus,
     pub component: AdmittedComponent,
-    pub settings: Settings,
-    plans: Mutex<HashMap<KeyId, Arc<Plan>>>,
+    pub groups: Groups,
+    pub rates: Mutex<Rates>,
+    plans: Mutex<HashMap<KeyId, Arc<Planned>>>,
+}
+
+/// A key as it is before an optimizer has planned for it.
+pub(crate) struct Unplanned<'a> {
+    pub id: KeyId,
+    pub description: &'a TensorDescription,
+    /// The key's own cut.
+    pub slices: &'a [Slice],
+    pub shards: usize,
+}
+
+/// A key under one optimizer.
+pub(crate) struct Planned {
+    /// With the group that the optimizer's deployment puts it in.
+    pub tensor: TensorDescription,
+    pub treatment: Treatment,
+    pub plan: Arc<Plan>,
+    /// How it is cut under this plan.
+    pub slices: Vec<Slice>,
+}
+
+impl Planned {
+    /// Puts a tensor into its group and asks the component what it needs for it there.
+    pub fn new(component: &AdmittedComponent, groups: &Groups, key: &Unplanned<'_>) -> Result<Self, SandboxError> {
+        let (tensor, treatment) = groups.place(key.description);
+        let plan = Arc::new(component.plan(&treatment.settings, &tensor)?);
+        let slices = cut::for_plan(&plan, key.slices, key.shards, key.id);
+        Ok(Self { tensor, treatment, plan, slices })
+    }
+
+    /// The shards that own slices of it, each once.
+    pub fn shards(&self) -> Vec<usize> {
+        cut::shards(&self.slices)
+    }
 }
 
 impl Optimizer {
@@ -30,17 +70,18 @@ impl Optimizer {
         id: OptimizerId,
         status: OptimizerStatus,
         component: AdmittedComponent,
-        settings: Settings,
-        plans: HashMap<KeyId, Arc<Plan>>,
+        groups: Groups,
+        rates: Rates,
+        plans: HashMap<KeyId, Arc<Planned>>,
     ) -> Self {
-        Self { id, status, component, settings, plans: Mutex::new(plans) }
+        Self { id, status, component, groups, rates: Mutex::new(rates), plans: Mutex::new(plans) }
     }
 
-    pub fn plan(&self, key: KeyId) -> Option<Arc<Plan>> {
+    pub fn plan(&self, key: KeyId) -> Option<Arc<Planned>> {
         self.plans.lock().get(&key).cloned()
     }
 
-    pub fn add_plan(&self, key: KeyId, plan: Arc<Plan>) {
+    pub fn add_plan(&self, key: KeyId, plan: Arc<Planned>) {
         self.plans.lock().insert(key, plan);
     }
 
@@ -48,14 +89,44 @@ impl Optimizer {
         self.plans.lock().remove(&key);
     }
 
-    /// Whether state that `older` made for a key under this plan goes on, or why not.
-    pub fn keeps_state(&self, key: KeyId, older: &Self, older_plan: &Plan) -> Result<(), String> {
+    /// Whether state that `older` made for a key under the plan `former` goes on, or why not.
+    pub fn keeps_state(&self, key: KeyId, older: &Self, former: &Planned) -> Result<(), String> {
         if self.status.name != older.status.name {
             return Err(format!("{} is not {}", self.status.name, older.status.name));
         }
-        let plan = self.plan(key).ok_or_else(|| "it has no plan for the key".to_owned())?;
-        plan.keeps_state_of(older_plan)
+        let planned = self.plan(key).ok_or_else(|| "it has no plan for the key".to_owned())?;
+        planned.plan.keeps_state_of(&former.plan)?;
+        if planned.slices == former.slices { Ok(()) } else { Err("the tensor is cut in another way".into()) }
     }
+}
+
+/// Whether all rates that a schedule gives, in all groups, are within the component's range.
+pub(crate) fn check_rates(
+    component: &AdmittedComponent,
+    groups: &Groups,
+    schedule: &Schedule,
+) -> Result<(), RateOutOfRange> {
+    let range = component.description().learning_rate;
+    for (group, multiplier) in groups.multipliers() {
+        for (end, rate) in [("highest", schedule.peak()), ("lowest", schedule.lowest())] {
+            let rate = rate * multiplier;
+            if !range.contains(rate) {
+                let group = if group.is_empty() { String::new() } else { format!(" in group {group}") };
+                return Err(RateOutOfRange { end, group, rate, range });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A schedule that leaves the range. The fault of whoever set it.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("learning_rate = {rate} is out of range: {range}; it is the schedule's {end}{group}")]
+pub(crate) struct RateOutOfRange {
+    end: &'static str,
+    group: String,
+    rate: f64,
+    range: NumberRange,
 }
 
 /// The deployments that matter now.
@@ -66,6 +137,8 @@ pub(crate) struct Deployments {
     before: Option<Arc<Optimizer>>,
     /// Keys that have yet to move to the newest.
     waiting: usize,
+    /// The number the last schedule got.
+    last_schedule: ScheduleId,
 }
 
 /// An optimizer and when it takes over.
@@ -93,6 +166,20 @@ impl Deployments {
     /// The newest, where keys have yet to move to it.
     pub fn pending(&self) -> Option<&Deployed> {
         self.newest.as_ref().filter(|_| self.waiting > 0)
+    }
+
+    /// A number for a new schedule, higher than all before.
+    pub fn number_schedule(&mut self) -> ScheduleId {
+        self.last_schedule += 1;
+        self.last_schedule
+    }
+
+    /// The optimizer that updates a key's round of this number.
+    pub fn of_round(&self, round: u64) -> Option<&Arc<Optimizer>> {
+        match &self.newest {
+            Some(newest) if round >= newest.from_round => Some(&newest.optimizer),
+            newest => self.in_use().or(newest.as_ref().map(|newest| &newest.optimizer)),
+        }
     }
 
     /// A new optimizer takes over; `keys` of them have to move.

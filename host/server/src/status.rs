@@ -4,25 +4,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
-use stepbox_wire::{ServerStatus, WorkerStatus};
+use stepbox_wire::{ErrorCode, ServerStatus, WorkerStatus};
 
 use crate::deployment::off_the_runtime;
 use crate::job::Job;
-use crate::refusal::Answered;
+use crate::key::Key;
+use crate::published;
+use crate::refusal::{Answered, Refusal};
 
 /// Collects the status. Hashing all weights, where asked for, runs off the runtime.
 pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<ServerStatus> {
-    let weights_digest = if with_digest {
-        let job = Arc::clone(job);
-        Some(off_the_runtime(move || Ok(weights_digest(&job))).await?)
-    } else {
-        None
-    };
-    let (optimizer, pending_optimizer) = {
+    let weights_digest = if with_digest { Some(weights_digest(job).await?) } else { None };
+    let keys = job.model.all();
+    let (in_use, pending) = {
         let deployments = job.deployments.read();
-        let pending = deployments.pending().map(|pending| (pending.optimizer.status.clone(), pending.from_round));
-        (deployments.in_use().map(|optimizer| optimizer.status.clone()), pending)
+        (deployments.in_use().cloned(), deployments.pending().cloned())
     };
+    let open = keys.iter().map(|key| key.version()).max().unwrap_or(0) + 1;
+    let optimizer_of_open = pending.as_ref().filter(|pending| open >= pending.from_round);
+    let rates =
+        optimizer_of_open.map(|pending| &pending.optimizer).or(in_use.as_ref()).map(|of| of.rates.lock().clone());
+    let schedules = rates.as_ref().map(|rates| rates.status(open));
+    // One that is to come with an optimizer that is to come.
+    let with_pending = pending.as_ref().map(|pending| pending.optimizer.rates.lock().newest_status());
+    let (schedule, pending_schedule) = schedules.unzip();
+    let group = |key: &Key| in_use.as_ref()?.plan(key.id).map(|planned| planned.tensor.group.clone());
     let workers = (0..)
         .zip(job.members.borrow().workers())
         .map(|(rank, (identity, connected))| WorkerStatus { identity: identity.to_string(), rank, connected })
@@ -32,10 +38,13 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
     Ok(ServerStatus {
         software: env!("CARGO_PKG_VERSION").into(),
         uptime_seconds: job.started.elapsed().as_secs(),
-        optimizer,
-        pending_optimizer,
+        optimizer: in_use.as_ref().map(|optimizer| optimizer.status.clone()),
+        pending_optimizer: pending.map(|pending| (pending.optimizer.status.clone(), pending.from_round)),
+        learning_rate: rates.map(|rates| rates.at(open, 0).learning_rate),
+        pending_schedule: pending_schedule.flatten().or(with_pending.filter(|pending| pending.from_round > open)),
+        schedule,
         workers,
-        keys: job.model.all().iter().map(|key| key.status()).collect(),
+        keys: keys.iter().map(|key| key.status(group(key).unwrap_or_default())).collect(),
         shard_threads: u32::try_from(job.shards.count()).unwrap_or(u32::MAX),
         updates,
         mean_update_microseconds: if updates == 0 { 0.0 } else { nanoseconds as f64 / updates as f64 / 1000.0 },
@@ -45,14 +54,21 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
 }
 
 /// SHA-256 over the keys in order of name, each as its name, a zero byte and its weights.
-fn weights_digest(job: &Job) -> String {
+async fn weights_digest(job: &Arc<Job>) -> Answered<String> {
     // All taken before the first is hashed, so that they belong together unless rounds are running.
-    let weights: Vec<_> = job.model.all().into_iter().map(|key| (key.weights(), key)).collect();
-    let mut hash = Sha256::new();
-    for (weights, key) in weights {
-        hash.update(key.name.as_bytes());
-        hash.update([0]);
-        weights.chunks().for_each(|chunk| hash.update(chunk));
+    let mut all = Vec::new();
+    for key in job.model.all() {
+        let weights = published::weights(job, &key).await;
+        all.push((weights.map_err(|reason| Refusal::new(ErrorCode::Internal, reason))?, key));
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    off_the_runtime(move || {
+        let mut hash = Sha256::new();
+        for (weights, key) in all {
+            hash.update(key.name.as_bytes());
+            hash.update([0]);
+            weights.chunks().for_each(|chunk| hash.update(chunk));
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    })
+    .await
 }

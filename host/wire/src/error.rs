@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::limits::{MAX_DIMENSIONS, MAX_KEY_BYTES};
+use crate::limits::{MAX_DIMENSIONS, MAX_KEY_BYTES, MAX_TAG_BYTES, MAX_TAGS};
 use crate::message::{ErrorCode, Failure};
 
 /// What is wrong with a frame. Always the fault of the peer that sent it.
@@ -59,6 +59,18 @@ pub enum FrameError {
         /// Which.
         code: u32,
     },
+    /// More tags than [`MAX_TAGS`].
+    #[error("the tensor has {tags} tags, at most {MAX_TAGS} are allowed; name what groups of tensors share")]
+    TooManyTags {
+        /// How many.
+        tags: usize,
+    },
+    /// A tag that is none.
+    #[error("tag {position} has not 1 to {MAX_TAG_BYTES} bytes of printable characters; use a word such as `bias`")]
+    Tag {
+        /// Its place among the tensor's tags, from 0.
+        position: usize,
+    },
     /// A shape above [`MAX_DIMENSIONS`].
     #[error("the shape has {dimensions} dimensions, at most {MAX_DIMENSIONS} are allowed; reshape the tensor")]
     TooManyDimensions {
@@ -68,6 +80,9 @@ pub enum FrameError {
     /// A shape whose bytes cannot be counted.
     #[error("the shape's extents multiply to more bytes than 64 bits can count")]
     ShapeOverflows,
+    /// Rows whose type has no axis to count them.
+    #[error("the values' shape has no axes; its first extent is the number of rows")]
+    NoRows,
     /// The body is not as long as the message says.
     #[error("the body has {found} bytes, the message calls for {expected}")]
     BodyLength {
@@ -87,13 +102,15 @@ impl FrameError {
         match self {
             Self::HeaderTooLong { .. } | Self::BodyTooLong { .. } => ErrorCode::Oversized,
             Self::BodyLength { .. } | Self::BodyMissing => ErrorCode::WrongLength,
-            Self::TooManyDimensions { .. } | Self::ShapeOverflows => ErrorCode::WrongShape,
+            Self::TooManyDimensions { .. } | Self::ShapeOverflows | Self::NoRows => ErrorCode::WrongShape,
             Self::Magic { .. }
             | Self::Message(_)
             | Self::TrailingBytes { .. }
             | Self::KeyEmpty
             | Self::KeyTooLong { .. }
-            | Self::KeyControlCharacter { .. } => ErrorCode::Malformed,
+            | Self::KeyControlCharacter { .. }
+            | Self::TooManyTags { .. }
+            | Self::Tag { .. } => ErrorCode::Malformed,
         }
     }
 

@@ -145,15 +145,16 @@ mod tests {
 
     #[test]
     fn the_layout_of_a_frame_is_pinned() {
-        let frame = encode_request(5, &Request::Pull { key: "w".into(), version: 300 }, 0);
+        let frame = encode_request(5, &Request::Pull { key: "w".into(), version: 300, evaluation: false }, 0);
         let expected: &[u8] = &[
             b'S', b'B', b'X', b'1', // magic
-            6, 0, 0, 0, // header
+            7, 0, 0, 0, // header
             0, 0, 0, 0, 0, 0, 0, 0, // body
             5, // request id
             4, // Pull
             1, b'w', // key
             0xac, 0x02, // version 300 as a varint
+            0,    // not for evaluation
         ];
         assert_eq!(frame, expected);
     }
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_refused_request_can_still_be_answered() {
-        let request = Request::Pull { key: String::new(), version: 0 };
+        let request = Request::Pull { key: String::new(), version: 0, evaluation: false };
         let frame = encode_request(900, &request, 0);
         assert_eq!(decode_request(&frame[PREFIX_BYTES..]), Err(FrameError::KeyEmpty));
         assert_eq!(request_id_of(&frame[PREFIX_BYTES..]), Some(900));

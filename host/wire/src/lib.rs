@@ -11,7 +11,7 @@
 //! | 4..8 | length of the header, `u32` little-endian |
 //! | 8..16 | length of the body, `u64` little-endian |
 //! | header | the request's id and a [`Request`] or [`Response`], as [postcard](https://postcard.jamesmunns.com/wire-format) |
-//! | body | raw bytes: a tensor's elements, little-endian and row-major, or a component |
+//! | body | raw bytes: a tensor's elements, little-endian and row-major, behind ids where they are rows; or a component |
 //!
 //! A receiver reads the 16 bytes of the prefix, has [`FramePrefix::decode`] hold both lengths against its
 //! [`FrameLimits`] before anything is allocated for them, reads the header, [decodes](decode_request) it and
@@ -20,7 +20,7 @@
 //! ```
 //! use stepbox_wire::{FrameLimits, FramePrefix, PREFIX_BYTES, Request, decode_request, encode_request};
 //!
-//! let sent = encode_request(7, &Request::Pull { key: "hidden.weight".into(), version: 3 }, 0);
+//! let sent = encode_request(7, &Request::Pull { key: "hidden.weight".into(), version: 3, evaluation: false }, 0);
 //!
 //! let (prefix, header) = sent.split_first_chunk::<PREFIX_BYTES>().expect("a frame is longer than its prefix");
 //! let prefix = FramePrefix::decode(prefix, &FrameLimits::default())?;
@@ -38,6 +38,8 @@ mod error;
 mod frame;
 mod limits;
 mod message;
+mod options;
+mod status;
 
 pub use error::FrameError;
 #[doc(hidden)]
@@ -47,9 +49,10 @@ pub use frame::{
 };
 pub use limits::{
     DEFAULT_BODY_BYTES, DEFAULT_HEADER_BYTES, FrameLimits, GREETING_HEADER_BYTES, MAX_DIMENSIONS, MAX_KEY_BYTES,
-    check_key,
+    MAX_TAG_BYTES, MAX_TAGS, ROW_ID_BYTES, check_key, check_tags,
 };
 pub use message::{
-    ElementType, ErrorCode, Failure, KeyStatus, OptimizerStatus, PROTOCOL_VERSION, Request, RequestId, Response,
-    ServerStatus, TensorType, UNADDRESSED, WorkerStatus,
+    ElementType, ErrorCode, Failure, PROTOCOL_VERSION, Request, RequestId, Response, TensorType, UNADDRESSED,
 };
+pub use options::{DeployOptions, Group, Schedule, ScheduleKind, ScheduleStatus, TensorFilter};
+pub use status::{KeyStatus, OptimizerStatus, ServerStatus, WorkerStatus};

@@ -22,6 +22,15 @@ pub const MAX_KEY_BYTES: usize = 256;
 /// fix a rank allow.
 pub const MAX_DIMENSIONS: usize = 8;
 
+/// Most tags of a tensor.
+pub const MAX_TAGS: usize = 16;
+
+/// Longest tag, in bytes: a word such as `embedding`.
+pub const MAX_TAG_BYTES: usize = 64;
+
+/// Bytes of a row's id in a body.
+pub const ROW_ID_BYTES: u64 = 8;
+
 /// The longest header and body a receiver is ready to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
@@ -57,6 +66,17 @@ pub fn check_key(key: &str) -> Result<(), FrameError> {
     }
 }
 
+/// Whether a tensor may have these tags: at most [`MAX_TAGS`], each of 1 to [`MAX_TAG_BYTES`] bytes without control
+/// characters.
+pub fn check_tags(tags: &[String]) -> Result<(), FrameError> {
+    let wrong = |tag: &&String| tag.is_empty() || tag.len() > MAX_TAG_BYTES || tag.contains(char::is_control);
+    match tags.iter().position(|tag| wrong(&tag)) {
+        _ if tags.len() > MAX_TAGS => Err(FrameError::TooManyTags { tags: tags.len() }),
+        Some(position) => Err(FrameError::Tag { position }),
+        None => Ok(()),
+    }
+}
+
 impl TensorType {
     /// Whether there can be such a tensor: at most [`MAX_DIMENSIONS`] extents, and a number of bytes that fits 64 bits.
     pub fn check(&self) -> Result<(), FrameError> {
@@ -72,17 +92,28 @@ impl Request {
     /// has done it already; a sender does it to learn of a bad key before the peer does.
     pub fn check(&self) -> Result<(), FrameError> {
         match self {
-            Self::Init { key, tensor } | Self::Push { key, tensor, .. } => {
+            Self::Init { key, tensor, tags } => {
+                check_key(key)?;
+                check_tags(tags)?;
+                tensor.check()
+            }
+            Self::Push { key, tensor, .. } => {
                 check_key(key)?;
                 tensor.check()
             }
-            Self::Pull { key, .. } => check_key(key),
+            Self::PushRows { key, values, .. } => {
+                check_key(key)?;
+                values.check()?;
+                rows_bytes(values).map(drop)
+            }
+            Self::Pull { key, .. } | Self::PullRows { key, .. } => check_key(key),
             Self::Hello { .. }
             | Self::Register
             | Self::Barrier { .. }
             | Self::Leave
-            | Self::Deploy { .. }
-            | Self::Status { .. } => Ok(()),
+            | Self::Deploy(_)
+            | Self::Status { .. }
+            | Self::SetSchedule { .. } => Ok(()),
         }
     }
 
@@ -92,14 +123,19 @@ impl Request {
             // Only the worker of rank 0 sends the value, and that is for the server to judge.
             Self::Init { .. } if body_bytes == 0 => Ok(()),
             Self::Init { tensor, .. } | Self::Push { tensor, .. } => check_tensor_body(tensor, body_bytes),
-            Self::Deploy { .. } if body_bytes == 0 => Err(FrameError::BodyMissing),
-            Self::Deploy { .. } => Ok(()),
+            Self::PushRows { values, .. } => check_length(rows_bytes(values)?, body_bytes),
+            Self::PullRows { rows, .. } => {
+                check_length(rows.checked_mul(ROW_ID_BYTES).ok_or(FrameError::ShapeOverflows)?, body_bytes)
+            }
+            Self::Deploy(_) if body_bytes == 0 => Err(FrameError::BodyMissing),
+            Self::Deploy(_) => Ok(()),
             Self::Hello { .. }
             | Self::Register
             | Self::Pull { .. }
             | Self::Barrier { .. }
             | Self::Leave
-            | Self::Status { .. } => check_length(0, body_bytes),
+            | Self::Status { .. }
+            | Self::SetSchedule { .. } => check_length(0, body_bytes),
         }
     }
 }
@@ -108,7 +144,7 @@ impl Response {
     /// As [`Request::check`], for what a server sends.
     pub fn check(&self) -> Result<(), FrameError> {
         match self {
-            Self::Pulled { tensor, .. } => tensor.check(),
+            Self::Pulled { tensor, .. } | Self::PulledRows { tensor, .. } => tensor.check(),
             Self::Status(status) => status.keys.iter().try_for_each(|key| {
                 check_key(&key.key)?;
                 key.tensor.check()
@@ -120,6 +156,7 @@ impl Response {
             | Self::BarrierPassed
             | Self::Left
             | Self::Deployed { .. }
+            | Self::ScheduleSet(_)
             | Self::Failed(_) => Ok(()),
         }
     }
@@ -127,7 +164,7 @@ impl Response {
     /// As [`Request::check_body`], for what a server sends.
     pub fn check_body(&self, body_bytes: u64) -> Result<(), FrameError> {
         match self {
-            Self::Pulled { tensor, .. } => check_tensor_body(tensor, body_bytes),
+            Self::Pulled { tensor, .. } | Self::PulledRows { tensor, .. } => check_tensor_body(tensor, body_bytes),
             Self::Welcome { .. }
             | Self::Registered { .. }
             | Self::Initialized { .. }
@@ -136,9 +173,17 @@ impl Response {
             | Self::Left
             | Self::Deployed { .. }
             | Self::Status(_)
+            | Self::ScheduleSet(_)
             | Self::Failed(_) => check_length(0, body_bytes),
         }
     }
+}
+
+/// Bytes of rows' ids and values together.
+fn rows_bytes(values: &TensorType) -> Result<u64, FrameError> {
+    let rows = values.shape.first().ok_or(FrameError::NoRows)?;
+    let bytes = rows.checked_mul(ROW_ID_BYTES).zip(values.bytes()).and_then(|(ids, values)| ids.checked_add(values));
+    bytes.ok_or(FrameError::ShapeOverflows)
 }
 
 fn check_tensor_body(tensor: &TensorType, body_bytes: u64) -> Result<(), FrameError> {
@@ -153,6 +198,7 @@ fn check_length(expected: u64, found: u64) -> Result<(), FrameError> {
 mod tests {
     use super::*;
     use crate::message::{ElementType, ErrorCode};
+    use crate::options::DeployOptions;
 
     fn tensor(shape: &[u64]) -> TensorType {
         TensorType { element: ElementType::F32, shape: shape.to_vec() }
@@ -169,6 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn tags_are_few_and_short() {
+        let tags = |count: usize, tag: &str| vec![tag.to_owned(); count];
+        check_tags(&tags(MAX_TAGS, &"t".repeat(MAX_TAG_BYTES))).expect("as many and as long as there may be");
+        assert_eq!(check_tags(&tags(17, "bias")), Err(FrameError::TooManyTags { tags: 17 }));
+        for wrong in ["", "a\nb", &"t".repeat(MAX_TAG_BYTES + 1)] {
+            let tags = ["bias".to_owned(), wrong.to_owned()];
+            assert_eq!(check_tags(&tags), Err(FrameError::Tag { position: 1 }));
+        }
+    }
+
+    #[test]
     fn shapes_are_held_to_rank_and_to_64_bits_of_bytes() {
         tensor(&[]).check().expect("a scalar");
         tensor(&[1; MAX_DIMENSIONS]).check().expect("the highest rank");
@@ -181,19 +238,28 @@ mod tests {
 
     #[test]
     fn bodies_are_held_against_their_message() {
-        let push = Request::Push { key: "w".into(), round: 1, tensor: tensor(&[2, 3]) };
+        let push = Request::Push { key: "w".into(), round: 1, tensor: tensor(&[2, 3]), loss: None };
         push.check_body(24).expect("six elements of four bytes");
         for wrong in [0, 6, 23, 25, u64::MAX] {
             let refused = push.check_body(wrong).expect_err("a push of another length");
             assert_eq!(refused, FrameError::BodyLength { expected: 24, found: wrong });
             assert_eq!(refused.code(), ErrorCode::WrongLength);
         }
-        let init = Request::Init { key: "w".into(), tensor: tensor(&[2, 3]) };
+        let rows = |shape: &[u64]| Request::PushRows { key: "w".into(), round: 1, values: tensor(shape), loss: None };
+        rows(&[2, 3]).check_body(2 * 8 + 24).expect("two ids and six elements");
+        rows(&[0, 3]).check_body(0).expect("no row");
+        assert_eq!(rows(&[2, 3]).check_body(24), Err(FrameError::BodyLength { expected: 40, found: 24 }));
+        assert_eq!(rows(&[]).check(), Err(FrameError::NoRows));
+        assert_eq!(rows(&[u64::MAX, 0]).check(), Err(FrameError::ShapeOverflows), "ids beyond all memory");
+        let pull = |rows| Request::PullRows { key: "w".into(), version: 0, rows };
+        pull(2).check_body(16).expect("two ids");
+        assert_eq!(pull(u64::MAX).check_body(0), Err(FrameError::ShapeOverflows));
+        let init = Request::Init { key: "w".into(), tensor: tensor(&[2, 3]), tags: Vec::new() };
         init.check_body(0).expect("only the type");
         init.check_body(24).expect("with the value");
         init.check_body(20).expect_err("with part of the value");
         assert_eq!(Request::Register.check_body(1), Err(FrameError::BodyLength { expected: 0, found: 1 }));
-        let deploy = Request::Deploy { learning_rate: None, hyperparameters: Vec::new() };
+        let deploy = Request::Deploy(DeployOptions::default());
         deploy.check_body(1000).expect("a component");
         assert_eq!(deploy.check_body(0), Err(FrameError::BodyMissing));
         Response::BarrierPassed.check_body(4).expect_err("an answer with a body it must not have");

@@ -7,6 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::options::{DeployOptions, Schedule, ScheduleStatus};
+use crate::status::{OptimizerStatus, ServerStatus};
+
 /// The protocol version this crate speaks. A peer that speaks another is refused with [`ErrorCode::ProtocolVersion`].
 pub const PROTOCOL_VERSION: u16 = 1;
 
@@ -109,6 +112,8 @@ pub enum Request {
         key: String,
         /// Its type.
         tensor: TensorType,
+        /// Free labels such as `bias` or `embedding`, for groups and optimizers. Those of the worker of rank 0 count.
+        tags: Vec<String>,
     },
     /// This worker's gradient for one round of a key, as the body.
     Push {
@@ -118,6 +123,8 @@ pub enum Request {
         round: u64,
         /// Type of the body.
         tensor: TensorType,
+        /// The loss the gradient belongs to, for optimizers that use it. Must be finite.
+        loss: Option<f32>,
     },
     /// Asks for the weights once the key has reached this version.
     Pull {
@@ -125,6 +132,9 @@ pub enum Request {
         key: String,
         /// The lowest version wanted; 0 for whatever is there.
         version: u64,
+        /// Whether weights for evaluation are wanted, where the optimizer makes others than those it trains
+        /// (Schedule-Free, averaging).
+        evaluation: bool,
     },
     /// Answered when every worker of the job has asked for the barrier of this number.
     Barrier {
@@ -134,17 +144,41 @@ pub enum Request {
     /// Says goodbye: this worker leaves the job on purpose and will not be waited for as lost.
     Leave,
     /// Deploys the signed component that is the body.
-    Deploy {
-        /// Learning rate; the component's default where absent.
-        learning_rate: Option<f64>,
-        /// Hyperparameters by name; text as the operator wrote it (`0.9`, `true`, a choice's name). The others take
-        /// their defaults.
-        hyperparameters: Vec<(String, String)>,
-    },
+    Deploy(DeployOptions),
     /// Asks how the server is.
     Status {
         /// Whether to hash all weights, which takes a while for large models.
         weights_digest: bool,
+    },
+    /// Sets the learning rate's schedule, for all keys from the same round on.
+    SetSchedule {
+        /// The peak; as it is where absent.
+        learning_rate: Option<f64>,
+        /// How it goes from round to round.
+        schedule: Schedule,
+    },
+    /// This worker's gradient for one round of a key of at least two axes, where only some rows (its first axis) have
+    /// one. The body is the rows' ids, `u64` little-endian, then their values in the same order. Ids may repeat: their
+    /// values are added up, in this order. It counts as a push of the whole tensor with zeros elsewhere.
+    PushRows {
+        /// The key.
+        key: String,
+        /// The round, as in [`Request::Push`].
+        round: u64,
+        /// Type of the values: that of the key, but for the first extent, which is the number of ids.
+        values: TensorType,
+        /// As in [`Request::Push`].
+        loss: Option<f32>,
+    },
+    /// Asks for some rows of the weights once the key has reached this version. The body is their ids, as in
+    /// [`Request::PushRows`].
+    PullRows {
+        /// The key.
+        key: String,
+        /// The lowest version wanted; 0 for whatever is there.
+        version: u64,
+        /// How many ids the body has.
+        rows: u64,
     },
 }
 
@@ -199,11 +233,24 @@ pub enum Response {
         from_round: u64,
         /// Whether the state of the optimizer before it is kept.
         state_kept: bool,
+        /// The schedule of its learning rate.
+        schedule: ScheduleStatus,
+        /// The groups by name, each with how many of the keys known so far it has taken.
+        groups: Vec<(String, u64)>,
     },
     /// To [`Request::Status`].
     Status(Box<ServerStatus>),
+    /// To [`Request::SetSchedule`].
+    ScheduleSet(ScheduleStatus),
     /// To any request that failed. Nothing was changed by it unless the message says so.
     Failed(Failure),
+    /// To [`Request::PullRows`]; the rows are the body, in the order of the ids.
+    PulledRows {
+        /// The version of the weights.
+        version: u64,
+        /// Type of the body: that of the key, but for the first extent, which is the number of ids.
+        tensor: TensorType,
+    },
 }
 
 /// Why a request failed.
@@ -260,6 +307,10 @@ pub enum ErrorCode {
     Busy,
     /// The server's own fault.
     Internal,
+    /// The optimizer needs the loss and the push has none. Peer's fault.
+    LossMissing,
+    /// A row's id is not below the number of the key's rows. Peer's fault.
+    RowOutOfRange,
 }
 
 impl ErrorCode {
@@ -286,6 +337,8 @@ impl ErrorCode {
             Self::OptimizerFailed => "optimizer-failed",
             Self::Busy => "busy",
             Self::Internal => "internal",
+            Self::LossMissing => "loss-missing",
+            Self::RowOutOfRange => "row-out-of-range",
         }
     }
 
@@ -300,71 +353,6 @@ impl fmt::Display for ErrorCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
     }
-}
-
-/// A deployed optimizer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OptimizerStatus {
-    /// Name from the manifest.
-    pub name: String,
-    /// Version from the manifest.
-    pub version: String,
-    /// Key id of the publisher who signed it.
-    pub publisher: String,
-    /// SHA-256 of the signed file, hexadecimal.
-    pub digest: String,
-}
-
-/// One key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyStatus {
-    /// The key.
-    pub key: String,
-    /// Its type.
-    pub tensor: TensorType,
-    /// Rounds it has been updated.
-    pub version: u64,
-    /// Into how many slices it is cut.
-    pub slices: u32,
-}
-
-/// One worker of the job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerStatus {
-    /// Identity in its certificate.
-    pub identity: String,
-    /// Rank.
-    pub rank: u32,
-    /// Whether it is connected and registered now.
-    pub connected: bool,
-}
-
-/// How the server is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ServerStatus {
-    /// Version of the server's software.
-    pub software: String,
-    /// Seconds since it started.
-    pub uptime_seconds: u64,
-    /// The optimizer in use.
-    pub optimizer: Option<OptimizerStatus>,
-    /// One that takes over at a later round, and from which round on.
-    pub pending_optimizer: Option<(OptimizerStatus, u64)>,
-    /// All workers of the job, by rank.
-    pub workers: Vec<WorkerStatus>,
-    /// All keys, by name.
-    pub keys: Vec<KeyStatus>,
-    /// Number of shard threads.
-    pub shard_threads: u32,
-    /// Updates of keys that were done.
-    pub updates: u64,
-    /// Mean duration of a key's update in microseconds: from the last push to the weights' publication.
-    pub mean_update_microseconds: f64,
-    /// Requests refused since the start.
-    pub refusals: u64,
-    /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
-    /// asked for.
-    pub weights_digest: Option<String>,
 }
 
 #[cfg(test)]
@@ -397,6 +385,8 @@ mod tests {
             ErrorCode::OptimizerFailed,
             ErrorCode::Busy,
             ErrorCode::Internal,
+            ErrorCode::LossMissing,
+            ErrorCode::RowOutOfRange,
         ];
         for (number, code) in (0_u8..).zip(all) {
             assert_eq!(postcard::to_stdvec(&code), Ok(vec![number]), "{code}");

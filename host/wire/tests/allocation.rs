@@ -22,10 +22,14 @@ fn announced_lengths_allocate_nothing_by_themselves() {
         [&[1, 2], huge.as_slice()].concat(),
         // Init: a shape of 2^63 extents, of which some come.
         [&[1, 2, 1, b'w', 0], huge.as_slice(), &[1; 100]].concat(),
+        // Init: 2^63 tags.
+        [&[1, 2, 1, b'w', 0, 0], huge.as_slice(), &[1, b'a', 1, b'b']].concat(),
         // Deploy: 2^63 hyperparameters.
-        [&[1, 7, 0], huge.as_slice(), &[1, b'a', 1, b'b']].concat(),
+        [&[1, 7, 0, 0], huge.as_slice(), &[1, b'a', 1, b'b']].concat(),
+        // Deploy: 2^63 groups.
+        [&[1, 7, 0, 0, 0], huge.as_slice(), &[1, b'a', 1, 1, b'b']].concat(),
         // Status: 2^63 workers.
-        [&[1, 8, 1, b's', 0, 0, 0], huge.as_slice(), &[1, b'a', 0, 1]].concat(),
+        [&[1, 8, 1, b's', 0, 0, 0, 0, 0, 0], huge.as_slice(), &[1, b'a', 0, 1]].concat(),
     ];
     for header in &headers {
         ALLOCATOR.reset_peak_usage();

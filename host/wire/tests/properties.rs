@@ -4,9 +4,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use stepbox_wire::{
-    ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, KeyStatus, MAX_DIMENSIONS, OptimizerStatus,
-    PREFIX_BYTES, Request, Response, ServerStatus, TensorType, WorkerStatus, decode_request, decode_response,
-    encode_request, encode_response, fuzz_frame,
+    DeployOptions, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group, KeyStatus, MAX_DIMENSIONS,
+    OptimizerStatus, PREFIX_BYTES, Request, Response, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
+    TensorFilter, TensorType, WorkerStatus, decode_request, decode_response, encode_request, encode_response,
+    fuzz_frame,
 };
 
 fn key() -> impl Strategy<Value = String> {
@@ -17,19 +18,77 @@ fn tensor() -> impl Strategy<Value = TensorType> {
     vec(0_u64..200, 0..=MAX_DIMENSIONS).prop_map(|shape| TensorType { element: ElementType::F32, shape })
 }
 
+fn rows() -> impl Strategy<Value = TensorType> {
+    vec(0_u64..200, 1..=MAX_DIMENSIONS).prop_map(|shape| TensorType { element: ElementType::F32, shape })
+}
+
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         any::<u16>().prop_map(|protocol| Request::Hello { protocol }),
         Just(Request::Register),
-        (key(), tensor()).prop_map(|(key, tensor)| Request::Init { key, tensor }),
-        (key(), any::<u64>(), tensor()).prop_map(|(key, round, tensor)| Request::Push { key, round, tensor }),
-        (key(), any::<u64>()).prop_map(|(key, version)| Request::Pull { key, version }),
+        (key(), tensor(), vec("[a-z]{1,20}", 0..4)).prop_map(|(key, tensor, tags)| Request::Init { key, tensor, tags }),
+        (key(), any::<u64>(), tensor(), option::of(-1e30_f32..1e30))
+            .prop_map(|(key, round, tensor, loss)| Request::Push { key, round, tensor, loss }),
+        (key(), any::<u64>(), any::<bool>()).prop_map(|(key, version, evaluation)| Request::Pull {
+            key,
+            version,
+            evaluation
+        }),
+        (key(), any::<u64>(), rows(), option::of(-1e30_f32..1e30))
+            .prop_map(|(key, round, values, loss)| Request::PushRows { key, round, values, loss }),
+        (key(), any::<u64>(), any::<u64>()).prop_map(|(key, version, rows)| Request::PullRows { key, version, rows }),
         any::<u64>().prop_map(|number| Request::Barrier { number }),
         Just(Request::Leave),
-        (option::of(-1e300..1e300), vec((".{0,20}", ".{0,20}"), 0..10))
-            .prop_map(|(learning_rate, hyperparameters)| Request::Deploy { learning_rate, hyperparameters }),
+        options().prop_map(Request::Deploy),
+        (option::of(-1e300..1e300), schedule())
+            .prop_map(|(learning_rate, schedule)| Request::SetSchedule { learning_rate, schedule }),
         any::<bool>().prop_map(|weights_digest| Request::Status { weights_digest }),
     ]
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let kind = prop_oneof![
+        Just(ScheduleKind::Constant),
+        (any::<u64>(), 0.0..1.0).prop_map(|(step_rounds, gamma)| ScheduleKind::Step { step_rounds, gamma }),
+        (any::<u64>(), 0.0..1.0).prop_map(|(rounds, final_ratio)| ScheduleKind::Cosine { rounds, final_ratio }),
+        (any::<u64>(), 0.0..1.0).prop_map(|(rounds, final_ratio)| ScheduleKind::Linear { rounds, final_ratio }),
+        (any::<u64>(), 0.0..1.0, 1.0..1e9, 1.0..1e9).prop_map(|(rounds, pct_start, div_factor, final_div_factor)| {
+            ScheduleKind::OneCycle { rounds, pct_start, div_factor, final_div_factor }
+        }),
+        Just(ScheduleKind::InverseSquareRoot),
+    ];
+    (any::<u64>(), kind).prop_map(|(warmup_rounds, kind)| Schedule { warmup_rounds, kind })
+}
+
+fn schedule_status() -> impl Strategy<Value = ScheduleStatus> {
+    (-1e300..1e300, schedule(), any::<u64>()).prop_map(|(learning_rate, schedule, from_round)| ScheduleStatus {
+        learning_rate,
+        schedule,
+        from_round,
+    })
+}
+
+fn options() -> impl Strategy<Value = DeployOptions> {
+    let values = || vec((".{0,20}", ".{0,20}"), 0..4);
+    let axes = || option::of(any::<u32>());
+    let filter = (vec(".{0,20}", 0..3), vec(".{0,20}", 0..3), axes(), axes())
+        .prop_map(|(keys, tags, minimum_axes, maximum_axes)| TensorFilter { keys, tags, minimum_axes, maximum_axes });
+    let group = (".{0,20}", filter, values(), 0.0..10.0).prop_map(
+        |(name, tensors, hyperparameters, learning_rate_multiplier)| Group {
+            name,
+            tensors,
+            hyperparameters,
+            learning_rate_multiplier,
+        },
+    );
+    (option::of(-1e300..1e300), option::of(schedule()), values(), vec(group, 0..3)).prop_map(
+        |(learning_rate, schedule, hyperparameters, groups)| DeployOptions {
+            learning_rate,
+            schedule,
+            hyperparameters,
+            groups,
+        },
+    )
 }
 
 fn optimizer() -> impl Strategy<Value = OptimizerStatus> {
@@ -47,25 +106,26 @@ fn status() -> impl Strategy<Value = ServerStatus> {
         rank,
         connected,
     });
-    let key = (key(), tensor(), any::<u64>(), any::<u32>()).prop_map(|(key, tensor, version, slices)| KeyStatus {
-        key,
-        tensor,
-        version,
-        slices,
-    });
+    let key = (key(), tensor(), any::<u64>(), any::<u32>(), ".{0,20}")
+        .prop_map(|(key, tensor, version, slices, group)| KeyStatus { key, tensor, version, slices, group });
     (
         (".{0,20}", any::<u64>(), option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
+        (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
         (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
     )
         .prop_map(
             |(
                 (software, uptime_seconds, optimizer, pending_optimizer),
+                (learning_rate, schedule, pending_schedule),
                 (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
             )| ServerStatus {
                 software,
                 uptime_seconds,
                 optimizer,
                 pending_optimizer,
+                learning_rate,
+                schedule,
+                pending_schedule,
                 workers,
                 keys,
                 shard_threads,
@@ -86,13 +146,19 @@ fn response() -> impl Strategy<Value = Response> {
         (any::<u64>(), any::<bool>()).prop_map(|(version, created)| Response::Initialized { version, created }),
         any::<bool>().prop_map(|repeated| Response::Pushed { repeated }),
         (any::<u64>(), tensor()).prop_map(|(version, tensor)| Response::Pulled { version, tensor }),
+        (any::<u64>(), rows()).prop_map(|(version, tensor)| Response::PulledRows { version, tensor }),
         Just(Response::BarrierPassed),
         Just(Response::Left),
-        (optimizer(), any::<u64>(), any::<bool>()).prop_map(|(optimizer, from_round, state_kept)| Response::Deployed {
-            optimizer,
-            from_round,
-            state_kept
-        }),
+        (optimizer(), any::<u64>(), any::<bool>(), schedule_status(), vec((".{0,20}", any::<u64>()), 0..4)).prop_map(
+            |(optimizer, from_round, state_kept, schedule, groups)| Response::Deployed {
+                optimizer,
+                from_round,
+                state_kept,
+                schedule,
+                groups,
+            }
+        ),
+        schedule_status().prop_map(Response::ScheduleSet),
         status().prop_map(|status| Response::Status(Box::new(status))),
         (code, ".{0,80}").prop_map(|(code, message)| Response::Failed(Failure { code, message })),
     ]

@@ -1,8 +1,10 @@
 //! AdamW: Adam with decoupled weight decay.
 //!
 //! Follows "Decoupled Weight Decay Regularization" (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101) in the
-//! variant of `torch.optim.AdamW`: decay by `learning rate × weight decay` before the step, both moments corrected
-//! for bias, epsilon added after the correction.
+//! variant of `torch.optim.AdamW` and `optax.adamw`: both moments corrected for bias, epsilon added after the
+//! correction, and the decay, `learning rate × weight decay` of the parameter as it was, is part of the step. (As a
+//! factor `1 - learning rate × weight decay` of the parameter it would be rounded to binary32, which leaves few digits
+//! of a decay by a millionth.)
 
 #![forbid(unsafe_code)]
 
@@ -12,13 +14,13 @@ hyperparameters! {
     /// Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101), as torch.optim.AdamW computes it.
     pub struct AdamW {
         /// Decay of the running mean of gradients.
-        beta1: f32 = 0.9 in 0.0..1.0,
+        beta1: f64 = 0.9 in 0.0..1.0,
         /// Decay of the running mean of squared gradients.
-        beta2: f32 = 0.999 in 0.0..1.0,
+        beta2: f64 = 0.999 in 0.0..1.0,
         /// Added to the denominator.
         epsilon: f32 = 1e-8 in 0.0..1.0,
         /// Share of a parameter that a learning rate of 1 would take away each round.
-        weight_decay: f32 = 0.01 in 0.0..,
+        weight_decay: f64 = 0.01 in 0.0..,
     }
 }
 
@@ -26,9 +28,11 @@ hyperparameters! {
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
+    gradient_share: f32,
     beta2: f32,
+    square_share: f32,
     epsilon: f32,
-    kept: f32,
+    decay: f32,
     rate: f32,
     root_correction: f32,
 }
@@ -45,13 +49,15 @@ impl Elementwise for AdamW {
 
     fn begin(&self, _tensor: &Tensor, context: &Context) -> Round {
         let rate = f64::from(context.learning_rate);
-        let mean_correction = 1.0 - math::power(f64::from(self.beta1), context.tensor_step);
-        let variance_correction = 1.0 - math::power(f64::from(self.beta2), context.tensor_step);
+        let mean_correction = 1.0 - math::power(self.beta1, context.tensor_step);
+        let variance_correction = 1.0 - math::power(self.beta2, context.tensor_step);
         Round {
-            beta1: self.beta1,
-            beta2: self.beta2,
+            beta1: self.beta1 as f32,
+            gradient_share: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            square_share: (1.0 - self.beta2) as f32,
             epsilon: self.epsilon,
-            kept: (1.0 - rate * f64::from(self.weight_decay)) as f32,
+            decay: (rate * self.weight_decay) as f32,
             rate: (rate / mean_correction) as f32,
             root_correction: variance_correction.sqrt() as f32,
         }
@@ -59,11 +65,43 @@ impl Elementwise for AdamW {
 
     #[inline(always)]
     fn update(round: &Round, parameter: f32, gradient: f32, [mean, variance]: [f32; 2]) -> (f32, [f32; 2]) {
-        let mean = round.beta1 * mean + (1.0 - round.beta1) * gradient;
-        let variance = round.beta2 * variance + (1.0 - round.beta2) * gradient * gradient;
+        let mean = round.beta1 * mean + round.gradient_share * gradient;
+        let variance = round.beta2 * variance + round.square_share * gradient * gradient;
         let denominator = variance.sqrt() / round.root_correction + round.epsilon;
-        (parameter * round.kept - round.rate * mean / denominator, [mean, variance])
+        (parameter - (round.decay * parameter + round.rate * mean / denominator), [mean, variance])
     }
 }
 
 register!(AdamW);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_step_is_the_learning_rate_against_the_gradients_sign() {
+        let mut training = Native::new(AdamW { weight_decay: 0.0, ..AdamW::default() }, vec![1.0, 1.0, 1.0]);
+        training.round(0.1, &[2.0, -300.0, 0.0]);
+        let [down, up, still] = training.parameters() else { unreachable!() };
+        assert!((down - 0.9).abs() < 1e-6 && (up - 1.1).abs() < 1e-6, "{down} {up}");
+        assert_eq!(*still, 1.0);
+    }
+
+    #[test]
+    fn weight_decay_is_in_proportion_to_the_learning_rate_and_leaves_the_moments_alone() {
+        let mut training = Native::new(AdamW { weight_decay: 0.5, ..AdamW::default() }, vec![2.0]);
+        training.round(0.5, &[0.0]);
+        assert_eq!(training.parameters(), [1.5]);
+        assert_eq!(training.slot("mean"), Some(&[0.0][..]));
+    }
+
+    #[test]
+    fn a_quadratic_goes_down_to_its_minimum() {
+        let mut training = Native::new(AdamW { weight_decay: 0.0, ..AdamW::default() }, vec![4.0, -4.0]);
+        for round in 0..2000 {
+            let gradient: Vec<f32> = training.parameters().iter().map(|parameter| parameter - 1.0).collect();
+            training.round(if round < 1000 { 0.05 } else { 0.001 }, &gradient);
+        }
+        assert!(training.parameters().iter().all(|parameter| (parameter - 1.0).abs() < 1e-3));
+    }
+}

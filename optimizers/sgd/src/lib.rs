@@ -63,3 +63,44 @@ impl Elementwise for Sgd {
 }
 
 register!(Sgd);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn velocity_builds_up_and_nesterov_steps_ahead_of_it() {
+        let mut plain = Native::new(Sgd { momentum: 0.5, ..Sgd::default() }, vec![0.0]);
+        let mut nesterov = Native::new(Sgd { momentum: 0.5, nesterov: true, ..Sgd::default() }, vec![0.0]);
+        for (of_plain, of_nesterov) in [(-1.0, -1.5), (-2.5, -3.25)] {
+            plain.round(1.0, &[1.0]);
+            nesterov.round(1.0, &[1.0]);
+            assert_eq!((plain.parameters()[0], nesterov.parameters()[0]), (of_plain, of_nesterov));
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_learning_rate_takes_effect_at_once() {
+        let mut training = Native::new(Sgd { momentum: 0.9, ..Sgd::default() }, vec![1.0]);
+        training.round(0.5, &[1.0]);
+        training.round(0.0, &[1.0]);
+        assert_eq!(training.parameters(), [0.5]);
+    }
+
+    #[test]
+    fn weight_decay_is_added_to_the_gradient() {
+        let mut training = Native::new(Sgd { weight_decay: 0.5, ..Sgd::default() }, vec![2.0]);
+        training.round(0.25, &[1.0]);
+        assert_eq!(training.parameters(), [1.5]);
+    }
+
+    #[test]
+    fn a_quadratic_goes_down_to_its_minimum() {
+        let mut training = Native::new(Sgd { momentum: 0.9, ..Sgd::default() }, vec![4.0, -4.0]);
+        for _ in 0..500 {
+            let gradient: Vec<f32> = training.parameters().iter().map(|parameter| parameter - 1.0).collect();
+            training.round(0.05, &gradient);
+        }
+        assert!(training.parameters().iter().all(|parameter| (parameter - 1.0).abs() < 1e-3));
+    }
+}

@@ -86,7 +86,7 @@ async fn a_gradient_cut_off_in_the_middle_is_not_used() {
     first.init("w", &value).await.unwrap();
 
     let tensor = TensorType { element: ElementType::F32, shape: vec![100_000] };
-    let push = Request::Push { key: "w".into(), round: 1, tensor };
+    let push = Request::Push { key: "w".into(), round: 1, tensor, loss: None };
     second.send(&encode_request(3, &push, 400_000)).await.unwrap();
     second.send(&[0x41; 200_000]).await.unwrap();
     drop(second);
@@ -132,7 +132,7 @@ async fn a_server_that_stops_answers_who_waits() {
     let mut worker = RawPeer::registered(&server, 0).await;
     worker.ask(3, &Request::Barrier { number: 1 }, &[]).await;
     // The answer to this one says that the barrier has been read.
-    worker.ask(4, &Request::Pull { key: "none".into(), version: 0 }, &[]).await;
+    worker.ask(4, &Request::Pull { key: "none".into(), version: 0, evaluation: false }, &[]).await;
     assert_eq!(worker.refusal().await.1.code, ErrorCode::UnknownKey);
     let stopped = tokio::task::spawn_blocking(move || drop(server));
     let (id, failure) = worker.refusal().await;

@@ -3,9 +3,14 @@
 mod departures;
 mod deployments;
 mod failures;
+mod groups;
+mod learning_rate;
+mod loss;
+mod optimizers;
 mod refusals;
 mod repeatability;
 mod rounds;
+mod rows;
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
 

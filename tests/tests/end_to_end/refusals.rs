@@ -38,7 +38,7 @@ fn matrix(value: f32) -> Tensor {
 }
 
 fn push(element: ElementType, shape: &[u64], key: &str, round: u64) -> Request {
-    Request::Push { key: key.into(), round, tensor: TensorType { element, shape: shape.to_vec() } }
+    Request::Push { key: key.into(), round, tensor: TensorType { element, shape: shape.to_vec() }, loss: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -113,7 +113,7 @@ async fn a_tensor_of_another_type_is_refused_and_the_connection_goes_on() {
         (18, push(f32, &[2, 3], "v", 1), 24, ErrorCode::UnknownKey),
         (19, push(f32, &[2, 3], "w", 0), 24, ErrorCode::WrongRound),
         (20, push(f32, &[2, 3], "w", 2), 24, ErrorCode::WrongRound),
-        (21, Request::Pull { key: "v".into(), version: 0 }, 0, ErrorCode::UnknownKey),
+        (21, Request::Pull { key: "v".into(), version: 0, evaluation: false }, 0, ErrorCode::UnknownKey),
         (22, Request::Barrier { number: 2 }, 0, ErrorCode::OutOfOrder),
     ] {
         peer.ask(id, &request, &vec![0x3f; body_bytes]).await;
@@ -122,7 +122,7 @@ async fn a_tensor_of_another_type_is_refused_and_the_connection_goes_on() {
         logged(&["WARN", "types-worker-0", "refused", &format!("code={code}")]);
     }
     let offered = TensorType { element: ElementType::F64, shape: vec![1] };
-    peer.ask(23, &Request::Init { key: "v".into(), tensor: offered }, &[0; 8]).await;
+    peer.ask(23, &Request::Init { key: "v".into(), tensor: offered, tags: Vec::new() }, &[0; 8]).await;
     assert_eq!(peer.refusal().await.1.code, ErrorCode::WrongElementType);
 
     // The same connection, right at last; and what was refused was not counted.

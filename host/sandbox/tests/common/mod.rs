@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use stepbox_sandbox::{
     AdmittedComponent, InstancePool, Limits, Plan, Sandbox, SandboxConfig, SandboxError, Settings, SliceId,
@@ -45,7 +46,7 @@ pub fn context(round: u64, learning_rate: f64) -> StepContext {
 pub struct Training {
     pub pool: InstancePool,
     pub slice: SliceId,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub settings: Settings,
     elements: usize,
     rounds: u64,
@@ -53,10 +54,10 @@ pub struct Training {
 
 impl Training {
     pub fn new(component: &AdmittedComponent, settings: Settings, parameters: &[f32]) -> Self {
-        let mut pool = component.pool(&settings);
+        let mut pool = component.pool();
         let tensor = vector(parameters.len());
-        let plan = component.plan(&settings, &tensor).unwrap();
-        let slice = pool.bind(&tensor, &plan, 0, parameters.len() as u32).unwrap();
+        let plan = Arc::new(component.plan(&settings, &tensor).unwrap());
+        let slice = pool.bind(&tensor, &plan, &settings, 0, parameters.len() as u32).unwrap();
         pool.load(slice, &bytes(parameters)).unwrap();
         Self { pool, slice, plan, settings, elements: parameters.len(), rounds: 0 }
     }
@@ -73,11 +74,14 @@ impl Training {
     pub fn state(&self) -> Vec<Vec<u32>> {
         let mut parameters = vec![0; self.elements * 4];
         self.pool.read_parameters(self.slice, &mut parameters).unwrap();
-        let parameters =
-            parameters.chunks_exact(4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap())).collect();
-        let slot = |name: &str| bits(&self.pool.read_slot(self.slice, name).unwrap());
-        std::iter::once(parameters).chain(self.plan.slots.iter().map(|entry| slot(&entry.name))).collect()
+        let slots = self.plan.slots.iter().map(|slot| self.pool.read_slot(self.slice, &slot.name).unwrap());
+        std::iter::once(&parameters[..]).chain(slots).map(words).collect()
     }
+}
+
+/// Little-endian 32-bit words.
+pub fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
 }
 
 pub fn bits(values: &[f32]) -> Vec<u32> {

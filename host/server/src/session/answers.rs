@@ -3,13 +3,17 @@
 use std::io;
 use std::sync::Arc;
 
-use stepbox_wire::{ErrorCode, Failure, RequestId, Response, encode_response};
+use stepbox_wire::{ErrorCode, Failure, RequestId, Response, TensorType, encode_response};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
+use crate::gradient::RowLayout;
+use crate::job::Job;
 use crate::key::Key;
 use crate::limits::Limits;
+use crate::published;
+use crate::weights::Weights;
 
 /// Answers that may wait to be sent on a connection. They are small: weights are fetched when they are sent. A peer that
 /// does not read stops being read from when they are used up.
@@ -28,29 +32,67 @@ pub(crate) enum Content {
     /// The key's weights as they are when the answer is sent, which are those that were asked for or newer ones: so a
     /// slow peer holds one version in memory, not one for each of its pulls.
     Weights(Arc<Key>),
+    /// These weights of the key.
+    Version(Arc<Key>, Arc<Weights>),
+    /// These rows of the key's weights, as they are when the answer is sent.
+    Rows(Arc<Key>, RowIds),
 }
+
+/// Ids that are in range, and the room that they take.
+pub(crate) struct RowIds {
+    pub ids: Vec<u64>,
+    pub layout: RowLayout,
+    pub _held: OwnedSemaphorePermit,
+}
+
+/// What follows an answer's header.
+enum Body {
+    Nothing,
+    Weights(Arc<Weights>),
+    /// Rows of published weights.
+    Rows(Arc<Weights>, RowIds),
+    /// Rows that were read for this answer.
+    Read(Vec<u8>),
+}
+
+/// Bytes of rows that are gathered before they are sent.
+const GATHERED_BYTES: usize = 256 << 10;
 
 /// Sends answers in the order in which they are queued, until no one can queue any more. Ends early where the peer does
 /// not take them.
 pub(crate) async fn send_all(
     mut stream: impl AsyncWrite + Unpin,
     mut answers: mpsc::Receiver<Answer>,
-    limits: Limits,
+    job: Arc<Job>,
 ) -> io::Result<()> {
+    let limits = &job.config.limits;
     while let Some(Answer { id, content }) = answers.recv().await {
-        let (head, weights) = match content {
-            Content::Message(response) => (head(id, &response, &limits), None),
-            Content::Weights(key) => {
-                let weights = key.weights();
-                let response = Response::Pulled { version: weights.version, tensor: key.tensor.clone() };
-                (encode_response(id, &response, weights.bytes()), Some(weights))
-            }
+        let (head, body) = match content {
+            Content::Message(response) => (head(id, &response, limits), Body::Nothing),
+            Content::Weights(key) => match published::weights(&job, &key).await {
+                Ok(weights) => whole(id, &key, weights),
+                Err(reason) => failed(id, reason, limits),
+            },
+            Content::Version(key, weights) => whole(id, &key, weights),
+            Content::Rows(key, rows) => match some_rows(&job, &key, rows).await {
+                Ok((version, tensor, body)) => {
+                    (encode_response(id, &Response::PulledRows { version, tensor }, body.bytes()), body)
+                }
+                Err(reason) => failed(id, reason, limits),
+            },
         };
-        let bytes = head.len() as u64 + weights.as_ref().map_or(0, |weights| weights.bytes());
+        let bytes = head.len() as u64 + body.bytes();
         let send = async {
             stream.write_all(&head).await?;
-            for chunk in weights.iter().flat_map(|weights| weights.chunks()) {
-                stream.write_all(chunk).await?;
+            match &body {
+                Body::Nothing => {}
+                Body::Weights(weights) => {
+                    for chunk in weights.chunks() {
+                        stream.write_all(chunk).await?;
+                    }
+                }
+                Body::Rows(weights, rows) => send_rows(&mut stream, weights, rows).await?,
+                Body::Read(rows) => stream.write_all(rows).await?,
             }
             stream.flush().await
         };
@@ -59,6 +101,54 @@ pub(crate) async fn send_all(
         })??;
     }
     timeout(limits.frame_seconds.duration(), stream.shutdown()).await?
+}
+
+fn whole(id: RequestId, key: &Key, weights: Arc<Weights>) -> (Vec<u8>, Body) {
+    let response = Response::Pulled { version: weights.version, tensor: key.tensor.clone() };
+    (encode_response(id, &response, weights.bytes()), Body::Weights(weights))
+}
+
+/// Rows of a key: of its published weights, piece by piece as they are sent, or else out of the sandbox.
+async fn some_rows(job: &Arc<Job>, key: &Arc<Key>, rows: RowIds) -> Result<(u64, TensorType, Body), String> {
+    let mut tensor = key.tensor.clone();
+    tensor.shape[0] = rows.ids.len() as u64;
+    match key.weights() {
+        Some(weights) => Ok((weights.version, tensor, Body::Rows(weights, rows))),
+        None => {
+            let (version, read) = published::rows(job, key, rows.layout, &rows.ids).await?;
+            Ok((version, tensor, Body::Read(read)))
+        }
+    }
+}
+
+fn failed(id: RequestId, message: String, limits: &Limits) -> (Vec<u8>, Body) {
+    let failure = Failure { code: ErrorCode::Internal, message };
+    (head(id, &Response::Failed(failure), limits), Body::Nothing)
+}
+
+impl Body {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Weights(weights) => weights.bytes(),
+            Self::Read(rows) => rows.len() as u64,
+            Self::Rows(_, rows) => rows.ids.len() as u64 * rows.layout.row_bytes as u64,
+        }
+    }
+}
+
+async fn send_rows(stream: &mut (impl AsyncWrite + Unpin), weights: &Weights, rows: &RowIds) -> io::Result<()> {
+    let row_bytes = rows.layout.row_bytes;
+    let mut gathered = Vec::new();
+    for ids in rows.ids.chunks(GATHERED_BYTES.div_ceil(row_bytes.max(1))) {
+        gathered.clear();
+        for id in ids {
+            let start = *id as usize * row_bytes;
+            weights.copy_to(&mut gathered, start..start + row_bytes);
+        }
+        stream.write_all(&gathered).await?;
+    }
+    Ok(())
 }
 
 /// Prefix and header. An answer that no client would take, a status of too many keys, becomes a failure.

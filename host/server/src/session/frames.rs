@@ -81,11 +81,11 @@ impl<Stream: AsyncRead + Unpin> FrameReader<Stream> {
         Ok((prefix, header))
     }
 
-    /// Reads the whole body of the current frame, whose length `body` must have, and shows it to `each` piece by piece
-    /// as it comes in. Pieces start at multiples of four bytes.
+    /// Fills `body` from the current frame's body, or with the next part of it, and shows it to `each` piece by piece as
+    /// it comes in. Pieces start at multiples of four bytes.
     pub async fn body(&mut self, body: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<(), ReadError> {
         let length = body.len() as u64;
-        debug_assert_eq!(length, self.unread);
+        debug_assert!(length <= self.unread);
         let read = async |stream: &mut Stream| {
             for piece in body.chunks_mut(PIECE_BYTES) {
                 stream.read_exact(piece).await?;
@@ -94,7 +94,7 @@ impl<Stream: AsyncRead + Unpin> FrameReader<Stream> {
             Ok(())
         };
         self.in_time(length, read).await?;
-        self.unread = 0;
+        self.unread -= length;
         Ok(())
     }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn pull(version: u64) -> Request {
-        Request::Pull { key: "w".into(), version }
+        Request::Pull { key: "w".into(), version, evaluation: false }
     }
 
     #[tokio::test]
@@ -209,7 +209,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_not_yet_known_may_only_greet() {
-        let bytes = encode_request(1, &Request::Push { key: "k".repeat(80), round: 1, tensor: tensor() }, 4);
+        let bytes =
+            encode_request(1, &Request::Push { key: "k".repeat(80), round: 1, tensor: tensor(), loss: None }, 4);
         let refused = FrameReader::new(&bytes[..], Limits::default()).next().await;
         assert!(matches!(refused, Err(ReadError::Frame(FrameError::HeaderTooLong { .. }))));
     }

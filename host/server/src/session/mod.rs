@@ -8,6 +8,7 @@
 mod answers;
 mod frames;
 mod requests;
+mod tensors;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,6 +48,8 @@ struct Context {
     worker: Mutex<Option<Worker>>,
     answers: mpsc::Sender<Answer>,
     outstanding: Arc<Semaphore>,
+    /// Of ids in row pulls that wait.
+    row_ids: Arc<Semaphore>,
 }
 
 /// Why a connection ended.
@@ -77,7 +80,7 @@ pub(crate) async fn serve<Stream: AsyncRead + AsyncWrite + Send + 'static>(
     let limits = job.config.limits.clone();
     let (reading, writing) = tokio::io::split(stream);
     let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
-    let mut writer = tokio::spawn(send_all(writing, queue, limits.clone()));
+    let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job)));
     let mut reader = FrameReader::new(reading, limits.clone());
 
     let greeted = timeout(greeting, greet(&job, &identity, &answers, &mut reader)).await;
@@ -97,6 +100,7 @@ pub(crate) async fn serve<Stream: AsyncRead + AsyncWrite + Send + 'static>(
 
     let context = Arc::new(Context {
         outstanding: Arc::new(Semaphore::new(limits.outstanding_requests.min(Semaphore::MAX_PERMITS))),
+        row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
         worker: Mutex::new(None),
         job,
         identity,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use stepbox_wire::{
-    ErrorCode, FramePrefix, Request, RequestId, Response, TensorType, UNADDRESSED, decode_request, request_id_of,
+    DeployOptions, ErrorCode, FramePrefix, Request, RequestId, Response, Schedule, UNADDRESSED, decode_request,
+    request_id_of,
 };
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
@@ -12,14 +13,14 @@ use tokio::task::JoinSet;
 use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
-use crate::creation::create;
 use crate::deployment::{Submission, deploy};
-use crate::job::{Worker, check_type, not_registered};
+use crate::job::{Worker, not_registered};
+use crate::learning_rate;
 use crate::refusal::{Answered, Refusal};
 use crate::status::status;
 
 /// Why a request was not carried out.
-enum Stopped {
+pub(super) enum Stopped {
     /// It is refused; the connection goes on.
     Refused(Refusal),
     /// Its body did not come; the connection is over.
@@ -39,14 +40,14 @@ impl From<ReadError> for Stopped {
 }
 
 /// A request for which an answer is due.
-struct Asked<'a, Stream> {
-    context: &'a Arc<Context>,
-    reader: &'a mut FrameReader<Stream>,
+pub(super) struct Asked<'a, Stream> {
+    pub(super) context: &'a Arc<Context>,
+    pub(super) reader: &'a mut FrameReader<Stream>,
     /// Where what has to wait waits.
     waiting: &'a mut JoinSet<()>,
     id: RequestId,
     name: &'static str,
-    body_bytes: u64,
+    pub(super) body_bytes: u64,
 }
 
 /// Reads and handles requests until the connection ends.
@@ -120,8 +121,11 @@ fn describe(request: &Request) -> (&'static str, String) {
         Request::Pull { key, .. } => ("pull", key.clone()),
         Request::Barrier { .. } => ("barrier", String::new()),
         Request::Leave => ("leave", String::new()),
-        Request::Deploy { .. } => ("deploy", String::new()),
+        Request::Deploy(_) => ("deploy", String::new()),
         Request::Status { .. } => ("status", String::new()),
+        Request::SetSchedule { .. } => ("set schedule", String::new()),
+        Request::PushRows { key, .. } => ("push rows", key.clone()),
+        Request::PullRows { key, .. } => ("pull rows", key.clone()),
     }
 }
 
@@ -132,13 +136,16 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         match request {
             Request::Hello { .. } => Err(Refusal::new(ErrorCode::OutOfOrder, "you have said hello before").into()),
             Request::Register => self.register(),
-            Request::Init { key, tensor } => self.init(key, tensor).await,
-            Request::Push { key, round, tensor } => self.push(&key, round, &tensor).await,
-            Request::Pull { key, version } => self.pull(&key, version),
+            Request::Init { key, tensor, tags } => self.init(key, tensor, tags).await,
+            Request::Push { key, round, tensor, loss } => self.push(&key, round, &tensor, loss).await,
+            Request::Pull { key, version, evaluation } => self.pull(&key, version, evaluation),
+            Request::PushRows { key, round, values, loss } => self.push_rows(&key, round, &values, loss).await,
+            Request::PullRows { key, version, rows } => self.pull_rows(&key, version, rows).await,
             Request::Barrier { number } => self.barrier(number),
             Request::Leave => self.leave(),
-            Request::Deploy { learning_rate, hyperparameters } => self.deploy(learning_rate, hyperparameters).await,
+            Request::Deploy(options) => self.deploy(options).await,
             Request::Status { weights_digest } => self.status(weights_digest),
+            Request::SetSchedule { learning_rate, schedule } => self.set_schedule(learning_rate, schedule),
         }
     }
 
@@ -154,72 +161,6 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let (response, replaced) = job.register(worker);
         tracing::info!(%identity, rank, connection, replaces = ?replaced, "registered");
         done(response)
-    }
-
-    async fn init(mut self, key: String, tensor: TensorType) -> Result<Option<Content>, Stopped> {
-        let worker = self.worker()?;
-        let job = Arc::clone(&self.context.job);
-        if let Some(known) = job.model.find(&key) {
-            check_type(&known, &tensor)?;
-            return done(Response::Initialized { version: known.version(), created: false });
-        }
-        if worker.rank > 0 {
-            if self.body_bytes > 0 {
-                let message = "the first value counts from the worker of rank 0 only; send the type with an empty body";
-                return Err(Refusal::new(ErrorCode::WrongLength, message).into());
-            }
-            let name = key.clone();
-            return self.later(key, async move {
-                let known = job.known(&name, &tensor).await?;
-                Ok(Content::Message(Response::Initialized { version: known.version(), created: false }))
-            });
-        }
-        if Some(self.body_bytes) != tensor.bytes() {
-            let message = format!("the worker of rank 0 sends key `{key}`'s first value with its type");
-            return Err(Refusal::new(ErrorCode::WrongLength, message).into());
-        }
-        let room = job.model.room(&key, &tensor, &job.config.limits)?;
-        let permit = self.permit()?;
-        let mut value = vec![0; self.body_bytes as usize];
-        self.finite_body(&key, &mut value).await?;
-        // In a task of its own: once begun, it is not undone by the connection's end.
-        let name = key.clone();
-        let creation = tokio::spawn(create(job, key, tensor, value, room));
-        self.later_with(permit, name, async move {
-            let (known, created) = creation.await.unwrap_or_else(|panic| Err(failed(&panic)))?;
-            Ok(Content::Message(Response::Initialized { version: known.version(), created }))
-        })
-    }
-
-    async fn push(mut self, key: &str, round: u64, tensor: &TensorType) -> Result<Option<Content>, Stopped> {
-        let worker = self.worker()?;
-        let context = Arc::clone(self.context);
-        let key = context.job.model.require(key)?;
-        if context.job.check_push(&key, worker.rank, round, tensor)? {
-            tracing::debug!(identity = %context.identity, key = key.name, round, "a repeated push is not counted");
-            return done(Response::Pushed { repeated: true });
-        }
-        let mut gradient = key.gradient_buffer();
-        if let Err(stopped) = self.finite_body(&key.name, &mut gradient).await {
-            key.keep_buffers(vec![gradient]);
-            return Err(stopped);
-        }
-        let repeated = context.job.push(&key, worker, round, gradient)?;
-        done(Response::Pushed { repeated })
-    }
-
-    fn pull(self, key: &str, version: u64) -> Result<Option<Content>, Stopped> {
-        let Worker { rank, .. } = self.worker()?;
-        let job = Arc::clone(&self.context.job);
-        let key = job.model.require(key)?;
-        if let Some(found) = job.try_pull(&key, rank, version) {
-            found?;
-            return Ok(Some(Content::Weights(key)));
-        }
-        self.later(key.name.clone(), async move {
-            job.pull(&key, rank, version).await?;
-            Ok(Content::Weights(key))
-        })
     }
 
     fn barrier(self, number: u64) -> Result<Option<Content>, Stopped> {
@@ -239,11 +180,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         done(Response::Left)
     }
 
-    async fn deploy(
-        self,
-        learning_rate: Option<f64>,
-        hyperparameters: Vec<(String, String)>,
-    ) -> Result<Option<Content>, Stopped> {
+    async fn deploy(self, options: DeployOptions) -> Result<Option<Content>, Stopped> {
         let Context { job, identity, rights, .. } = &**self.context;
         if !rights.deploy {
             let message = format!("`{identity}` may not deploy; the operator names deployers in [access]");
@@ -264,7 +201,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         tracing::info!(%identity, bytes = component.len(), "a component is to be deployed");
         // In a task of its own: once begun, it is not undone by the connection's end.
         let deployment = tokio::spawn(async move {
-            let outcome = deploy(job, Submission { component, learning_rate, hyperparameters }).await;
+            let outcome = deploy(job, Submission { component, options }).await;
             drop(turn);
             outcome
         });
@@ -285,28 +222,29 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         })
     }
 
+    fn set_schedule(self, learning_rate: Option<f64>, schedule: Schedule) -> Result<Option<Content>, Stopped> {
+        let Context { job, identity, rights, .. } = &**self.context;
+        if !rights.schedule {
+            let message =
+                format!("`{identity}` may not set the learning rate; the operator names schedulers in [access]");
+            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
+        }
+        let (job, identity) = (Arc::clone(job), identity.clone());
+        self.later(String::new(), async move {
+            let set = learning_rate::set(&job, learning_rate, schedule).await?;
+            tracing::info!(%identity, peak = set.learning_rate, form = ?set.schedule, from_round = set.from_round, "a schedule is set");
+            Ok(Content::Message(Response::ScheduleSet(set)))
+        })
+    }
+
     /// The worker this connection speaks for: not where it was replaced and has yet to notice.
-    fn worker(&self) -> Answered<Worker> {
+    pub(super) fn worker(&self) -> Answered<Worker> {
         let worker = *self.context.worker.lock();
         let speaks = |worker: &Worker| self.context.job.members.borrow().is_connected(worker.rank, worker.connection);
         worker.filter(speaks).ok_or_else(not_registered)
     }
 
-    /// Reads the body, the elements of a tensor, and refuses it where one is no number.
-    async fn finite_body(&mut self, key: &str, body: &mut [u8]) -> Result<(), Stopped> {
-        let mut finite = true;
-        self.reader.body(body, |piece| finite = finite && stepbox_reduce::all_finite(piece)).await?;
-        if finite {
-            return Ok(());
-        }
-        let message = match stepbox_reduce::first_not_finite(body) {
-            Some(found) => format!("element {} of the tensor for key `{key}` is {}", found.index, found.value),
-            None => format!("an element of the tensor for key `{key}` is not finite"),
-        };
-        Err(Refusal::new(ErrorCode::NotFinite, format!("{message}; nothing of it was used")).into())
-    }
-
-    fn permit(&self) -> Answered<OwnedSemaphorePermit> {
+    pub(super) fn permit(&self) -> Answered<OwnedSemaphorePermit> {
         Arc::clone(&self.context.outstanding).try_acquire_owned().map_err(|_| {
             let limit = self.context.job.config.limits.outstanding_requests;
             let message = format!("{limit} requests of this connection wait already (limits.outstanding_requests)");
@@ -315,7 +253,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     /// Answers when `outcome` is there.
-    fn later(
+    pub(super) fn later(
         self,
         key: String,
         outcome: impl Future<Output = Answered<Content>> + Send + 'static,
@@ -324,7 +262,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         self.later_with(permit, key, outcome)
     }
 
-    fn later_with(
+    pub(super) fn later_with(
         self,
         permit: OwnedSemaphorePermit,
         key: String,
@@ -340,11 +278,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 }
 
-fn done(response: Response) -> Result<Option<Content>, Stopped> {
+pub(super) fn done(response: Response) -> Result<Option<Content>, Stopped> {
     Ok(Some(Content::Message(response)))
 }
 
-fn failed(panic: &tokio::task::JoinError) -> Refusal {
+pub(super) fn failed(panic: &tokio::task::JoinError) -> Refusal {
     tracing::error!(%panic, "a task has panicked");
     Refusal::new(ErrorCode::Internal, "the server failed while it worked on this; please report it with its log")
 }

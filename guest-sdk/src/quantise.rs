@@ -1,0 +1,139 @@
+//! State in one byte an element: block-wise dynamic quantisation.
+//!
+//! After "8-bit Optimizers via Block-wise Quantization" (Dettmers, Lewis, Shleifer and Zettlemoyer, ICLR 2022,
+//! arXiv:2110.02861). Each run of 256 elements is divided by its largest absolute value, and each quotient is replaced by
+//! the nearest of 256 numbers that are dense near zero: 7 decades, the finest with the fewest steps. With
+//! [`Code::Signed`], decade 10^(i-6) has 2^i steps on either side of zero (i from 0 to 6), evenly spaced between a tenth
+//! and the whole of it, and 0 and 1 are added; with [`Code::Unsigned`] there are twice as many on the one side.
+//!
+//! [`Slot::quantised`](crate::Slot::quantised) makes a slot of this kind, which updates see as `f32`. The functions here are
+//! for optimizers that handle codes themselves.
+
+use std::sync::LazyLock;
+
+use crate::slot::Code;
+
+/// Elements that share a scale.
+pub const RUN: usize = 256;
+
+struct Table {
+    /// The numbers, ascending; a code is an index.
+    values: [f32; 256],
+    /// Halfway between a number and the next.
+    borders: [f32; 255],
+}
+
+static SIGNED: LazyLock<Table> = LazyLock::new(|| Table::new(Code::Signed));
+static UNSIGNED: LazyLock<Table> = LazyLock::new(|| Table::new(Code::Unsigned));
+
+impl Table {
+    fn new(code: Code) -> Self {
+        // Written out: powers from a mathematics library may differ in the last place.
+        const DECADES: [f64; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
+        let mut positive = Vec::with_capacity(256);
+        for (decade, power) in DECADES.into_iter().enumerate() {
+            let steps = match code {
+                Code::Signed => 1 << decade,
+                Code::Unsigned => 2 << decade,
+            };
+            positive.extend((0..steps).map(|step| power * (0.1 + 0.9 * (f64::from(step) + 0.5) / f64::from(steps))));
+        }
+        let mut numbers = Vec::with_capacity(256);
+        if code == Code::Signed {
+            numbers.extend(positive.iter().rev().map(|number| -number));
+        }
+        numbers.push(0.0);
+        numbers.extend(positive);
+        numbers.push(1.0);
+        let values = std::array::from_fn(|index| numbers[index] as f32);
+        let borders = std::array::from_fn(|index| ((numbers[index] + numbers[index + 1]) / 2.0) as f32);
+        Self { values, borders }
+    }
+
+    fn of(code: Code) -> &'static Self {
+        match code {
+            Code::Signed => &SIGNED,
+            Code::Unsigned => &UNSIGNED,
+        }
+    }
+
+    /// The code of the nearest number, by bisection: eight comparisons without branches.
+    #[inline(always)]
+    fn nearest(&self, value: f32) -> u8 {
+        let mut code = 0_usize;
+        for half in [128, 64, 32, 16, 8, 4, 2, 1] {
+            code += if value > self.borders[code + half - 1] { half } else { 0 };
+        }
+        code as u8
+    }
+}
+
+/// Numbers from codes. `scales` has one for each run of [`RUN`] elements, counted from the start; `numbers` has as many
+/// elements as `codes`.
+pub fn decode(code: Code, codes: &[u8], scales: &[f32], numbers: &mut [f32]) {
+    let table = Table::of(code);
+    for ((codes, scale), numbers) in codes.chunks(RUN).zip(scales).zip(numbers.chunks_mut(RUN)) {
+        for (number, code) in numbers.iter_mut().zip(codes) {
+            *number = table.values[usize::from(*code)] * scale;
+        }
+    }
+}
+
+/// The nearest codes of numbers, and each run's scale. Counterpart of [`decode`].
+pub fn encode(code: Code, numbers: &[f32], codes: &mut [u8], scales: &mut [f32]) {
+    let table = Table::of(code);
+    for ((numbers, codes), scale) in numbers.chunks(RUN).zip(codes.chunks_mut(RUN)).zip(scales) {
+        let largest =
+            numbers.iter().fold(0.0_f32, |most, number| if number.abs() > most { number.abs() } else { most });
+        *scale = largest;
+        // A run of zeros is zeros whatever it is divided by.
+        let divisor = if largest > 0.0 { largest } else { 1.0 };
+        for (number, code) in numbers.iter().zip(codes) {
+            *code = table.nearest(number / divisor);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_those_of_the_paper() {
+        let (signed, unsigned) = (Table::of(Code::Signed), Table::of(Code::Unsigned));
+        assert!(signed.values.is_sorted() && unsigned.values.is_sorted());
+        assert_eq!((signed.values[255], unsigned.values[255]), (1.0, 1.0));
+        assert_eq!((signed.values[127], unsigned.values[0]), (0.0, 0.0));
+        // Coarsest decade: 64 steps of 0.9/64, the lowest half a step above a tenth.
+        assert_eq!(signed.values[255 - 64], (0.1 + 0.9 / 128.0) as f32);
+        assert_eq!(signed.values[0], -((1.0 - 0.9 / 128.0) as f32));
+        // Finest decade: one number, or two.
+        assert_eq!(signed.values[128], 0.55e-6);
+        assert_eq!(unsigned.values[1], 0.325e-6);
+    }
+
+    #[test]
+    fn every_code_survives_a_round_trip() {
+        for code in [Code::Signed, Code::Unsigned] {
+            let codes: Vec<u8> = (0..=255).collect();
+            let (mut numbers, mut again, mut scale) = ([0.0; 256], [0; 256], [0.0]);
+            decode(code, &codes, &[8.0], &mut numbers);
+            encode(code, &numbers, &mut again, &mut scale);
+            assert_eq!((codes.as_slice(), scale), (again.as_slice(), [8.0]));
+        }
+    }
+
+    #[test]
+    fn numbers_come_back_to_within_half_a_step_of_their_run() {
+        let numbers: Vec<f32> = (0..1000).map(|index| (index as f32 * 0.1).sin() * (index / RUN + 1) as f32).collect();
+        let (mut codes, mut scales, mut decoded) = (vec![0; 1000], vec![0.0; 4], vec![0.0; 1000]);
+        encode(Code::Signed, &numbers, &mut codes, &mut scales);
+        decode(Code::Signed, &codes, &scales, &mut decoded);
+        for (index, (number, decoded)) in numbers.iter().zip(&decoded).enumerate() {
+            assert!((number - decoded).abs() <= 0.0071 * scales[index / RUN], "{number} {decoded}");
+        }
+        encode(Code::Signed, &[0.0; 3], &mut codes[..3], &mut scales[..1]);
+        decode(Code::Signed, &codes[..3], &scales[..1], &mut decoded[..3]);
+        assert_eq!(decoded[..3], [0.0; 3]);
+    }
+}

@@ -1,0 +1,181 @@
+//! A round of a slice in its pool: what may change is remembered, the optimizer runs, and what it did is kept or taken
+//! back.
+//!
+//! A plan of one pass goes through [`InstancePool::step`]. Others go through
+//! [`InstancePool::statistics`] and [`InstancePool::phase`] for each phase in turn, with the accumulators combined over
+//! the tensor's slices in between. Touched rows go through [`InstancePool::step_rows`]. After any error the slice is bit
+//! for bit what it was before the round; after success, [`InstancePool::commit`] keeps the round and
+//! [`InstancePool::roll_back`] takes it back.
+
+use crate::accumulate::{Accumulators, Contributions};
+use crate::error::StepError;
+use crate::pool::{InstancePool, SliceId};
+use crate::state::{RowsApart, state_parts, touched};
+use crate::step::{GradientSource, Pass, StepContext, lost};
+use crate::undo::UndoLog;
+
+/// Undo logs whose room is kept between steps: enough for the slices of a large tensor, and no more than 64 times the
+/// largest slice's state.
+const SPARE_LOGS: usize = 64;
+
+impl InstancePool {
+    /// A whole round of a slice whose plan is one pass: asks `gradient` for block after block and runs the optimizer
+    /// on each.
+    ///
+    /// # Errors
+    /// The optimizer failed. The slice's parameters and slots are bit for bit what they were before.
+    ///
+    /// # Panics
+    /// If the plan has several phases or accumulators.
+    pub fn step(
+        &mut self,
+        slice: SliceId,
+        context: &StepContext,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<(), StepError> {
+        let plan = self.slices[slice.0].plan.clone();
+        assert!(plan.is_one_pass(), "a plan of several passes runs phase by phase");
+        self.open_round(slice, None)?;
+        self.pass(slice, |pass| pass.phase(0, context, &mut Accumulators::new(plan), gradient)).map(|_| ())
+    }
+
+    /// Gathers what the server itself contributes to accumulators that `phase` is the first to read. Changes nothing.
+    ///
+    /// # Errors
+    /// The gradient is not finite. The slice is what it was before the round.
+    pub fn statistics(
+        &mut self,
+        slice: SliceId,
+        phase: u32,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<Contributions, StepError> {
+        if phase == 0 {
+            self.open_round(slice, None)?;
+        }
+        self.pass(slice, |pass| pass.statistics(phase, gradient))
+    }
+
+    /// Runs one phase. Phases of a round run in order, from 0 on.
+    ///
+    /// Accumulators of rows and columns take up what the optimizer contributes at once, so that a tensor's slices must
+    /// come one after the other with the same `accumulators`; what is contributed to others is returned, for
+    /// [`Accumulators::add`].
+    ///
+    /// # Errors
+    /// The optimizer failed. The slice is what it was before the round.
+    pub fn phase(
+        &mut self,
+        slice: SliceId,
+        phase: u32,
+        context: &StepContext,
+        accumulators: &mut Accumulators,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<Contributions, StepError> {
+        // The server's own statistics have opened the round already, where there are any.
+        if phase == 0 && !self.slices[slice.0].plan.gathers_before(0) {
+            self.open_round(slice, None)?;
+        }
+        self.pass(slice, |pass| pass.phase(phase, context, accumulators, gradient))
+    }
+
+    /// A round that visits these rows of a slice only, counted from its first row, in ascending order without
+    /// repetition. `gradient` is asked for elements of the listed rows, one row after the other without gaps.
+    ///
+    /// # Errors
+    /// The optimizer failed. The slice is what it was before.
+    pub fn step_rows(
+        &mut self,
+        slice: SliceId,
+        rows: &[u32],
+        context: &StepContext,
+        gradient: &mut GradientSource<'_>,
+    ) -> Result<(), StepError> {
+        debug_assert!(rows.is_sorted_by(|row, next| row < next), "ascending, without repetition");
+        self.open_round(slice, Some(rows))?;
+        self.pass(slice, |pass| pass.rows(rows, context, gradient).map(|()| Contributions::default())).map(|_| ())
+    }
+
+    /// The weights to evaluate a model with, as the plan's phase of that purpose computes them: raw little-endian
+    /// `f32`. Changes nothing. `context` is that of the last round.
+    ///
+    /// # Errors
+    /// The optimizer failed.
+    ///
+    /// # Panics
+    /// If the plan has no such phase, or `out` another length than the slice.
+    pub fn evaluate(&mut self, slice: SliceId, context: &StepContext, out: &mut [u8]) -> Result<(), StepError> {
+        let Some(phase) = self.slices[slice.0].plan.evaluation_phase() else {
+            panic!("the plan has no phase of purpose evaluation");
+        };
+        self.open_round(slice, None)?;
+        let evaluated =
+            self.pass(slice, |pass| pass.evaluation(phase, context, out).map(|()| Contributions::default()));
+        // Whatever the optimizer did to parameters and slots.
+        self.roll_back(slice);
+        evaluated.map(|_| ())
+    }
+
+    /// Keeps the last round of a slice.
+    pub fn commit(&mut self, slice: SliceId) {
+        if let Some(log) = self.slices[slice.0].log.take() {
+            self.keep_log(log);
+        }
+    }
+
+    /// Takes the last round of a slice back, if it was not committed: another slice of the same tensor failed.
+    pub fn roll_back(&mut self, slice: SliceId) {
+        let slice = &mut self.slices[slice.0];
+        if let Some(log) = slice.log.take() {
+            // The memory cannot have shrunk, so what was read from it can be written back.
+            let undone = log.undo(self.houses[slice.house].instance.memory_mut());
+            debug_assert!(undone.is_some());
+            self.keep_log(log);
+        }
+    }
+
+    /// The most fuel that a call of `step` used since this was asked last.
+    pub(crate) fn take_most_fuel(&mut self) -> u64 {
+        std::mem::take(&mut self.most_fuel)
+    }
+
+    /// Remembers what a round may change: all of the slice, or these rows.
+    fn open_round(&mut self, slice: SliceId, rows: Option<&[u32]>) -> Result<(), StepError> {
+        self.commit(slice);
+        self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let mut log = self.spare_logs.pop().unwrap_or_default();
+        log.clear();
+        let slice = &mut self.slices[slice.0];
+        let memory = self.houses[slice.house].instance.memory();
+        let shared = state_parts(slice).filter(|part| rows.is_none() || part.rows_apart == RowsApart::Shared);
+        let places: Vec<_> =
+            shared.chain(rows.into_iter().flat_map(|rows| touched(slice, rows))).map(|part| part.bytes()).collect();
+        log.reserve(places.iter().map(ExactSizeIterator::len).sum());
+        for place in places {
+            log.remember(memory, place).ok_or_else(lost)?;
+        }
+        slice.log = Some(log);
+        Ok(())
+    }
+
+    /// Runs something over a slice; takes the round back where it fails.
+    fn pass(
+        &mut self,
+        slice: SliceId,
+        run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
+    ) -> Result<Contributions, StepError> {
+        let bound = &self.slices[slice.0];
+        let house = &mut self.houses[bound.house];
+        let mut pass = Pass { component: &self.component, house, slice: bound, most_fuel: 0 };
+        let result = run(&mut pass);
+        self.most_fuel = self.most_fuel.max(pass.most_fuel);
+        result.inspect_err(|_| self.roll_back(slice))
+    }
+
+    /// Keeps a log's room for the next round. A key's slices have their logs at the same time, and usually as many the
+    /// next time.
+    fn keep_log(&mut self, log: UndoLog) {
+        if self.spare_logs.len() < SPARE_LOGS {
+            self.spare_logs.push(log);
+        }
+    }
+}

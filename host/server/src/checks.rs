@@ -1,0 +1,93 @@
+//! What a worker sends is held against the key it names.
+
+use stepbox_wire::{ErrorCode, TensorType};
+
+use crate::gradient::RowLayout;
+use crate::key::Key;
+use crate::refusal::{Answered, Refusal};
+
+/// Whether a tensor's type is the key's.
+pub(crate) fn check_type(key: &Key, tensor: &TensorType) -> Answered<()> {
+    if tensor.element != key.tensor.element {
+        let message = format!("key `{}` holds {}, not {}", key.name, key.tensor.element, tensor.element);
+        return Err(Refusal::new(ErrorCode::WrongElementType, message));
+    }
+    if tensor.shape != key.tensor.shape {
+        let message = format!("key `{}` has shape {:?}, not {:?}", key.name, key.tensor.shape, tensor.shape);
+        return Err(Refusal::new(ErrorCode::WrongShape, message));
+    }
+    Ok(())
+}
+
+/// Whether the type of rows' values is that of the key's rows.
+pub(crate) fn check_rows(key: &Key, values: &TensorType) -> Answered<RowLayout> {
+    let layout = row_layout(key)?;
+    if values.element != key.tensor.element {
+        let message = format!("key `{}` holds {}, not {}", key.name, key.tensor.element, values.element);
+        return Err(Refusal::new(ErrorCode::WrongElementType, message));
+    }
+    if values.shape.get(1..) != key.tensor.shape.get(1..) {
+        let (shape, found) = (&key.tensor.shape, &values.shape);
+        let message = format!(
+            "key `{}` has shape {shape:?}; {found:?} are no rows of it: extents but the first must agree",
+            key.name
+        );
+        return Err(Refusal::new(ErrorCode::WrongShape, message));
+    }
+    Ok(layout)
+}
+
+/// How the key divides into rows.
+pub(crate) fn row_layout(key: &Key) -> Answered<RowLayout> {
+    key.row_layout().ok_or_else(|| {
+        let message = format!(
+            "key `{}` has shape {:?}: only tensors of two and more axes have rows; push or pull it whole",
+            key.name, key.tensor.shape
+        );
+        Refusal::new(ErrorCode::WrongShape, message)
+    })
+}
+
+/// Row ids from a body, all below the number of rows.
+pub(crate) fn row_ids(key: &Key, layout: RowLayout, body: &[u8]) -> Answered<Vec<u64>> {
+    let ids: Vec<_> = body.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    match ids.iter().position(|id| *id >= layout.rows) {
+        None => Ok(ids),
+        Some(position) => {
+            let (id, rows) = (ids[position], layout.rows);
+            let message =
+                format!("key `{}` has {rows} rows, so none of id {id} (number {position} of the ids)", key.name);
+            Err(Refusal::new(ErrorCode::RowOutOfRange, message))
+        }
+    }
+}
+
+/// Whether a push has the loss that an optimizer of this name needs, and one that is a number.
+pub(crate) fn check_loss(key: &Key, needed_by: Option<&str>, loss: Option<f32>) -> Answered<()> {
+    match (needed_by, loss) {
+        (_, Some(loss)) if !loss.is_finite() => Err(Refusal::new(
+            ErrorCode::NotFinite,
+            format!("the loss pushed with key `{}` is {loss}; nothing of the push was used", key.name),
+        )),
+        (Some(optimizer), None) => Err(Refusal::new(
+            ErrorCode::LossMissing,
+            format!("{optimizer} needs the loss of each round: push the gradient of key `{}` with it", key.name),
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_asked_for_where_it_is_needed_and_must_be_a_number() {
+        let key = crate::key::tests::key("w", 1);
+        let code = |needed_by, loss| check_loss(&key, needed_by, loss).err().map(|refusal| refusal.code);
+        assert_eq!(code(None, None), None);
+        assert_eq!(code(Some("momo"), Some(0.5)), None);
+        assert_eq!(code(Some("momo"), None), Some(ErrorCode::LossMissing));
+        assert_eq!(code(None, Some(f32::NAN)), Some(ErrorCode::NotFinite));
+    }
+}

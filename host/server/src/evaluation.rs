@@ -1,0 +1,38 @@
+//! Weights to evaluate a model with.
+
+use std::sync::Arc;
+
+use stepbox_wire::ErrorCode;
+
+use crate::job::Job;
+use crate::key::Key;
+use crate::published;
+use crate::refusal::{Answered, Refusal};
+use crate::shard::NewChunk;
+use crate::weights::Weights;
+
+/// The weights for evaluation that belong to the key's weights: what the optimizer's phase of that purpose makes of them,
+/// or these themselves where it has none or no round has been.
+pub(crate) async fn weights(job: &Arc<Job>, key: &Arc<Key>) -> Answered<Arc<Weights>> {
+    let internal = |reason: String| Refusal::new(ErrorCode::Internal, reason);
+    let home = key.turn.lock().await;
+    let evaluated = home.as_ref().filter(|residence| residence.planned.plan.evaluation.is_some());
+    let Some((residence, context)) = evaluated.and_then(|residence| Some((residence, residence.last?))) else {
+        return published::in_turn(job, key, home.as_ref()).await.map_err(internal);
+    };
+    let (optimizer, id) = (residence.optimizer.id, key.id);
+    let mut chunks: Vec<NewChunk> = Vec::new();
+    for shard in residence.planned.shards() {
+        let evaluated = job.shards.call(shard, move |shard| shard.evaluate(optimizer, id, &context)).await;
+        chunks.extend(evaluated.map_err(|lost| internal(lost.to_string()))?.map_err(|error| {
+            let status = &residence.optimizer.status;
+            let message = format!(
+                "{} {} could not compute evaluation weights of key `{}`: {error}; the weights are as they were",
+                status.name, status.version, key.name
+            );
+            Refusal::new(ErrorCode::OptimizerFailed, message)
+        })?);
+    }
+    chunks.sort_by_key(|(index, _)| *index);
+    Ok(Arc::new(Weights::new(key.version(), chunks.into_iter().map(|(_, chunk)| chunk).collect())))
+}

@@ -1,0 +1,71 @@
+//! A key's weights for whoever asks: the version that the last round has published, or, where rounds touch some rows only
+//! and publish nothing, what the sandbox holds.
+
+use std::sync::Arc;
+
+use crate::gradient::RowLayout;
+use crate::job::Job;
+use crate::key::{Key, Residence};
+use crate::shard::NewChunk;
+use crate::weights::Weights;
+
+/// All of a key's weights, of one version.
+pub(crate) async fn weights(job: &Arc<Job>, key: &Arc<Key>) -> Result<Arc<Weights>, String> {
+    if let Some(weights) = key.weights() {
+        return Ok(weights);
+    }
+    // No round of the key runs meanwhile.
+    let home = key.turn.lock().await;
+    in_turn(job, key, home.as_ref()).await
+}
+
+/// The same for who holds the key's turn, whose content is `home`.
+pub(crate) async fn in_turn(job: &Arc<Job>, key: &Arc<Key>, home: Option<&Residence>) -> Result<Arc<Weights>, String> {
+    if let Some(weights) = key.weights() {
+        return Ok(weights);
+    }
+    let residence = home.ok_or("the key's weights are nowhere; please report it with the server's log")?;
+    let (optimizer, id) = (residence.optimizer.id, key.id);
+    let mut chunks: Vec<NewChunk> = Vec::new();
+    for shard in residence.planned.shards() {
+        let read = job.shards.call(shard, move |shard| shard.read_all(optimizer, id)).await;
+        chunks.extend(read.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?);
+    }
+    chunks.sort_by_key(|(index, _)| *index);
+    let chunks = chunks.into_iter().map(|(_, chunk)| chunk).collect();
+    let weights = Arc::new(Weights::new(key.version(), chunks));
+    key.cache(Arc::clone(&weights));
+    Ok(weights)
+}
+
+/// Some rows of a key's weights, in the order asked for, and their version. Costs in proportion to the rows.
+pub(crate) async fn rows(
+    job: &Arc<Job>,
+    key: &Arc<Key>,
+    layout: RowLayout,
+    ids: &[u64],
+) -> Result<(u64, Vec<u8>), String> {
+    let home = key.turn.lock().await;
+    let version = key.version();
+    let row_bytes = layout.row_bytes;
+    let mut rows = vec![0; ids.len() * row_bytes];
+    if let Some(weights) = key.weights() {
+        for (id, row) in ids.iter().zip(rows.chunks_exact_mut(row_bytes.max(1))) {
+            let start = *id as usize * row_bytes;
+            row.copy_from_slice(&weights.range(start..start + row_bytes));
+        }
+        return Ok((version, rows));
+    }
+    let residence = home.as_ref().ok_or("the key's weights are nowhere; please report it with the server's log")?;
+    let wanted: Arc<Vec<(u64, usize)>> = Arc::new(ids.iter().copied().zip(0..).collect());
+    let (optimizer, id) = (residence.optimizer.id, key.id);
+    for shard in residence.planned.shards() {
+        let wanted = Arc::clone(&wanted);
+        let columns = row_bytes / size_of::<f32>();
+        let read = job.shards.call(shard, move |shard| shard.read_rows(optimizer, id, columns, &wanted)).await;
+        for (position, row) in read.map_err(|lost| lost.to_string())? {
+            rows[position * row_bytes..][..row_bytes].copy_from_slice(&row);
+        }
+    }
+    Ok((version, rows))
+}

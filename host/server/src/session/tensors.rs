@@ -1,0 +1,187 @@
+//! Requests that carry tensors: first values, gradients, weights.
+
+use std::sync::Arc;
+
+use stepbox_wire::{ErrorCode, Response, TensorType};
+use tokio::io::AsyncRead;
+
+use super::answers::{Content, RowIds};
+use super::requests::{Asked, Stopped, done, failed};
+use crate::checks::{check_rows, check_type, row_ids, row_layout};
+use crate::creation::create;
+use crate::deployment::off_the_runtime;
+use crate::evaluation;
+use crate::gradient::{Contribution, Gradient, Rows};
+use crate::job::Worker;
+use crate::key::Key;
+use crate::refusal::Refusal;
+
+impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
+    pub(super) async fn init(
+        mut self,
+        key: String,
+        tensor: TensorType,
+        tags: Vec<String>,
+    ) -> Result<Option<Content>, Stopped> {
+        let worker = self.worker()?;
+        let job = Arc::clone(&self.context.job);
+        if let Some(known) = job.model.find(&key) {
+            check_type(&known, &tensor)?;
+            return done(Response::Initialized { version: known.version(), created: false });
+        }
+        if worker.rank > 0 {
+            if self.body_bytes > 0 {
+                let message = "the first value counts from the worker of rank 0 only; send the type with an empty body";
+                return Err(Refusal::new(ErrorCode::WrongLength, message).into());
+            }
+            let name = key.clone();
+            return self.later(key, async move {
+                let known = job.known(&name, &tensor).await?;
+                Ok(Content::Message(Response::Initialized { version: known.version(), created: false }))
+            });
+        }
+        if Some(self.body_bytes) != tensor.bytes() {
+            let message = format!("the worker of rank 0 sends key `{key}`'s first value with its type");
+            return Err(Refusal::new(ErrorCode::WrongLength, message).into());
+        }
+        let room = job.model.room(&key, &tensor, &job.config.limits)?;
+        let permit = self.permit()?;
+        let mut value = vec![0; self.body_bytes as usize];
+        self.finite_body(&key, &mut value).await?;
+        // In a task of its own: once begun, it is not undone by the connection's end.
+        let name = key.clone();
+        let creation = tokio::spawn(create(job, key, tensor, value, tags, room));
+        self.later_with(permit, name, async move {
+            let (known, created) = creation.await.unwrap_or_else(|panic| Err(failed(&panic)))?;
+            Ok(Content::Message(Response::Initialized { version: known.version(), created }))
+        })
+    }
+
+    pub(super) async fn push(
+        mut self,
+        key: &str,
+        round: u64,
+        tensor: &TensorType,
+        loss: Option<f32>,
+    ) -> Result<Option<Content>, Stopped> {
+        let worker = self.worker()?;
+        let context = Arc::clone(self.context);
+        let key = context.job.model.require(key)?;
+        check_type(&key, tensor)?;
+        if context.job.check_push(&key, worker.rank, round, loss)? {
+            return self.repeated(&key, round);
+        }
+        let mut gradient = key.gradient_buffer();
+        if let Err(stopped) = self.finite_body(&key.name, &mut gradient).await {
+            key.keep_buffers(vec![gradient]);
+            return Err(stopped);
+        }
+        let contribution = Contribution { gradient: Gradient::Dense(gradient), loss };
+        let repeated = context.job.push(&key, worker, round, contribution)?;
+        done(Response::Pushed { repeated })
+    }
+
+    pub(super) async fn push_rows(
+        mut self,
+        key: &str,
+        round: u64,
+        values: &TensorType,
+        loss: Option<f32>,
+    ) -> Result<Option<Content>, Stopped> {
+        let worker = self.worker()?;
+        let context = Arc::clone(self.context);
+        let key = context.job.model.require(key)?;
+        let layout = check_rows(&key, values)?;
+        if context.job.check_push(&key, worker.rank, round, loss)? {
+            return self.repeated(&key, round);
+        }
+        // The lengths add up to the body's, which is within the limit of a frame.
+        let value_bytes = values.bytes().unwrap_or(0);
+        let mut ids = vec![0; (self.body_bytes - value_bytes) as usize];
+        self.reader.body(&mut ids, |_| {}).await?;
+        let ids = row_ids(&key, layout, &ids)?;
+        let mut values = vec![0; value_bytes as usize];
+        self.finite_body(&key.name, &mut values).await?;
+        let name = key.name.clone();
+        let rows = off_the_runtime(move || {
+            Rows::combined(ids, values, layout.row_bytes).map_err(|row| {
+                let message = format!("the values of row {row} of key `{name}` add up to no finite number");
+                Refusal::new(ErrorCode::NotFinite, format!("{message}; nothing of it was used"))
+            })
+        });
+        let contribution = Contribution { gradient: Gradient::Rows(rows.await?), loss };
+        let repeated = context.job.push(&key, worker, round, contribution)?;
+        done(Response::Pushed { repeated })
+    }
+
+    fn repeated(&self, key: &Key, round: u64) -> Result<Option<Content>, Stopped> {
+        tracing::debug!(identity = %self.context.identity, key = key.name, round, "a repeated push is not counted");
+        done(Response::Pushed { repeated: true })
+    }
+
+    pub(super) async fn pull_rows(self, key: &str, version: u64, rows: u64) -> Result<Option<Content>, Stopped> {
+        let Worker { rank, .. } = self.worker()?;
+        let job = Arc::clone(&self.context.job);
+        let key = job.model.require(key)?;
+        let layout = row_layout(&key)?;
+        let (bytes, limit) = (rows.saturating_mul(layout.row_bytes as u64), job.config.limits.body_bytes);
+        if bytes > limit {
+            let message =
+                format!("{rows} rows of key `{}` are {bytes} bytes, above {limit} (limits.body_bytes)", key.name);
+            return Err(Refusal::new(ErrorCode::WrongLength, message).into());
+        }
+        let held = u32::try_from(rows).ok();
+        let held = held.and_then(|rows| Arc::clone(&self.context.row_ids).try_acquire_many_owned(rows).ok());
+        let Some(held) = held else {
+            let limit = job.config.limits.row_ids;
+            let message = format!("{rows} rows would make more than {limit} that are waited for (limits.row_ids)");
+            return Err(Refusal::new(ErrorCode::Busy, message).into());
+        };
+        let mut ids = vec![0; self.body_bytes as usize];
+        self.reader.body(&mut ids, |_| {}).await?;
+        let rows = RowIds { ids: row_ids(&key, layout, &ids)?, layout, _held: held };
+        if let Some(found) = job.try_pull(&key, rank, version) {
+            found?;
+            return Ok(Some(Content::Rows(key, rows)));
+        }
+        self.later(key.name.clone(), async move {
+            job.pull(&key, rank, version).await?;
+            Ok(Content::Rows(key, rows))
+        })
+    }
+
+    pub(super) fn pull(self, key: &str, version: u64, evaluation: bool) -> Result<Option<Content>, Stopped> {
+        let Worker { rank, .. } = self.worker()?;
+        let job = Arc::clone(&self.context.job);
+        let key = job.model.require(key)?;
+        if evaluation {
+            return self.later(key.name.clone(), async move {
+                job.pull(&key, rank, version).await?;
+                let weights = evaluation::weights(&job, &key).await?;
+                Ok(Content::Version(key, weights))
+            });
+        }
+        if let Some(found) = job.try_pull(&key, rank, version) {
+            found?;
+            return Ok(Some(Content::Weights(key)));
+        }
+        self.later(key.name.clone(), async move {
+            job.pull(&key, rank, version).await?;
+            Ok(Content::Weights(key))
+        })
+    }
+
+    /// Reads the body, the elements of a tensor, and refuses it where one is no number.
+    async fn finite_body(&mut self, key: &str, body: &mut [u8]) -> Result<(), Stopped> {
+        let mut finite = true;
+        self.reader.body(body, |piece| finite = finite && stepbox_reduce::all_finite(piece)).await?;
+        if finite {
+            return Ok(());
+        }
+        let message = match stepbox_reduce::first_not_finite(body) {
+            Some(found) => format!("element {} of the tensor for key `{key}` is {}", found.index, found.value),
+            None => format!("an element of the tensor for key `{key}` is not finite"),
+        };
+        Err(Refusal::new(ErrorCode::NotFinite, format!("{message}; nothing of it was used")).into())
+    }
+}

@@ -1,0 +1,116 @@
+//! What one shard thread owns: slices, and the sandbox instances in which they live.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use stepbox_sandbox::{InstancePool, SandboxError, SliceId};
+
+use super::KeyId;
+use crate::cut::Slice;
+use crate::optimizer::{Optimizer, OptimizerId, Planned};
+use crate::weights::Weights;
+
+/// What one shard thread owns.
+#[derive(Default)]
+pub(crate) struct Shard {
+    homes: HashMap<OptimizerId, Home>,
+}
+
+/// Where slices live under one optimizer.
+struct Home {
+    pool: InstancePool,
+    keys: HashMap<KeyId, Vec<Bound>>,
+}
+
+/// A slice that lives in a pool.
+pub(super) struct Bound {
+    /// Position in the key's cut.
+    pub index: usize,
+    pub slice: Slice,
+    pub id: SliceId,
+}
+
+/// A slice to be made room for.
+#[derive(Clone)]
+pub(crate) struct NewSlice {
+    pub key: KeyId,
+    pub index: usize,
+    pub slice: Slice,
+    pub planned: Arc<Planned>,
+}
+
+impl Shard {
+    /// Makes room for slices in this optimizer's own instances.
+    ///
+    /// After an error the caller [discards](Self::discard) the optimizer or [forgets](Self::forget) the key.
+    pub fn prepare(&mut self, optimizer: &Optimizer, slices: &[NewSlice]) -> Result<(), SandboxError> {
+        let Home { pool, keys } = self
+            .homes
+            .entry(optimizer.id)
+            .or_insert_with(|| Home { pool: optimizer.component.pool(), keys: HashMap::new() });
+        for NewSlice { key, index, slice, planned } in slices {
+            let Planned { tensor, treatment, plan, .. } = &**planned;
+            let id = pool.bind(tensor, plan, &treatment.settings, slice.start, slice.elements)?;
+            keys.entry(*key).or_default().push(Bound { index: *index, slice: slice.clone(), id });
+        }
+        Ok(())
+    }
+
+    /// Gives a key's slices their first weights, and its state its first values.
+    pub fn load(&mut self, optimizer: OptimizerId, key: KeyId, weights: &Weights) -> Result<(), SandboxError> {
+        let (pool, slices) = self.home(optimizer, key);
+        slices.iter().try_for_each(|bound| pool.load(bound.id, &weights.range(bound.slice.bytes())))
+    }
+
+    /// Copies a key's weights, and its state where that is kept, from an older optimizer's instances, which stay as they
+    /// are.
+    pub fn take_over(
+        &mut self,
+        optimizer: OptimizerId,
+        from: OptimizerId,
+        key: KeyId,
+        keep_slots: bool,
+    ) -> Result<(), SandboxError> {
+        let [Some(home), Some(old)] = self.homes.get_disjoint_mut([&optimizer, &from]) else {
+            unreachable!("both optimizers have been prepared for this key on this shard");
+        };
+        for (new, old_slice) in home.keys[&key].iter().zip(&old.keys[&key]) {
+            debug_assert_eq!(new.slice, old_slice.slice);
+            home.pool.take_over(new.id, &old.pool, old_slice.id, keep_slots)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a key's slices in the instances of all optimizers older than this one, and the instances with the last
+    /// key in them.
+    pub fn release_older(&mut self, than: OptimizerId, key: KeyId) {
+        self.homes.retain(|optimizer, home| {
+            *optimizer >= than || {
+                home.keys.remove(&key);
+                !home.keys.is_empty()
+            }
+        });
+    }
+
+    /// Takes a key whose creation failed out of all instances, and gives its room back.
+    pub fn forget(&mut self, key: KeyId) {
+        for home in self.homes.values_mut() {
+            for bound in home.keys.remove(&key).unwrap_or_default() {
+                home.pool.release(bound.id);
+            }
+        }
+    }
+
+    /// Forgets an optimizer with everything bound for it.
+    pub fn discard(&mut self, optimizer: OptimizerId) {
+        self.homes.remove(&optimizer);
+    }
+
+    /// The pool and the slices of a key.
+    pub(super) fn home(&mut self, optimizer: OptimizerId, key: KeyId) -> (&mut InstancePool, &[Bound]) {
+        let Some(Home { pool, keys }) = self.homes.get_mut(&optimizer) else {
+            unreachable!("the optimizer has been prepared on this shard");
+        };
+        (pool, &keys[&key])
+    }
+}

@@ -1,0 +1,71 @@
+//! Rounds and pulls that concern some rows of a key only.
+
+use std::ops::Range;
+
+use super::KeyId;
+use super::residents::{Bound, Shard};
+use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks, reduce};
+use crate::optimizer::OptimizerId;
+
+impl Shard {
+    /// Runs a round on those of the touched rows that this shard owns.
+    ///
+    /// [`Shard::settle`] must follow.
+    pub fn step_rows(&mut self, step: &Step) -> Result<(), StepFailure> {
+        let Gradients::Rows(rows) = &step.gradients else { unreachable!("a round of touched rows has rows") };
+        let (pool, slices) = self.home(step.optimizer, step.key);
+        for bound in slices {
+            let held = rows_of(bound, rows.columns());
+            let touched = rows.within(held.clone());
+            let here: Vec<u32> = touched.clone().map(|position| (rows.row(position) - held.start) as u32).collect();
+            if here.is_empty() {
+                continue;
+            }
+            let mut reduced = Ok(());
+            let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
+                let first = touched.start + elements.start / rows.columns();
+                for (position, out) in (first..).zip(out.chunks_exact_mut(rows.columns())) {
+                    if let Err(error) = reduce(step.aggregation, &rows.parts(position), out) {
+                        reduced = Err(error);
+                    }
+                }
+            };
+            pool.step_rows(bound.id, &here, &step.context, &mut gradient)?;
+            reduced?;
+        }
+        Ok(())
+    }
+
+    /// Those of the wanted rows, `(row, position)`, that this shard owns: each with its position.
+    pub fn read_rows(
+        &mut self,
+        optimizer: OptimizerId,
+        key: KeyId,
+        columns: usize,
+        wanted: &[(u64, usize)],
+    ) -> Vec<(usize, Vec<u8>)> {
+        let (pool, slices) = self.home(optimizer, key);
+        let mut found = Vec::new();
+        for bound in slices {
+            let held = rows_of(bound, columns);
+            for (row, position) in wanted.iter().filter(|(row, _)| held.contains(row)) {
+                if let Some(bytes) = pool.row(bound.id, (row - held.start) as u32) {
+                    found.push((*position, bytes.to_vec()));
+                }
+            }
+        }
+        found
+    }
+
+    /// All of a key's weights here.
+    pub fn read_all(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<NewChunk>, StepFailure> {
+        let (pool, slices) = self.home(optimizer, key);
+        new_chunks(pool, slices, Vec::new())
+    }
+}
+
+/// The rows that a slice holds. It begins and ends with a row.
+fn rows_of(bound: &Bound, columns: usize) -> Range<u64> {
+    let columns = columns.max(1) as u64;
+    bound.slice.start / columns..(bound.slice.start + u64::from(bound.slice.elements)) / columns
+}

@@ -1,0 +1,221 @@
+//! One round of one key, from its last gradient to its new weights.
+//!
+//! All slices of the key step at the same time, each on the shard thread that owns it. Only when every one has succeeded
+//! are the steps kept and the weights published; otherwise all are taken back, the key stays at its version bit for bit,
+//! and the round is open again without its gradients.
+//!
+//! How the slices step depends on the optimizer's plan: in one pass ([`one_pass`]), phase by phase with statistics
+//! combined in between ([`phases`]), or row by row ([`rows`]).
+
+mod one_pass;
+mod phases;
+mod rows;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use stepbox_sandbox::{Granularity, Plan, StepContext};
+
+use crate::gradient::{self, Contribution};
+use crate::job::Job;
+use crate::key::{Key, NewWeights, Residence};
+use crate::move_over;
+use crate::shard::{Gradients, Shard, Step, StepFailure};
+use crate::sparse::MergedRows;
+
+/// Sets the update going. It ends in the key's new version or in the round's failure, whatever happens.
+pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribution>) {
+    let since = Instant::now();
+    let job = Arc::clone(job);
+    let unfinished = Unfinished { key: Some(Arc::clone(key)) };
+    tokio::spawn(async move {
+        let Some(key) = unfinished.key.clone() else { return };
+        let mut home = key.turn.lock().await;
+        match run(&job, &key, &mut home, round, contributions).await {
+            Ok(weights) => {
+                job.statistics.count_update(since.elapsed());
+                unfinished.succeed(weights);
+            }
+            Err(reason) => {
+                tracing::error!(key = key.name, round, reason, "a round has failed");
+                unfinished.fail(&reason);
+            }
+        }
+        // Where an optimizer waits for this version, or for this failure, the key moves before its next round.
+        if let Err(reason) = move_over::if_due(&job, &key, &mut home).await {
+            tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
+        }
+    });
+}
+
+/// A round that has been taken from the key. Should its task die, the round fails instead of staying open for ever.
+struct Unfinished {
+    key: Option<Arc<Key>>,
+}
+
+impl Unfinished {
+    fn succeed(mut self, weights: NewWeights) {
+        if let Some(key) = self.key.take() {
+            key.publish(weights);
+        }
+    }
+
+    fn fail(mut self, reason: &str) {
+        if let Some(key) = self.key.take() {
+            key.fail(reason);
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            key.fail("the server failed while it ran the round; please report it with the server's log");
+        }
+    }
+}
+
+/// Runs the round. On success the sandbox holds the new weights that are returned, on failure the old ones.
+async fn run(
+    job: &Arc<Job>,
+    key: &Arc<Key>,
+    home: &mut Option<Residence>,
+    round: u64,
+    contributions: Vec<Contribution>,
+) -> Result<NewWeights, String> {
+    move_over::if_due(job, key, home).await?;
+    let residence = home.as_mut().ok_or("no optimizer holds the key's weights; deploy one (`stepbox deploy`)")?;
+    let plan = Arc::clone(&residence.planned.plan);
+    let context = context(job, residence, round, gradient::mean_loss(&contributions))?;
+    let gradients = match plan.granularity {
+        Granularity::TouchedRows => Gradients::Rows(touched_rows(&plan, contributions).await?),
+        Granularity::Elements | Granularity::Tensor => Gradients::Whole(gradient::whole(key, contributions).await?),
+    };
+    let step = Step {
+        optimizer: residence.optimizer.id,
+        key: key.id,
+        context,
+        gradients,
+        aggregation: job.config.job.aggregation,
+    };
+    let update = Update { job, key, residence, shards: residence.planned.shards(), step: Arc::new(step) };
+    let outcome = match plan.granularity {
+        Granularity::TouchedRows => rows::run(&update).await.map(|()| NewWeights::InSandbox),
+        _ if plan.is_one_pass() => one_pass::run(&update).await.map(NewWeights::Chunks),
+        _ => phases::run(&update, round).await.map(NewWeights::Chunks),
+    };
+    update.settle(outcome.is_ok()).await;
+    if outcome.is_ok() {
+        residence.last = Some(context);
+    }
+    outcome
+}
+
+/// The rows that any worker has a gradient for. Off the runtime: it takes as long as they are many.
+async fn touched_rows(plan: &Arc<Plan>, contributions: Vec<Contribution>) -> Result<MergedRows, String> {
+    let geometry = plan.geometry;
+    let merge = move || {
+        let gradients = contributions.into_iter().map(|contribution| contribution.gradient).collect();
+        MergedRows::new(geometry.rows, geometry.columns as usize, gradients)
+    };
+    tokio::task::spawn_blocking(merge).await.map_err(|panic| format!("rows could not be merged: {panic}"))
+}
+
+/// A round of a key under way.
+struct Update<'a> {
+    job: &'a Arc<Job>,
+    key: &'a Arc<Key>,
+    residence: &'a Residence,
+    shards: Vec<usize>,
+    step: Arc<Step>,
+}
+
+impl Update<'_> {
+    /// Has each of the key's shards do its part, all at the same time, and waits for all. Returns what they did in order
+    /// of the shards, or the first failure.
+    async fn on_shards<T, W>(&self, mut part: impl FnMut(usize) -> W) -> Result<Vec<T>, String>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Shard, &Step) -> Result<T, StepFailure> + Send + 'static,
+    {
+        let mut running = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let (step, part) = (Arc::clone(&self.step), part(*shard));
+            running.push(self.job.shards.submit(*shard, move |shard| part(shard, &step)).await);
+        }
+        let mut outcomes = Vec::with_capacity(running.len());
+        let mut failure = None;
+        for pending in running {
+            let outcome = match pending {
+                Ok(pending) => pending.wait().await,
+                Err(lost) => Err(lost),
+            };
+            match outcome {
+                Ok(Ok(outcome)) => outcomes.push(outcome),
+                Ok(Err(error)) => {
+                    let status = &self.residence.optimizer.status;
+                    failure.get_or_insert_with(|| format!("{} {}: {error}", status.name, status.version));
+                }
+                Err(lost) => {
+                    failure.get_or_insert_with(|| lost.to_string());
+                }
+            }
+        }
+        failure.map_or(Ok(outcomes), Err)
+    }
+
+    /// Buffers for new weights, for each of the slices that a shard owns.
+    fn buffers(&self) -> impl FnMut(usize) -> Vec<Vec<u8>> {
+        let slices = &self.residence.planned.slices;
+        let mut buffers = self.key.retired_buffers();
+        buffers.resize(slices.len(), Vec::new());
+        let owners: Vec<_> = slices.iter().map(|slice| slice.shard).collect();
+        move |shard| {
+            let owned = owners.iter().zip(&mut buffers).filter(|(owner, _)| **owner == shard);
+            owned.map(|(_, buffer)| std::mem::take(buffer)).collect()
+        }
+    }
+
+    /// Puts what shards return into the order of the cut.
+    fn in_order<T: Default + Clone>(&self, parts: impl IntoIterator<Item = Vec<(usize, T)>>) -> Vec<T> {
+        let mut ordered = vec![T::default(); self.residence.planned.slices.len()];
+        parts.into_iter().flatten().for_each(|(index, part)| ordered[index] = part);
+        ordered
+    }
+
+    /// Keeps the round on all shards, or takes it back, and gives the gradients' buffers back.
+    async fn settle(self, keep: bool) {
+        let (optimizer, key) = (self.step.optimizer, self.key.id);
+        // A single shard has settled a round of one pass already; to do it again does nothing.
+        for shard in &self.shards {
+            // A shard does its work in order, so this is done before anything else is done with the key. A shard that
+            // is gone since has nothing left to settle.
+            let _ = self.job.shards.submit(*shard, move |shard| shard.settle(optimizer, key, keep)).await;
+        }
+        // The shards are done with them.
+        if let Some(Step { gradients: Gradients::Whole(buffers), .. }) = Arc::into_inner(self.step) {
+            self.key.keep_buffers(buffers);
+        }
+    }
+}
+
+fn context(job: &Job, residence: &Residence, round: u64, loss: Option<f32>) -> Result<StepContext, String> {
+    let Residence { optimizer, planned, schedule_since, .. } = residence;
+    if loss.is_none() && optimizer.component.description().needs_loss {
+        // It was not needed by the optimizer that the gradients were pushed for.
+        return Err(format!("{} needs the loss; push the round again with it", optimizer.status.name));
+    }
+    let rate = optimizer.rates.lock().at(round, *schedule_since);
+    let multiplier = planned.treatment.learning_rate_multiplier;
+    Ok(StepContext {
+        step: round,
+        tensor_step: round - residence.state_since,
+        // The contract counts in f32; the operator's text was f64.
+        learning_rate: (rate.learning_rate * multiplier) as f32,
+        peak_learning_rate: (rate.peak * multiplier) as f32,
+        contributors: job.workers,
+        staleness: 0,
+        loss,
+        seed: job.config.job.seed,
+    })
+}

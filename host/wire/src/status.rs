@@ -1,0 +1,79 @@
+//! What a server tells of itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::TensorType;
+use crate::options::ScheduleStatus;
+
+/// A deployed optimizer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptimizerStatus {
+    /// Name from the manifest.
+    pub name: String,
+    /// Version from the manifest.
+    pub version: String,
+    /// Key id of the publisher who signed it.
+    pub publisher: String,
+    /// SHA-256 of the signed file, hexadecimal.
+    pub digest: String,
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStatus {
+    /// The key.
+    pub key: String,
+    /// Its type.
+    pub tensor: TensorType,
+    /// Rounds it has been updated.
+    pub version: u64,
+    /// Into how many slices it is cut.
+    pub slices: u32,
+    /// The group it belongs to under the optimizer in use, empty for none.
+    pub group: String,
+}
+
+/// One worker of the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Identity in its certificate.
+    pub identity: String,
+    /// Rank.
+    pub rank: u32,
+    /// Whether it is connected and registered now.
+    pub connected: bool,
+}
+
+/// How the server is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Version of the server's software.
+    pub software: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The optimizer in use.
+    pub optimizer: Option<OptimizerStatus>,
+    /// One that takes over at a later round, and from which round on.
+    pub pending_optimizer: Option<(OptimizerStatus, u64)>,
+    /// The learning rate of the highest round that is open, before groups' multipliers.
+    pub learning_rate: Option<f64>,
+    /// The schedule it comes from.
+    pub schedule: Option<ScheduleStatus>,
+    /// One that was set and whose first round is not open yet.
+    pub pending_schedule: Option<ScheduleStatus>,
+    /// All workers of the job, by rank.
+    pub workers: Vec<WorkerStatus>,
+    /// All keys, by name.
+    pub keys: Vec<KeyStatus>,
+    /// Number of shard threads.
+    pub shard_threads: u32,
+    /// Updates of keys that were done.
+    pub updates: u64,
+    /// Mean duration of a key's update in microseconds: from the last push to the weights' publication.
+    pub mean_update_microseconds: f64,
+    /// Requests refused since the start.
+    pub refusals: u64,
+    /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
+    /// asked for.
+    pub weights_digest: Option<String>,
+}

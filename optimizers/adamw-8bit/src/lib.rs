@@ -1,0 +1,182 @@
+//! AdamW with two bytes of state a parameter.
+//!
+//! The arithmetic of `adamw` ("Decoupled Weight Decay Regularization", Loshchilov and Hutter, arXiv:1711.05101), with
+//! its moments kept as in "8-bit Optimizers via Block-wise Quantization" (Dettmers et al., ICLR 2022,
+//! arXiv:2110.02861): one byte each, and one `f32` for each run of 256. As in the authors' bitsandbytes, tensors of
+//! fewer than 4096 elements keep theirs in `f32`. Unlike there it is the *root* of the second moment that is kept.
+//! The moment itself would round to zero where gradients are a few thousand times smaller than the largest of their
+//! run, while their mean does not, and such parameters would take steps without measure.
+
+#![forbid(unsafe_code)]
+
+use stepbox_guest::prelude::*;
+
+const MEAN: Slot = Slot::zero("mean");
+const ROOT: Slot = Slot::zero("root");
+
+/// Elements from which on a tensor's state is quantised: for small ones there is little to gain.
+const LEAST_QUANTISED: u64 = 4096;
+
+hyperparameters! {
+    /// AdamW (Loshchilov and Hutter, arXiv:1711.05101) with moments in eight bits (Dettmers et al., arXiv:2110.02861).
+    pub struct AdamW8bit {
+        /// Decay of the running mean of gradients.
+        beta1: f64 = 0.9 in 0.0..1.0,
+        /// Decay of the running mean of squared gradients.
+        beta2: f64 = 0.999 in 0.0..1.0,
+        /// Added to the denominator.
+        epsilon: f32 = 1e-8 in 0.0..1.0,
+        /// Share of a parameter that a learning rate of 1 would take away each round.
+        weight_decay: f64 = 0.01 in 0.0..,
+    }
+}
+
+/// What one round has in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    beta1: f32,
+    gradient_share: f32,
+    beta2: f32,
+    square_share: f32,
+    epsilon: f32,
+    decay: f32,
+    rate: f32,
+    root_correction: f32,
+}
+
+impl Optimizer for AdamW8bit {
+    const NAME: &'static str = "adamw-8bit";
+    const LEARNING_RATE: f64 = 1e-3;
+    type Round = Round;
+
+    fn plan(&self, tensor: &Tensor) -> Result<Plan, String> {
+        let slots = if tensor.elements() < LEAST_QUANTISED {
+            [MEAN, ROOT]
+        } else {
+            [MEAN.quantised(Code::Signed), ROOT.quantised(Code::Unsigned)]
+        };
+        Ok(Plan::new().slots(&slots))
+    }
+
+    fn begin(&self, _: usize, _: &Tensor, context: &Context, _: &mut Shared<'_>) -> Result<Round, String> {
+        let rate = f64::from(context.learning_rate);
+        let mean_correction = 1.0 - math::power(self.beta1, context.tensor_step);
+        let variance_correction = 1.0 - math::power(self.beta2, context.tensor_step);
+        Ok(Round {
+            beta1: self.beta1 as f32,
+            gradient_share: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            square_share: (1.0 - self.beta2) as f32,
+            epsilon: self.epsilon,
+            decay: (rate * self.weight_decay) as f32,
+            rate: (rate / mean_correction) as f32,
+            root_correction: variance_correction.sqrt() as f32,
+        })
+    }
+
+    fn step(&self, round: &Round, _: usize, block: &mut Block<'_>) -> Result<(), String> {
+        let round = *round;
+        block.update([MEAN, ROOT], |parameter, gradient, [mean, root]| {
+            let mean = round.beta1 * mean + round.gradient_share * gradient;
+            let root = (round.beta2 * root * root + round.square_share * gradient * gradient).sqrt();
+            let denominator = root / round.root_correction + round.epsilon;
+            (parameter - (round.decay * parameter + round.rate * mean / denominator), [mean, root])
+        })
+    }
+}
+
+register!(AdamW8bit);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use optimizer_adamw::AdamW;
+
+    const ELEMENTS: usize = 8192;
+
+    fn noise(round: u64) -> Vec<f32> {
+        let mut numbers = vec![0.0; ELEMENTS];
+        Context::of_round(round, 0.0).random(&Tensor::default()).fill_normal(0, &mut numbers);
+        numbers
+    }
+
+    fn loss(parameters: &[f32]) -> f64 {
+        parameters.iter().map(|parameter| f64::from(parameter - 1.0).powi(2)).sum::<f64>() / parameters.len() as f64
+    }
+
+    #[test]
+    fn state_takes_a_byte_for_each_moment_and_a_scale_for_each_run() {
+        let training = Native::new(AdamW8bit::default(), vec![0.0; ELEMENTS]);
+        let bytes: usize = ["mean", "mean_scale", "root", "root_scale"]
+            .map(|name| training.slot_bytes(name).map_or(0, <[u8]>::len))
+            .iter()
+            .sum();
+        assert_eq!(bytes, 2 * (ELEMENTS + ELEMENTS / 256 * 4));
+    }
+
+    #[test]
+    fn small_tensors_are_trained_as_adamw_does() {
+        let mut small = Native::new(AdamW8bit::default(), vec![1.0, -2.0, 3.0]);
+        let mut adamw = Native::new(AdamW::default(), vec![1.0, -2.0, 3.0]);
+        for round in 0..200 {
+            let gradient = [(round as f32).sin(), (round as f32 * 1.7).cos() + 0.3, 0.0];
+            small.round(0.01, &gradient);
+            adamw.round(0.01, &gradient);
+        }
+        let far = small.parameters().iter().zip(adamw.parameters()).find(|(a, b)| (*a - *b).abs() > 1e-5);
+        assert_eq!(far, None);
+    }
+
+    #[test]
+    fn large_tensors_stay_near_adamw_and_come_as_far() {
+        let start = noise(0);
+        let mut quantised = Native::new(AdamW8bit { weight_decay: 0.0, ..AdamW8bit::default() }, start.clone());
+        let mut adamw = Native::new(AdamW { weight_decay: 0.0, ..AdamW::default() }, start.clone());
+        for round in 1..=300 {
+            // A quadratic whose noise is of very different size within a run.
+            let gradient = |parameters: &[f32]| -> Vec<f32> {
+                let sizes = [1.0, 0.1, 0.01, 0.001].into_iter().cycle();
+                let noise = noise(round);
+                parameters.iter().zip(noise).zip(sizes).map(|((at, noise), size)| (at - 1.0 + noise) * size).collect()
+            };
+            let (ours, theirs) = (gradient(quantised.parameters()), gradient(adamw.parameters()));
+            quantised.round(0.02, &ours);
+            adamw.round(0.02, &theirs);
+        }
+        let apart: Vec<f32> = quantised.parameters().iter().zip(adamw.parameters()).map(|(a, b)| a - b).collect();
+        let moved: Vec<f32> = adamw.parameters().iter().zip(&start).map(|(a, b)| a - b).collect();
+        let distance = (statistics::sum_of_squares(&apart) / statistics::sum_of_squares(&moved)).sqrt();
+        assert!(distance < 0.04, "{distance} of the way");
+        let losses = [&start[..], quantised.parameters(), adamw.parameters()].map(loss);
+        assert!(losses[1] - losses[2] < 0.005 * losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn parameters_with_gradients_far_below_their_runs_largest_take_steps_of_the_usual_size() {
+        for share in [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8] {
+            let mut training =
+                Native::new(AdamW8bit { weight_decay: 0.0, ..AdamW8bit::default() }, vec![0.0; ELEMENTS]);
+            for round in 1..=100 {
+                let before = training.parameters()[0];
+                let mut gradient = noise(round);
+                // Steady, with a round in ten in which there is none.
+                gradient[0] = if round % 10 == 0 { 0.0 } else { share };
+                training.round(0.01, &gradient);
+                let step = (training.parameters()[0] - before).abs();
+                assert!(step < 0.02, "step {step} at {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn cuts_change_no_bit() {
+        let train = |slice: usize, block: usize| {
+            let optimizer = AdamW8bit::default();
+            let mut training =
+                Native::of_tensor(optimizer, Tensor::new("t", &[64, 128], 1), noise(0)).cut(slice, block);
+            (1..4).for_each(|round| training.round(0.1, &noise(round)));
+            training.parameters().to_vec()
+        };
+        assert_eq!(train(4096, 4096), train(1 << 20, 1 << 20));
+    }
+}
