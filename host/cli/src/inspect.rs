@@ -148,7 +148,7 @@ impl World {
 enum Optimizer {
     Admitted {
         #[serde(flatten)]
-        description: Description,
+        description: Box<Description>,
         /// For a matrix; optimizers may plan otherwise for tensors of other shapes.
         plan: Plan,
         bytes_per_parameter: f64,
@@ -173,7 +173,7 @@ impl Optimizer {
             let matrix = TensorDescription { name: "example".into(), shape: vec![64, 64], ..Default::default() };
             let plan = component.plan(&settings, &matrix)?;
             Ok(Self::Admitted {
-                description: component.description().clone(),
+                description: Box::new(component.description().clone()),
                 bytes_per_parameter: plan.bytes_per_parameter(),
                 fuel_per_element: component.fuel().per_element(),
                 plan,

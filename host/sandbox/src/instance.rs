@@ -64,6 +64,10 @@ pub(crate) struct CallBudget {
 /// Fuel for each byte of a reservation: the guest clears it, at one unit a byte, and may move its allocator's records.
 const RESERVE_FUEL_PER_BYTE: u64 = 4;
 
+/// Time for each MiB of a reservation, in milliseconds: the kernel hands out fresh pages, at a few GiB a second on a quiet
+/// machine.
+const RESERVE_MILLISECONDS_PER_MEBIBYTE: u64 = 8;
+
 /// A running component and the memory it lives in. A call that traps ends it: then only its memory is of use, see
 /// [`Instance::is_alive`].
 pub(crate) struct Instance {
@@ -154,7 +158,9 @@ impl Instance {
     /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
     pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
         let fuel = self.budget.fuel + RESERVE_FUEL_PER_BYTE * u64::from(bytes);
-        self.call("reserve", CallBudget { fuel, ..self.budget }, |component, store| {
+        let more = (u64::from(bytes) >> 20) * RESERVE_MILLISECONDS_PER_MEBIBYTE;
+        let deadline_milliseconds = self.budget.deadline_milliseconds.saturating_add(more);
+        self.call("reserve", CallBudget { fuel, deadline_milliseconds }, |component, store| {
             store.data_mut().limiter.allow_memory(memory_allowed);
             component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
         })

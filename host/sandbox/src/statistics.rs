@@ -19,8 +19,8 @@ fn of_chunk(combination: Combination, chunk: &[f32]) -> f64 {
     match combination {
         Combination::Sum => in_lanes(chunk, 0.0, |sum, value| sum + value, |left, right| left + right),
         Combination::SumOfSquares => in_lanes(chunk, 0.0, |sum, value| sum + value * value, |left, right| left + right),
-        Combination::AbsoluteMaximum => in_lanes(chunk, 0.0, |most, value| f64::max(most, value.abs()), f64::max),
-        Combination::Maximum => in_lanes(chunk, f64::NEG_INFINITY, f64::max, f64::max),
+        Combination::AbsoluteMaximum => in_lanes(chunk, 0.0, |most, value| larger(most, value.abs()), larger),
+        Combination::Maximum => in_lanes(chunk, f64::NEG_INFINITY, larger, larger),
     }
 }
 
@@ -53,8 +53,13 @@ pub(crate) fn nothing(combination: Combination) -> f64 {
 pub(crate) fn join(combination: Combination, so_far: f64, contribution: f64) -> f64 {
     match combination {
         Combination::Sum | Combination::SumOfSquares => so_far + contribution,
-        Combination::AbsoluteMaximum | Combination::Maximum => f64::max(so_far, contribution),
+        Combination::AbsoluteMaximum | Combination::Maximum => larger(so_far, contribution),
     }
+}
+
+/// The larger of two; the first where they are equal. (`f64::max` may return either of two zeros.)
+fn larger(first: f64, second: f64) -> f64 {
+    if second > first { second } else { first }
 }
 
 #[cfg(test)]

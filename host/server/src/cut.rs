@@ -19,9 +19,9 @@ pub const MAX_SLICE_ELEMENTS: u64 = 1 << 18;
 /// another thread and waiting for it costs more than doing it.
 pub const MIN_SPREAD_ELEMENTS: u64 = 1 << 16;
 
-/// The longest slice of a tensor of which only touched rows are visited, in elements: 256 MiB of parameters. Nothing of
+/// The longest slice of a tensor of which only touched rows are visited, in elements: 64 MiB of parameters. Nothing of
 /// it is saved as a whole, and fewer slices are fewer calls.
-pub const MAX_ROW_SLICE_ELEMENTS: u64 = 64 << 20;
+pub const MAX_ROW_SLICE_ELEMENTS: u64 = 16 << 20;
 
 /// A run of consecutive elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]

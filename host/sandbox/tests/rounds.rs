@@ -1,0 +1,163 @@
+//! Rounds of every kind can be taken back, bit for bit: several phases, touched rows, whole tensors, evaluation.
+
+mod common;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use common::{admit, bytes, context, values};
+use stepbox_sandbox::{
+    Accumulators, AdmittedComponent, CallFailure, Granularity, InstancePool, LocalTensor, LocalTraining, Plan, SliceId,
+    StepError, TensorDescription,
+};
+
+const ROWS: u64 = 300;
+const COLUMNS: u64 = 131;
+
+/// A matrix that lives in a pool as one slice.
+struct Matrix {
+    pool: InstancePool,
+    slice: SliceId,
+    plan: Arc<Plan>,
+}
+
+fn description() -> TensorDescription {
+    TensorDescription { name: "matrix".into(), shape: vec![ROWS, COLUMNS], ..TensorDescription::default() }
+}
+
+impl Matrix {
+    fn new(component: &AdmittedComponent, parameters: &[f32]) -> Self {
+        let settings = component.configure(None, &[]).unwrap();
+        let plan = Arc::new(component.plan(&settings, &description()).unwrap());
+        let mut pool = component.pool();
+        let slice = pool.bind(&description(), &plan, &settings, 0, parameters.len() as u32).unwrap();
+        pool.load(slice, &bytes(parameters)).unwrap();
+        Self { pool, slice, plan }
+    }
+
+    fn state(&self) -> Vec<Vec<u8>> {
+        let mut parameters = vec![0; (ROWS * COLUMNS) as usize * 4];
+        self.pool.read_parameters(self.slice, &mut parameters).unwrap();
+        let slot = |name: &String| self.pool.read_slot(self.slice, name).unwrap().to_vec();
+        std::iter::once(parameters).chain(self.plan.slots.iter().map(|entry| slot(&entry.name))).collect()
+    }
+
+    /// All phases, or the first failure.
+    fn round(&mut self, round: u64, gradient: &[f32]) -> Result<(), StepError> {
+        let mut source = |range: Range<usize>, target: &mut [f32]| target.copy_from_slice(&gradient[range]);
+        if self.plan.is_one_pass() {
+            return self.pool.step(self.slice, &context(round, 0.1), &mut source);
+        }
+        let mut accumulators = Accumulators::new(Arc::clone(&self.plan));
+        for phase in 0..self.plan.phases.len() as u32 {
+            if self.plan.gathers_before(phase) {
+                let gathered = self.pool.statistics(self.slice, phase, &mut source)?;
+                accumulators.add([gathered]);
+            }
+            let given = self.pool.phase(self.slice, phase, &context(round, 0.1), &mut accumulators, &mut source)?;
+            accumulators.add([given]);
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, round: u64, rows: &[u32]) -> Result<(), StepError> {
+        let mut source = |_: Range<usize>, target: &mut [f32]| target.fill(0.5);
+        self.pool.step_rows(self.slice, rows, &context(round, 0.1), &mut source)
+    }
+}
+
+fn parameters() -> Vec<f32> {
+    values((ROWS * COLUMNS) as usize, 0)
+}
+
+#[test]
+fn a_round_of_several_phases_or_of_a_whole_tensor_can_be_taken_back() {
+    for name in ["lamb", "adafactor", "muon", "adamw-8bit"] {
+        let mut matrix = Matrix::new(&admit(name).unwrap(), &parameters());
+        matrix.round(1, &values((ROWS * COLUMNS) as usize, 1)).unwrap();
+        matrix.pool.commit(matrix.slice);
+        let before = matrix.state();
+        matrix.round(2, &values((ROWS * COLUMNS) as usize, 2)).unwrap();
+        let after = matrix.state();
+        assert!(before[0] != after[0] && before[1] != after[1], "{name} has not moved");
+        matrix.pool.roll_back(matrix.slice);
+        assert!(matrix.state() == before, "{name}");
+        // The same round again gives the same.
+        matrix.round(2, &values((ROWS * COLUMNS) as usize, 2)).unwrap();
+        assert!(matrix.state() == after, "{name}");
+    }
+}
+
+#[test]
+fn a_trap_in_a_later_phase_leaves_no_trace_of_the_earlier_ones() {
+    let component = admit("hostile/late-trap").unwrap();
+    let mut poisoned = parameters();
+    poisoned[7_000] = 2e9;
+    let mut matrix = Matrix::new(&component, &poisoned);
+    let before = matrix.state();
+    for _ in 0..2 {
+        let error = matrix.round(1, &values((ROWS * COLUMNS) as usize, 1)).unwrap_err();
+        assert!(
+            matches!(&error, StepError::Call(error) if matches!(error.failure, CallFailure::Trap { .. })),
+            "{error}"
+        );
+        assert!(matrix.state() == before);
+    }
+}
+
+#[test]
+fn a_round_of_touched_rows_changes_these_and_can_be_taken_back() {
+    for name in ["lazy-adam", "rowwise-adagrad"] {
+        let mut matrix = Matrix::new(&admit(name).unwrap(), &parameters());
+        assert_eq!(matrix.plan.granularity, Granularity::TouchedRows);
+        matrix.touch(1, &[0, 5, 6, 7, 299]).unwrap();
+        matrix.pool.commit(matrix.slice);
+        let before = matrix.state();
+        let touched = [5, 6, 130, 298, 299];
+        matrix.touch(2, &touched).unwrap();
+        let after = matrix.state();
+        for row in 0..ROWS as usize {
+            let bytes = row * COLUMNS as usize * 4..(row + 1) * COLUMNS as usize * 4;
+            let moved = before[0][bytes.clone()] != after[0][bytes];
+            assert_eq!(moved, touched.contains(&(row as u32)), "{name}: row {row}");
+        }
+        matrix.pool.roll_back(matrix.slice);
+        assert!(matrix.state() == before, "{name}");
+    }
+}
+
+/// Blocks of one row's length, so that each round is many calls.
+#[test]
+fn rows_are_visited_the_same_however_many_fit_a_block() {
+    let state = |block_elements| {
+        let limits = stepbox_sandbox::Limits { block_elements, ..Default::default() };
+        let component = common::sandbox(limits).admit(&common::component("lazy-adam")).unwrap();
+        let mut matrix = Matrix::new(&component, &parameters());
+        let rows: Vec<u32> = (0..ROWS as u32).filter(|row| row % 3 != 1).collect();
+        matrix.touch(1, &rows).unwrap();
+        matrix.state()
+    };
+    assert!(state(4096) == state(1 << 18));
+}
+
+#[test]
+fn evaluation_weights_leave_no_trace() {
+    let component = admit("schedule-free-adamw").unwrap();
+    let settings = component.configure(None, &[]).unwrap();
+    let tensor = LocalTensor { description: description(), settings, parameters: parameters() };
+    let mut training = LocalTraining::new(&component, vec![tensor], 4096).unwrap();
+    let gradient = values((ROWS * COLUMNS) as usize, 1);
+    for round in 1..4 {
+        training.round(&context(round, 0.1), &[&gradient]).unwrap();
+    }
+    let state = |training: &LocalTraining| {
+        let slots = training.plan(0).slots.clone();
+        let slots: Vec<Vec<u8>> = slots.iter().map(|slot| training.slot(0, &slot.name).unwrap().concat()).collect();
+        (common::bits(&training.parameters(0).unwrap()), slots)
+    };
+    let before = state(&training);
+    let evaluation = training.evaluation(0, &context(3, 0.1)).unwrap();
+    assert_ne!(common::bits(&evaluation), before.0);
+    assert!(state(&training) == before);
+    assert_eq!(common::bits(&training.evaluation(0, &context(3, 0.1)).unwrap()), common::bits(&evaluation));
+}
