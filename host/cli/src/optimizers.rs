@@ -11,7 +11,7 @@ const CATALOGUE: &str = include_str!("../../../optimizers/catalogue.toml");
 /// List the optimizers that ship with Stepbox
 #[derive(Args)]
 #[command(after_help = "\
-State and memory are for a matrix of 1024 by 1024 with default hyperparameters; `stepbox inspect` shows those of any
+State and memory are for a matrix of 256 by 256 with default hyperparameters; `stepbox inspect` shows those of any
 component.
 
 Examples:

@@ -190,3 +190,28 @@ fn every_verb_explains_itself_with_an_example() {
     }
     assert!(folder.done("--help").stdout().contains("Exit codes:"));
 }
+
+#[test]
+fn the_shipped_optimizers_are_listed_for_people_and_for_scripts() {
+    let folder = Folder::new();
+    let list = folder.done("optimizers --json").json();
+    let shipped = list.as_array().unwrap();
+    for name in ["adamw", "lamb", "adafactor", "prodigy", "muon", "soap", "sgld", "adamw-8bit", "lazy-adam"] {
+        let entry = shipped.iter().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("{name} is missing"));
+        for text in ["class", "reference"] {
+            assert!(entry[text].as_str().is_some_and(|text| !text.is_empty()), "{name}: {text}");
+        }
+        assert!(entry["bytes_per_parameter"].as_f64().unwrap() >= 4.0, "{name}");
+        assert!(!entry["phases"].as_array().unwrap().is_empty() && entry["slots"].is_array(), "{name}");
+    }
+    let text = folder.done("optimizers").stdout();
+    assert_eq!(text.lines().count(), shipped.len() + 1);
+
+    // What the list says is what inspect finds in the component.
+    folder.write("lamb.wasm", component("lamb"));
+    let inspected = folder.done("inspect lamb.wasm --json").json();
+    let lamb = shipped.iter().find(|entry| entry["name"] == "lamb").unwrap();
+    let phases = inspected["optimizer"]["plan"]["phases"].as_array().unwrap();
+    let names: Vec<_> = phases.iter().map(|phase| phase["name"].clone()).collect();
+    assert_eq!(lamb["phases"].as_array().unwrap(), &names);
+}

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stepbox_sandbox::{Extent, Limits, Slot, TensorDescription};
 
 /// The tensor that the catalogue's figures are for.
-const SHAPE: [u64; 2] = [1024, 1024];
+const SHAPE: [u64; 2] = [256, 256];
 
 /// `optimizers/catalogue.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
