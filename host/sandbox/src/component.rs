@@ -237,8 +237,8 @@ impl AdmittedComponent {
         let whole = plan.granularity == Granularity::Tensor;
         let Geometry { rows, columns } = plan.geometry;
         CallBudget {
-            fuel: match whole && plan.geometry.is_matrix() {
-                true => self.0.fuel.matrix_budget(rows, columns),
+            fuel: match whole {
+                true => self.0.fuel.whole_budget(rows, columns),
                 false => self.0.fuel.budget(elements),
             },
             deadline_milliseconds: match whole {

@@ -41,17 +41,14 @@ impl FuelModel {
         Self { elements: line, matrices: line }
     }
 
-    /// From the fuel that steps used: `(work, fuel)` of the smaller and the larger one. What was not tried keeps the
-    /// limits' budget.
-    pub(crate) fn fitted(
-        limits: &Limits,
-        elements: Option<[(u64, u64); 2]>,
-        matrices: Option<[(u64, u64); 2]>,
-    ) -> Self {
+    /// From the fuel that steps used, each pair the `(work, fuel)` of a smaller and a larger one; where there are several,
+    /// whichever is dearer. What was not tried keeps the limits' budget.
+    pub(crate) fn fitted(limits: &Limits, elements: &[[(u64, u64); 2]], matrices: &[[(u64, u64); 2]]) -> Self {
         let untried = Self::untried(limits);
+        let dearest = |pairs: &[[(u64, u64); 2]]| pairs.iter().map(|pair| Line::fitted(*pair)).reduce(Line::or_dearer);
         Self {
-            elements: elements.map_or(untried.elements, Line::fitted),
-            matrices: matrices.map_or(untried.matrices, Line::fitted),
+            elements: dearest(elements).unwrap_or(untried.elements),
+            matrices: dearest(matrices).unwrap_or(untried.matrices),
         }
     }
 
@@ -60,9 +57,9 @@ impl FuelModel {
         self.elements.budget(elements)
     }
 
-    /// Budget of a step on a whole matrix.
-    pub fn matrix_budget(&self, rows: u64, columns: u64) -> u64 {
-        self.matrices.budget(matrix_work(rows, columns))
+    /// Budget of a step on a tensor of these rows and columns that is visited whole.
+    pub fn whole_budget(&self, rows: u64, columns: u64) -> u64 {
+        self.matrices.budget(matrix_work(rows, columns)).max(self.elements.budget(rows.saturating_mul(columns)))
     }
 
     /// Fuel an element costs, as seen in the trial (a budget has four times as much).
@@ -78,6 +75,13 @@ impl Line {
         Self { call: call * FUEL_MARGIN + FUEL_SLACK, per_1024_units: per_1024_units * FUEL_MARGIN }
     }
 
+    fn or_dearer(self, other: Self) -> Self {
+        Self {
+            call: self.call.max(other.call),
+            per_1024_units: self.per_1024_units.max(other.per_1024_units),
+        }
+    }
+
     fn budget(&self, work: u64) -> u64 {
         let grown = u128::from(work) * u128::from(self.per_1024_units) / 1024 + 1;
         self.call.saturating_add(u64::try_from(grown).unwrap_or(u64::MAX))
@@ -91,20 +95,20 @@ mod tests {
     #[test]
     fn the_budget_is_several_times_the_measured_cost() {
         let limits = Limits::default();
-        let model = FuelModel::fitted(&limits, Some([(1000, 10_000), (11_000, 110_000)]), None);
+        let model = FuelModel::fitted(&limits, &[[(1000, 10_000), (11_000, 110_000)], [(10, 1), (20, 2)]], &[]);
         assert!((model.per_element() - 10.0).abs() < 0.1);
         assert!(model.budget(1000) >= 40_000 && model.budget(1000) < 40_000 + 2 * FUEL_SLACK);
         assert!(model.budget(u64::MAX) > 0);
-        assert_eq!(model.matrix_budget(4, 4), FuelModel::untried(&limits).matrix_budget(4, 4));
+        assert_eq!(model.whole_budget(40, 40), FuelModel::untried(&limits).whole_budget(40, 40));
     }
 
     #[test]
     fn a_matrixs_budget_grows_with_the_work_of_its_products() {
         let limits = Limits::default();
         let matrices = [(matrix_work(24, 40), 100_000), (matrix_work(48, 80), 800_000)];
-        let model = FuelModel::fitted(&limits, None, Some(matrices));
+        let model = FuelModel::fitted(&limits, &[], &[matrices]);
         let needed = 100_000 * (1024_u64 / 24).pow(3);
-        assert!(model.matrix_budget(1024, 1706) >= needed);
-        assert!(model.matrix_budget(u64::MAX, u64::MAX) == u64::MAX);
+        assert!(model.whole_budget(1024, 1706) >= needed);
+        assert!(model.whole_budget(u64::MAX, u64::MAX) == u64::MAX);
     }
 }

@@ -29,19 +29,16 @@ pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, Sandb
     let (mut elements, mut matrices) = (Vec::new(), Vec::new());
     for [smaller, larger] in SHAPES {
         let whole = is_whole(component, smaller)?;
-        let pair = if whole && smaller.len() > 1 { WHOLE_SHAPES } else { [smaller, larger] };
-        let costs = pair.map(|shape| {
+        let pair = if whole { WHOLE_SHAPES } else { [smaller, larger] };
+        let [low, high] = pair.map(|shape| {
             let (first, cost) = run(component, shape)?;
             let (second, _) = run(component, shape)?;
             if first != second { Err(SandboxError::NotDeterministic) } else { Ok(cost) }
         });
-        let [low, high] = costs;
         let costs = [low?, high?];
-        if whole && smaller.len() > 1 { matrices.push(costs) } else { elements.push(costs) }
+        if whole { matrices.push(costs) } else { elements.push(costs) }
     }
-    // Whichever kind of tensor costs more.
-    let dearest = |pairs: Vec<[(u64, u64); 2]>| pairs.into_iter().max_by_key(|pair| pair[1].1);
-    Ok(FuelModel::fitted(component.limits(), dearest(elements), dearest(matrices)))
+    Ok(FuelModel::fitted(component.limits(), &elements, &matrices))
 }
 
 fn is_whole(component: &AdmittedComponent, shape: &[u64]) -> Result<bool, SandboxError> {
@@ -68,10 +65,7 @@ fn run(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxE
     }
     let evaluation = training.evaluation(0, &last).map_err(SandboxError::Trial)?;
     let geometry = training.plan(0).geometry;
-    let work = match whole && geometry.is_matrix() {
-        true => matrix_work(geometry.rows, geometry.columns),
-        false => elements,
-    };
+    let work = if whole { matrix_work(geometry.rows, geometry.columns) } else { elements };
     let cost = (work, training.take_most_fuel());
     let numbers = training.parameters(0)?.into_iter().chain(evaluation);
     let mut state: Vec<u8> = numbers.flat_map(|value| value.to_le_bytes()).collect();

@@ -6,7 +6,7 @@
 //! Learning" (Anil et al. 2020, arXiv:2002.09018). Momentum and L2 decay as in `sgd`.
 //!
 //! A tensor of more than two axes is taken for a matrix of its first axis by all others. Vectors, and matrices with a side
-//! longer than `largest_side`, have the diagonal form of the same: AdaGrad. A round costs about 150 times the cube of
+//! longer than `largest_side`, have the diagonal form of the same: AdaGrad. A round costs about 80 times the cube of
 //! each side in multiplications, which the server does natively; `root_interval` shares them among rounds.
 
 #![forbid(unsafe_code)]

@@ -78,12 +78,13 @@ impl Soap {
     }
 }
 
-/// The eigenvectors of a symmetric matrix, as columns.
+/// The eigenvectors of a symmetric matrix, as columns. In `f64`, here and below: squares of what is small beside the
+/// largest would leave the range of `f32`.
 fn eigenvectors(statistic: &[f32], basis: &mut [f32], side: usize) -> Result<(), String> {
-    let statistic = MatrixRef::new(statistic, side, side)?.to_nalgebra();
-    let eigen = SymmetricEigen::try_new(statistic, f32::EPSILON, MOST_SWEEPS * side)
+    let statistic = MatrixRef::new(statistic, side, side)?.to_nalgebra().map(f64::from);
+    let eigen = SymmetricEigen::try_new(statistic, f64::EPSILON, MOST_SWEEPS * side)
         .ok_or_else(|| format!("the eigenvectors of a {side} x {side} matrix are not found: lower largest_side"))?;
-    basis.copy_from_slice(eigen.eigenvectors.transpose().as_slice());
+    write(&eigen.eigenvectors, basis);
     Ok(())
 }
 
@@ -95,11 +96,16 @@ fn renew(statistic: &[f32], basis: &mut [f32], side: usize) -> Result<Vec<usize>
     let eigenvalues: Vec<f32> = (0..side).map(eigenvalue).collect();
     let mut order: Vec<usize> = (0..side).collect();
     order.sort_by(|one, other| eigenvalues[*other].total_cmp(&eigenvalues[*one]));
-    // Squares of large and small ones would leave the range of f32.
-    let scale = (1.0 / statistics::sum_of_squares(grown.values()).sqrt().max(f64::from(f32::MIN_POSITIVE))) as f32;
-    let sorted = DMatrix::from_fn(side, side, |row, column| grown.matrix().at(row, order[column]) * scale);
-    basis.copy_from_slice(sorted.qr().q().transpose().as_slice());
+    let sorted = DMatrix::from_fn(side, side, |row, column| f64::from(grown.matrix().at(row, order[column])));
+    write(&sorted.qr().q(), basis);
     Ok(order)
+}
+
+/// Rows of a matrix of `nalgebra`, which keeps columns.
+fn write(matrix: &DMatrix<f64>, values: &mut [f32]) {
+    for (row, values) in matrix.row_iter().zip(values.chunks_mut(matrix.ncols())) {
+        values.iter_mut().zip(row.iter()).for_each(|(value, exact)| *value = *exact as f32);
+    }
 }
 
 fn product(left: MatrixRef<'_>, right: MatrixRef<'_>) -> Result<Matrix, String> {
@@ -118,8 +124,8 @@ impl Optimizer for Soap {
             return Ok(Plan::new().slots(&[MEAN, VARIANCE]));
         }
         let (rows, columns) = (tensor.rows(), tensor.columns());
-        // Gradient and momentum in the basis, with a product in between; five matrices in a decomposition.
-        let work = (4 * tensor.elements() + 5 * rows.max(columns).pow(2)) * size_of::<f32>() as u64;
+        // Gradient and momentum in the basis, with a product in between; four matrices of f64 in a decomposition.
+        let work = (4 * tensor.elements() + 8 * rows.max(columns).pow(2)) * size_of::<f32>() as u64;
         let [left, left_basis] = [LEFT, LEFT_BASIS].map(|slot| slot.matrix(rows, rows));
         let [right, right_basis] = [RIGHT, RIGHT_BASIS].map(|slot| slot.matrix(columns, columns));
         Ok(Plan::new().slots(&[MEAN, VARIANCE, left, right, left_basis, right_basis]).whole_tensor(work))
@@ -314,6 +320,29 @@ mod tests {
                 norm(training.parameters())
             );
             assert!(scale < 1.0 || (0.399..0.401).contains(&along), "{scale}: {along}");
+        }
+    }
+
+    #[test]
+    fn features_that_hardly_occur_are_no_trouble() {
+        const SIDE: usize = 96;
+        let size = |index: usize| [1.0, 0.0, 1e-20, 1e-5, 1.0][index % 5];
+        let sized = |seed| noise(SIDE, seed).iter().enumerate().map(|(index, value)| value * size(index)).collect();
+        for ranks in [1, 3] {
+            let mut training = Native::of_tensor(Soap::default(), tensor(SIDE, SIDE), vec![0.0; SIDE * SIDE]);
+            for round in 0..21 {
+                let mut gradient = vec![0.0; SIDE * SIDE];
+                for rank in 0..ranks {
+                    let (column, row): (Vec<f32>, Vec<f32>) =
+                        (sized(100 * round + rank), sized(100 * round + 50 + rank));
+                    let product = column.iter().flat_map(|column| row.iter().map(move |row| column * row));
+                    gradient.iter_mut().zip(product).for_each(|(sum, product)| *sum += product);
+                }
+                training.round(0.01, &gradient);
+                assert!(miss(training.slot("left_basis").unwrap(), SIDE) < 1e-5, "round {round}");
+                assert!(miss(training.slot("right_basis").unwrap(), SIDE) < 1e-5, "round {round}");
+            }
+            assert!(training.parameters().iter().all(|parameter| parameter.is_finite()));
         }
     }
 
