@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use stepbox_sandbox::{
-    Description, Domain, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription, WasiPolicy,
+    Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription, WasiPolicy,
 };
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
 use wasmparser::{Parser, Payload};
@@ -162,6 +162,9 @@ enum Optimizer {
     },
 }
 
+/// Rows and columns of the matrix that is planned for.
+const SIDE: u64 = 64;
+
 impl Optimizer {
     fn of(bytes: &[u8]) -> Self {
         let admit = || -> Result<Self, SandboxError> {
@@ -170,12 +173,15 @@ impl Optimizer {
             let settings = component
                 .configure(None, &[])
                 .map_err(|error| SandboxError::Description(format!("its own defaults do not fit: {error}")))?;
-            let matrix = TensorDescription { name: "example".into(), shape: vec![64, 64], ..Default::default() };
+            let matrix = TensorDescription { name: "example".into(), shape: vec![SIDE, SIDE], ..Default::default() };
             let plan = component.plan(&settings, &matrix)?;
             Ok(Self::Admitted {
                 description: Box::new(component.description().clone()),
                 bytes_per_parameter: plan.bytes_per_parameter(),
-                fuel_per_element: component.fuel().per_element(),
+                fuel_per_element: match plan.granularity {
+                    Granularity::Tensor => component.fuel().per_element_of_whole(SIDE, SIDE),
+                    Granularity::Elements | Granularity::TouchedRows => component.fuel().per_element(),
+                },
                 plan,
                 needs_wasi: component.imports().iter().any(|import| import.starts_with("wasi:")),
             })
@@ -199,7 +205,7 @@ impl Optimizer {
         let slots = plan::slots(plan);
         let slots = if slots.is_empty() { "none".to_owned() } else { slots.join(", ") };
         lines.push(format!("state: {slots}; {bytes_per_parameter:.1} bytes for each parameter, itself included"));
-        lines.push(format!("a step costs {fuel:.1} units of fuel for each parameter"));
+        lines.push(format!("a step costs {fuel:.1} units of fuel for each parameter (of a matrix of {SIDE} by {SIDE})"));
         if description.needs_loss {
             lines.push("needs the workers' loss with each gradient".to_owned());
         }

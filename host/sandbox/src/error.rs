@@ -140,6 +140,9 @@ pub enum StepError {
         /// The value.
         value: f64,
     },
+    /// The instance has ended between two phases.
+    #[error("the optimizer failed for another key of the same instance in the middle of this round")]
+    Interrupted,
     /// The instance had failed before and could not be set up again.
     #[error("the optimizer's instance could not be set up again after a failure: {0}")]
     NotRevived(Box<SandboxError>),
@@ -151,7 +154,7 @@ impl StepError {
         match self {
             Self::Call(error) => error.fault(),
             Self::GradientNotFinite { .. } => Fault::Worker,
-            Self::NotFinite { .. } => Fault::Publisher,
+            Self::NotFinite { .. } | Self::Interrupted => Fault::Publisher,
             Self::NotRevived(error) => error.fault(),
         }
     }

@@ -62,9 +62,15 @@ impl FuelModel {
         self.matrices.budget(matrix_work(rows, columns)).max(self.elements.budget(rows.saturating_mul(columns)))
     }
 
-    /// Fuel an element costs, as seen in the trial (a budget has four times as much).
+    /// Fuel an element costs in blocks, as seen in the trial (a budget has four times as much).
     pub fn per_element(&self) -> f64 {
         self.elements.per_1024_units as f64 / 1024.0 / FUEL_MARGIN as f64
+    }
+
+    /// Fuel an element costs where a tensor of these rows and columns is visited whole.
+    pub fn per_element_of_whole(&self, rows: u64, columns: u64) -> f64 {
+        let elements = (rows * columns).max(1);
+        self.whole_budget(rows, columns) as f64 / elements as f64 / FUEL_MARGIN as f64
     }
 }
 

@@ -28,11 +28,6 @@ impl Geometry {
         self.rows * self.columns
     }
 
-    /// Whether the tensor has two axes or more, as far as that can be seen: more than one row.
-    pub fn is_matrix(&self) -> bool {
-        self.rows > 1
-    }
-
     /// The rows that a run of elements touches.
     pub(crate) fn rows_of(&self, elements: Range<u64>) -> Range<u64> {
         if self.columns == 0 || elements.is_empty() {

@@ -59,6 +59,15 @@ impl ScratchRequest {
         })
     }
 
+    /// As much as both.
+    fn joined(self, scratch: Option<Scratch>) -> Self {
+        let there = scratch.map_or(Self { elements: 0, rows: 0 }, |scratch| Self {
+            elements: scratch.elements,
+            rows: scratch.row_count,
+        });
+        Self { elements: self.elements.max(there.elements), rows: self.rows.max(there.rows) }
+    }
+
     /// Bytes that hold it. `None` where a 32-bit memory cannot.
     pub(crate) fn bytes(&self) -> Option<u32> {
         let bytes = self.rows_at() + u64::from(self.rows) * size_of::<u32>() as u64;
@@ -96,7 +105,8 @@ impl House {
     /// What the instance would hold with this slice in it, besides its own overhead.
     pub(crate) fn bytes_with(&self, request: &SliceRequest<'_>) -> u64 {
         let work = self.work_bytes.max(request.plan.work_bytes);
-        self.placed_bytes.saturating_add(request.most_bytes()).saturating_add(work)
+        let scratch = u64::from(request.scratch.joined(self.scratch).bytes().unwrap_or(u32::MAX));
+        self.placed_bytes.saturating_add(u64::from(request.layout.bytes)).saturating_add(scratch).saturating_add(work)
     }
 
     /// Reserves room for a slice (and scratch, if what there is is too small) and binds it.
@@ -106,8 +116,9 @@ impl House {
         request: SliceRequest<'_>,
     ) -> Result<(u32, Layout), SandboxError> {
         self.work_bytes = self.work_bytes.max(request.plan.work_bytes);
-        let wanted = request.scratch;
-        let fits = |scratch: Scratch| scratch.elements >= wanted.elements && scratch.row_count >= wanted.rows;
+        // Never less than before: the slices that are here need that.
+        let wanted = request.scratch.joined(self.scratch);
+        let fits = |scratch: Scratch| scratch.elements == wanted.elements && scratch.row_count == wanted.rows;
         if !self.scratch.is_some_and(fits) {
             let offset = self.reserve(component, wanted.bytes().ok_or_else(vanished)?)?;
             self.scratch = Some(Scratch {
@@ -153,6 +164,8 @@ pub(crate) struct BoundSlice {
     pub(crate) layout: Layout,
     /// Of a round that is neither committed nor rolled back.
     pub(crate) log: Option<UndoLog>,
+    /// Its instance was set up anew in the middle of that round, so that the round cannot go on.
+    pub(crate) interrupted: bool,
 }
 
 /// Gives a slice's slots their first values. Its parameters are there.

@@ -65,6 +65,9 @@ pub const CHUNK_ELEMENTS: u32 = 4096;
 /// Longest text of a component that is kept, in bytes: names, documentation, errors. What is longer is cut.
 pub const TEXT_BYTES: usize = 4096;
 
+/// Longest name of a slot or an accumulator, in bytes: each key brings its accumulators' names to where keys meet.
+pub const DECLARATION_NAME_BYTES: usize = 128;
+
 /// Hyperparameters, slots or phases a component may declare.
 pub const DECLARATIONS: usize = 64;
 

@@ -36,19 +36,27 @@ fn multiply(
     let Some(mut memory) = store.data_mut().memory.take() else {
         return Err(wasmtime::Error::msg("matrix product: not before the component is instantiated"));
     };
-    let outcome = pay(&mut store, &left, &right)
+    let outcome = pay(&mut store, &left, &right, &product)
         .and_then(|()| Ok(product_in(memory.during_call(), alpha, &left, &right, beta, &product)?));
     store.data_mut().memory = Some(memory);
     outcome
 }
 
-/// Takes the fuel for a product, or traps as any other instruction does for which too little is left.
-fn pay(store: &mut StoreContextMut<'_, HostState>, left: &Matrix, right: &Matrix) -> wasmtime::Result<()> {
+/// Takes the fuel for a product, or traps as any other instruction does for which too little is left. Reading the factors
+/// and writing the product costs as a multiplication for each element.
+fn pay(
+    store: &mut StoreContextMut<'_, HostState>,
+    left: &Matrix,
+    right: &Matrix,
+    product: &Matrix,
+) -> wasmtime::Result<()> {
+    let elements = |matrix: &Matrix| u128::from(matrix.rows) * u128::from(matrix.columns);
     let (rows, inner) = extents(left);
     let (_, columns) = extents(right);
     // Three 32-bit numbers: their product fits 96 bits.
     let multiplications = u128::from(rows) * u128::from(inner) * u128::from(columns);
-    let fuel = u64::try_from(multiplications.div_ceil(MULTIPLICATIONS_PER_FUEL.into())).unwrap_or(u64::MAX);
+    let work = multiplications + elements(left) + elements(right) + elements(product);
+    let fuel = u64::try_from(work.div_ceil(MULTIPLICATIONS_PER_FUEL.into())).unwrap_or(u64::MAX);
     match store.get_fuel()?.checked_sub(fuel) {
         Some(left) => store.set_fuel(left),
         None => Err(Trap::OutOfFuel.into()),
@@ -83,20 +91,27 @@ fn product_in(
     if target.is_empty() {
         return Ok(());
     }
-    // Apart from each other, but one memory: the product is computed beside it and written back.
-    let mut computed = floats(memory, &target, "product")?.to_vec();
+    // Apart from each other, but one memory: the product is computed beside it, without gaps, and written back.
+    let (columns, stride) = (product.columns as usize, product.stride as usize);
+    let mut computed = vec![0.0; product.rows as usize * columns];
+    if beta != 0.0 {
+        // Otherwise what was there must not be read: NaN times 0 is NaN.
+        let former = floats(memory, &target, "product")?;
+        for (row, former) in computed.chunks_exact_mut(columns).zip(former.chunks(stride)) {
+            row.copy_from_slice(&former[..columns]);
+        }
+    }
     let left = view(left, floats(memory, &left_place, "left factor")?)?;
     let right = view(right, floats(memory, &right_place, "right factor")?)?;
-    let shape = (product.rows as usize, product.columns as usize).strides((product.stride as usize, 1));
+    let shape = (product.rows as usize, columns);
     let mut result =
         ArrayViewMut2::from_shape(shape, &mut computed).map_err(|_| ProductError::Place { which: "product" })?;
-    if beta == 0.0 {
-        // What was there must not be read: NaN times 0 is NaN.
-        result.fill(0.0);
-    }
     ndarray::linalg::general_mat_mul(alpha, &left, &right, beta, &mut result);
-    let written = memory.floats_mut(target.start, computed.len()).ok_or(ProductError::Place { which: "product" })?;
-    written.copy_from_slice(&computed);
+    let written =
+        memory.floats_mut(target.start, target.len() / 4).ok_or(ProductError::Place { which: "product" })?;
+    for (row, place) in computed.chunks_exact(columns).zip(written.chunks_mut(stride)) {
+        place[..columns].copy_from_slice(row);
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::declarations::{Accumulator, Combination, Contributor, Extent, Granula
 use crate::error::SandboxError;
 use crate::geometry::Geometry;
 use crate::instance::shortened;
-use crate::limits::{CHUNK_ELEMENTS, DECLARATIONS};
+use crate::limits::{CHUNK_ELEMENTS, DECLARATION_NAME_BYTES, DECLARATIONS};
 
 /// A tensor of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,6 +83,11 @@ impl Plan {
     /// Whether a round is a single pass over each slice, which needs to know nothing of other slices.
     pub fn is_one_pass(&self) -> bool {
         self.phases.len() == 1 && self.accumulators.is_empty()
+    }
+
+    /// Whether it reads what other tensors contribute.
+    pub fn shares(&self) -> bool {
+        self.accumulators.iter().any(|accumulator| matches!(accumulator.scope, Scope::Group | Scope::Model))
     }
 
     /// Whether the tensor's slices must be visited one after the other: where rows or columns are added up.
@@ -219,8 +224,8 @@ fn phases(raw: Vec<types::Phase>) -> Result<(Vec<Phase>, Option<String>), String
 
 fn slot(raw: types::Slot, granularity: Granularity) -> Result<Slot, String> {
     let name = shortened(raw.name);
-    if name.is_empty() {
-        return Err("a slot has no name".into());
+    if !(1..=DECLARATION_NAME_BYTES).contains(&name.len()) {
+        return Err(format!("a slot's name has {} bytes, from 1 to {DECLARATION_NAME_BYTES} are allowed", name.len()));
     }
     let element = SlotType::from(raw.element);
     let extent = match raw.extent {
@@ -269,8 +274,8 @@ fn accumulator(raw: types::Accumulator, phases: u32, granularity: Granularity) -
         types::Contributor::Parameters => Contributor::Parameters,
         types::Contributor::Gradients => Contributor::Gradients,
     };
-    if name.is_empty() {
-        return refuse("has no name");
+    if !(1..=DECLARATION_NAME_BYTES).contains(&name.len()) {
+        return refuse("has no name, or one that is too long");
     }
     if raw.read_from >= phases {
         return refuse("is read in a phase of purpose update or none");

@@ -77,6 +77,7 @@ impl InstancePool {
             handle,
             layout,
             log: None,
+            interrupted: false,
         });
         Ok(SliceId(self.slices.len() - 1))
     }
@@ -246,7 +247,10 @@ impl InstancePool {
         // Only now, when nothing can fail any more, does the old memory go.
         self.houses[house] = revived;
         for (index, handle, layout) in moved {
-            (self.slices[index].handle, self.slices[index].layout) = (handle, layout);
+            let slice = &mut self.slices[index];
+            (slice.handle, slice.layout) = (handle, layout);
+            // What was combined for its next phase is gone. What it was before its round is not.
+            slice.interrupted = slice.log.is_some();
         }
         Ok(())
     }

@@ -51,6 +51,8 @@ impl InstancePool {
     ) -> Result<Contributions, StepError> {
         if phase == 0 {
             self.open_round(slice, None)?;
+        } else {
+            self.check_uninterrupted(slice)?;
         }
         self.pass(slice, |pass| pass.statistics(phase, gradient))
     }
@@ -74,6 +76,8 @@ impl InstancePool {
         // The server's own statistics have opened the round already, where there are any.
         if phase == 0 && !self.slices[slice.0].plan.gathers_before(0) {
             self.open_round(slice, None)?;
+        } else {
+            self.check_uninterrupted(slice)?;
         }
         self.pass(slice, |pass| pass.phase(phase, context, accumulators, gradient))
     }
@@ -127,7 +131,7 @@ impl InstancePool {
         let slice = &mut self.slices[slice.0];
         if let Some(log) = slice.log.take() {
             // The memory cannot have shrunk, so what was read from it can be written back.
-            let undone = log.undo(self.houses[slice.house].instance.memory_mut());
+            let undone = log.undo(self.houses[slice.house].instance.memory_mut(), &slice.layout);
             debug_assert!(undone.is_some());
             self.keep_log(log);
         }
@@ -143,18 +147,24 @@ impl InstancePool {
         self.commit(slice);
         self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let mut log = self.spare_logs.pop().unwrap_or_default();
-        log.clear();
         let slice = &mut self.slices[slice.0];
-        let memory = self.houses[slice.house].instance.memory();
         let shared = state_parts(slice).filter(|part| rows.is_none() || part.rows_apart == RowsApart::Shared);
-        let places: Vec<_> =
-            shared.chain(rows.into_iter().flat_map(|rows| touched(slice, rows))).map(|part| part.bytes()).collect();
-        log.reserve(places.iter().map(ExactSizeIterator::len).sum());
-        for place in places {
-            log.remember(memory, place).ok_or_else(lost)?;
-        }
+        let parts: Vec<_> = shared.chain(rows.into_iter().flat_map(|rows| touched(slice, rows))).collect();
+        log.remember(self.houses[slice.house].instance.memory(), &parts).ok_or_else(lost)?;
+        slice.interrupted = false;
         slice.log = Some(log);
         Ok(())
+    }
+
+    /// Makes sure that a round can go on: an instance that ended in between, in another key's step, has taken with it what
+    /// was combined for this round.
+    fn check_uninterrupted(&mut self, slice: SliceId) -> Result<(), StepError> {
+        let bound = &self.slices[slice.0];
+        if bound.log.is_some() && !bound.interrupted && self.houses[bound.house].instance.is_alive() {
+            return Ok(());
+        }
+        self.roll_back(slice);
+        Err(StepError::Interrupted)
     }
 
     /// Runs something over a slice; takes the round back where it fails.

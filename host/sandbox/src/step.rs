@@ -192,6 +192,9 @@ impl Pass<'_> {
     /// Fills the scratch with the gradient of a range and makes sure that it is finite.
     fn write_gradient(&mut self, range: Range<usize>, gradient: &mut GradientSource<'_>) -> Result<&[f32], StepError> {
         let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        if range.len() > scratch.elements as usize {
+            return Err(lost());
+        }
         let memory = self.house.instance.memory_mut();
         let target = memory.floats_mut(scratch.gradient as usize, range.len()).ok_or_else(lost)?;
         gradient(range.clone(), target);
@@ -255,7 +258,11 @@ impl Pass<'_> {
         for index in Accumulators::contributed_in(plan, phase) {
             let accumulator = &plan.accumulators[index];
             let numbers = layout.contributions[index].read_numbers(self.house.instance.memory()).ok_or_else(lost)?;
-            if let Some(position) = numbers.iter().position(|number| !number.is_finite()) {
+            // Rows and columns that no slice has come to yet are at nothing, which for a maximum is no number.
+            let nothing = statistics::nothing(accumulator.combination);
+            let by_part = matches!(accumulator.scope, Scope::Row | Scope::Column);
+            let wrong = |number: &f64| !number.is_finite() && !(by_part && *number == nothing);
+            if let Some(position) = numbers.iter().position(wrong) {
                 let what = format!("contribution to accumulator {},", accumulator.name);
                 return Err(StepError::NotFinite { what, index: position as u64, value: numbers[position] });
             }

@@ -24,30 +24,52 @@ const SHAPES: [[&[u64]; 2]; 2] =
 /// Matrices for optimizers that visit them whole, whose work grows faster than the elements.
 const WHOLE_SHAPES: [&[u64]; 2] = [&[24, 40], &[48, 80]];
 
+/// Matrices of one column for optimizers that visit rows: there each element costs as much as a row does.
+const NARROW_SHAPES: [&[u64]; 2] = [&[1021, 1], &[4093, 1]];
+
 /// Runs the optimizer twice over the same rounds with its default settings and returns what a step costs.
 pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, SandboxError> {
     let (mut elements, mut matrices) = (Vec::new(), Vec::new());
-    for [smaller, larger] in SHAPES {
-        let whole = is_whole(component, smaller)?;
-        let pair = if whole { WHOLE_SHAPES } else { [smaller, larger] };
-        let [low, high] = pair.map(|shape| {
-            let (first, cost) = run(component, shape)?;
-            let (second, _) = run(component, shape)?;
-            if first != second { Err(SandboxError::NotDeterministic) } else { Ok(cost) }
-        });
-        let costs = [low?, high?];
-        if whole { matrices.push(costs) } else { elements.push(costs) }
+    for pair in SHAPES {
+        let mut pairs = vec![pair];
+        match granularity(component, pair[0])? {
+            Granularity::Elements => {}
+            Granularity::Tensor => pairs = vec![WHOLE_SHAPES],
+            Granularity::TouchedRows => pairs.push(NARROW_SHAPES),
+        }
+        for pair in pairs {
+            let [low, high] = pair.map(|shape| twice(component, shape));
+            let (low, high) = (low?, high?);
+            // Where one is visited whole and the other not, they say nothing together.
+            match (low.whole, high.whole) {
+                (true, true) => matrices.push([low.cost, high.cost]),
+                (false, false) => elements.push([low.cost, high.cost]),
+                _ => {}
+            }
+        }
     }
     Ok(FuelModel::fitted(component.limits(), &elements, &matrices))
 }
 
-fn is_whole(component: &AdmittedComponent, shape: &[u64]) -> Result<bool, SandboxError> {
+fn granularity(component: &AdmittedComponent, shape: &[u64]) -> Result<Granularity, SandboxError> {
     let settings = defaults(component)?;
-    Ok(component.plan(&settings, &tensor(shape))?.granularity == Granularity::Tensor)
+    Ok(component.plan(&settings, &tensor(shape))?.granularity)
 }
 
-/// The state after the trial's rounds, bit for bit, and `(work, fuel)` of the most expensive step.
-type Outcome = (Vec<u8>, (u64, u64));
+/// Runs the same rounds twice, which must end the same.
+fn twice(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxError> {
+    let outcome = run(component, shape)?;
+    if run(component, shape)?.state != outcome.state { Err(SandboxError::NotDeterministic) } else { Ok(outcome) }
+}
+
+/// What a trial's rounds end in.
+struct Outcome {
+    /// Bit for bit.
+    state: Vec<u8>,
+    /// `(work, fuel)` of the most expensive step.
+    cost: (u64, u64),
+    whole: bool,
+}
 
 fn run(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxError> {
     let settings = defaults(component)?;
@@ -72,7 +94,7 @@ fn run(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxE
     for slot in &training.plan(0).slots {
         training.slot(0, &slot.name).unwrap_or_default().into_iter().for_each(|bytes| state.extend_from_slice(bytes));
     }
-    Ok((state, cost))
+    Ok(Outcome { state, cost, whole })
 }
 
 fn defaults(component: &AdmittedComponent) -> Result<crate::settings::Settings, SandboxError> {

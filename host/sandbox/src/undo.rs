@@ -2,48 +2,49 @@
 //!
 //! What a round may change is copied before the optimizer is called at all: parameters and slots of the whole slice, or
 //! of the rows that are touched. An optimizer that fails may have written anywhere in its slice by then. The log lies
-//! outside the guest's reach.
+//! outside the guest's reach, and names places by view, so that it holds in another instance too.
 
 use std::ops::Range;
 
+use crate::layout::Layout;
 use crate::memory::GuestMemory;
+use crate::state::StatePart;
 
-/// Former contents of places in one memory.
+/// Former contents of parts of a slice.
 #[derive(Debug, Default)]
 pub(crate) struct UndoLog {
-    places: Vec<Range<usize>>,
+    /// A view of the slice's state, and elements of it.
+    places: Vec<(usize, Range<usize>)>,
     bytes: Vec<u8>,
 }
 
 impl UndoLog {
-    /// Forgets what was remembered and keeps the room.
-    pub(crate) fn clear(&mut self) {
+    /// Remembers parts of a slice, in place of what was remembered before. `None` where one is not in the memory.
+    pub(crate) fn remember(&mut self, memory: &GuestMemory, parts: &[StatePart]) -> Option<()> {
         self.places.clear();
         self.bytes.clear();
-    }
-
-    /// Remembers a place. `None` where it is not in the memory.
-    pub(crate) fn remember(&mut self, memory: &GuestMemory, place: Range<usize>) -> Option<()> {
-        let contents = memory.bytes(place.clone())?;
-        self.bytes.extend_from_slice(contents);
-        match self.places.last_mut() {
-            Some(last) if last.end == place.start => last.end = place.end,
-            _ => self.places.push(place),
+        // No more than that: growing twofold would keep up to twice the slice.
+        self.bytes.reserve_exact(parts.iter().map(|part| part.bytes().len()).sum());
+        for part in parts {
+            self.bytes.extend_from_slice(memory.bytes(part.bytes())?);
+            let view = part.slot.map_or(0, |slot| slot + 1);
+            match self.places.last_mut() {
+                Some((last, elements)) if *last == view && elements.end == part.elements.start => {
+                    elements.end = part.elements.end;
+                }
+                _ => self.places.push((view, part.elements.clone())),
+            }
         }
         Some(())
     }
 
-    /// Makes room for this many bytes and no more: growing twofold would keep up to twice the slice.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.bytes.reserve_exact(bytes.saturating_sub(self.bytes.len()));
-    }
-
-    /// Puts everything back. `None` where a place is not in the memory.
-    pub(crate) fn undo(&self, memory: &mut GuestMemory) -> Option<()> {
+    /// Puts everything back to where the slice is now. `None` where a place is not in the memory.
+    pub(crate) fn undo(&self, memory: &mut GuestMemory, layout: &Layout) -> Option<()> {
         let mut former = self.bytes.as_slice();
-        for place in &self.places {
+        for (view, elements) in &self.places {
+            let place = layout.state().nth(*view)?.part(elements.clone());
             let (contents, rest) = former.split_at_checked(place.len())?;
-            memory.bytes_mut(place.clone())?.copy_from_slice(contents);
+            memory.bytes_mut(place)?.copy_from_slice(contents);
             former = rest;
         }
         Some(())

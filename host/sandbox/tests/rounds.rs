@@ -161,3 +161,93 @@ fn evaluation_weights_leave_no_trace() {
     assert!(state(&training) == before);
     assert_eq!(common::bits(&training.evaluation(0, &context(3, 0.1)).unwrap()), common::bits(&evaluation));
 }
+
+/// Rows of different widths in one instance: the room for gradients must fit the widest row and the longest list.
+#[test]
+fn tensors_with_wide_and_with_many_rows_share_an_instance() {
+    let component = admit("lazy-adam").unwrap();
+    let settings = component.configure(None, &[]).unwrap();
+    let mut pool = component.pool();
+    let mut bind = |name: &str, rows: u64, columns: u64| {
+        let shape = vec![rows, columns];
+        let tensor = TensorDescription { name: name.into(), shape, ..TensorDescription::default() };
+        let plan = Arc::new(component.plan(&settings, &tensor).unwrap());
+        let elements = (rows * columns) as usize;
+        let slice = pool.bind(&tensor, &plan, &settings, 0, elements as u32).unwrap();
+        pool.load(slice, &bytes(&vec![1.0; elements])).unwrap();
+        (slice, elements)
+    };
+    let (wide, wide_elements) = bind("wide", 64, 4608);
+    let (many, many_elements) = bind("many", 1000, 4);
+    let read = |pool: &InstancePool, slice, elements: usize| {
+        let mut parameters = vec![0; elements * 4];
+        pool.read_parameters(slice, &mut parameters).unwrap();
+        parameters
+    };
+    let mut source = |_: Range<usize>, target: &mut [f32]| target.fill(0.5);
+    let before = read(&pool, many, many_elements);
+    pool.step_rows(wide, &(0..64).collect::<Vec<_>>(), &context(1, 0.1), &mut source).unwrap();
+    assert!(read(&pool, many, many_elements) == before, "one tensor's gradient stays out of another's parameters");
+    let before = read(&pool, wide, wide_elements);
+    pool.step_rows(many, &(0..1000).collect::<Vec<_>>(), &context(1, 0.1), &mut source).unwrap();
+    assert!(read(&pool, wide, wide_elements) == before);
+}
+
+/// Three slices in one instance. One traps while another is between its phases, or has finished and waits to be settled;
+/// the third has the instance set up anew.
+#[test]
+fn an_instance_that_ends_in_the_middle_of_another_keys_round_leaves_that_key_as_it_was() {
+    let component = admit("hostile/late-trap").unwrap();
+    let settings = component.configure(None, &[]).unwrap();
+    let mut pool = component.pool();
+    let mut bind = |elements: usize, poison: Option<f32>| {
+        let tensor = common::vector(elements);
+        let plan = Arc::new(component.plan(&settings, &tensor).unwrap());
+        let mut parameters = values(elements, elements as u32);
+        if let Some(poison) = poison {
+            parameters[0] = poison;
+        }
+        let slice = pool.bind(&tensor, &plan, &settings, 0, elements as u32).unwrap();
+        pool.load(slice, &bytes(&parameters)).unwrap();
+        (slice, plan, elements)
+    };
+    // The first is released, so that the others lie elsewhere in the next instance.
+    let released = bind(9_000, None);
+    let (bystander, poisoned, third) = (bind(5_000, None), bind(100, Some(2e9)), bind(300, None));
+    let state = |pool: &InstancePool, (slice, _, elements): &(SliceId, Arc<Plan>, usize)| {
+        let mut parameters = vec![0; elements * 4];
+        pool.read_parameters(*slice, &mut parameters).unwrap();
+        (parameters, pool.read_slot(*slice, "rounds").unwrap().to_vec())
+    };
+    let phase = |pool: &mut InstancePool, (slice, plan, _): &(SliceId, Arc<Plan>, usize), phase| {
+        let mut source = |_: Range<usize>, target: &mut [f32]| target.fill(0.5);
+        pool.phase(*slice, phase, &context(1, 0.1), &mut Accumulators::new(Arc::clone(plan)), &mut source)
+    };
+    let before = state(&pool, &bystander);
+    assert_eq!(pool.instances(), 1);
+
+    for set_up_anew in [false, true] {
+        phase(&mut pool, &bystander, 0).unwrap();
+        phase(&mut pool, &poisoned, 0).unwrap();
+        phase(&mut pool, &poisoned, 1).unwrap_err();
+        if set_up_anew {
+            phase(&mut pool, &third, 0).unwrap();
+        }
+        assert_eq!(phase(&mut pool, &bystander, 1), Err(StepError::Interrupted));
+        assert!(state(&pool, &bystander) == before, "between its phases; set up anew: {set_up_anew}");
+    }
+    for keep in [false, true] {
+        phase(&mut pool, &bystander, 0).unwrap();
+        phase(&mut pool, &bystander, 1).unwrap();
+        let after = state(&pool, &bystander);
+        assert!(after != before);
+        phase(&mut pool, &poisoned, 0).unwrap();
+        phase(&mut pool, &poisoned, 1).unwrap_err();
+        if !keep {
+            pool.release(released.0);
+        }
+        phase(&mut pool, &third, 0).unwrap();
+        if keep { pool.commit(bystander.0) } else { pool.roll_back(bystander.0) }
+        assert!(state(&pool, &bystander) == if keep { after } else { before.clone() }, "settled late; kept: {keep}");
+    }
+}

@@ -88,6 +88,7 @@ impl Golden {
     /// how far the tensor has moved, whichever is more.
     pub fn difference(&self, tensor: usize, reference: &[f32], ours: &[f32]) -> f64 {
         assert_eq!(reference.len(), ours.len());
+        assert!(ours.iter().all(|value| value.is_finite()), "the maximum below would not see a NaN");
         let first = self.first_parameters(tensor);
         let apart = |left: &f32, right: &f32| (f64::from(*left) - f64::from(*right)).abs();
         let moved = reference.iter().zip(&first).map(|(now, then)| apart(now, then)).fold(0.0, f64::max);

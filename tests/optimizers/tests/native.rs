@@ -9,8 +9,8 @@ use stepbox_guest::{Context, Gradient, NativeModel, Optimizer, Tensor};
 use stepbox_optimizer_tests::{admit, bits, context, shipped, values};
 use stepbox_sandbox::{Limits, LocalTensor, LocalTraining, TensorDescription};
 
-/// A matrix and a vector of more than one chunk, and a small matrix.
-const SHAPES: [&[u64]; 3] = [&[70, 67], &[9001], &[24, 40]];
+/// A matrix (long enough on both sides for Adafactor to factor it) and a vector of more than one chunk, and a small matrix.
+const SHAPES: [&[u64]; 3] = [&[140, 131], &[9001], &[24, 40]];
 
 const ROUNDS: u64 = 60;
 
