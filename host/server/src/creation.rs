@@ -50,7 +50,7 @@ pub(crate) async fn create(
     let mut residence = None;
     for optimizer in &optimizers {
         let planned = plan(optimizer, id, &description, &slices, job.shards.count()).await;
-        let bound = match planned {
+        let bound = match planned.and_then(|planned| check_not_late(&job, optimizer, planned)) {
             Ok(planned) => {
                 let mut by_shard = vec![Vec::new(); job.shards.count()];
                 for slice in new_slices(id, &planned) {
@@ -99,6 +99,23 @@ pub(crate) async fn create(
     job.model.add(Arc::clone(&key));
     drop(room);
     Ok((key, true))
+}
+
+/// A key that an optimizer combines with others must be there when these begin.
+fn check_not_late(job: &Job, optimizer: &Optimizer, planned: Arc<Planned>) -> Answered<Arc<Planned>> {
+    let begun = |key: &Arc<Key>| {
+        key.highest_pushed() > 0 && optimizer.plan(key.id).is_some_and(|planned| planned.plan.shares())
+    };
+    match job.model.all().iter().find(|key| planned.plan.shares() && begun(key)) {
+        None => Ok(planned),
+        Some(begun) => {
+            let message = format!(
+                "key `{}` comes too late: {} combines all keys, and key `{}` has begun its rounds; make all keys known first",
+                planned.tensor.name, optimizer.status.name, begun.name
+            );
+            Err(Refusal::new(ErrorCode::OutOfOrder, message))
+        }
+    }
 }
 
 /// The optimizers that will update a key whose first round is 1: the one it starts with, then one it moves to later.

@@ -57,6 +57,7 @@ pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Re
     let start = learning_rate::start(&job, &accepted.component, &accepted.groups, &accepted.options)?;
     let keys = job.model.all();
     let plans = plan_all(&accepted, keys.clone(), job.shards.count()).await?;
+    check_rounds(&keys, &plans)?;
     let by_group = count_by_group(&accepted.groups, &plans);
     structure.next_optimizer += 1;
     let optimizer = Arc::new(Optimizer::new(
@@ -139,6 +140,22 @@ async fn plan_all(accepted: &Accepted, keys: Vec<Arc<Key>>, shards: usize) -> An
             .collect()
     })
     .await
+}
+
+/// Keys that an optimizer combines go through their rounds together, which they can only where they stand together.
+fn check_rounds(keys: &[Arc<Key>], plans: &HashMap<KeyId, Arc<Planned>>) -> Answered<()> {
+    let combined = keys.iter().filter(|key| plans.get(&key.id).is_some_and(|planned| planned.plan.shares()));
+    let versions: Vec<(u64, &str)> = combined.map(|key| (key.version(), key.name.as_str())).collect();
+    match (versions.iter().min(), versions.iter().max()) {
+        // A round apart they are while workers push.
+        (Some((least, behind)), Some((most, ahead))) if most - least > 1 => {
+            let message = format!(
+                "the optimizer combines keys that are at different rounds: `{ahead}` at {most}, `{behind}` at {least}"
+            );
+            Err(Refusal::new(ErrorCode::Busy, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How many of the keys each group has taken.

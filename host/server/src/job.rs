@@ -165,6 +165,7 @@ impl Job {
             outcome = how(members);
             if outcome.1 == Run::Ended {
                 self.barrier.send_modify(Barrier::reset);
+                self.rendezvous.abandon();
                 self.model.all().iter().for_each(|key| key.abandon_round());
             }
             outcome.0

@@ -139,14 +139,15 @@ impl Key {
         self.state.lock().weights = Some(weights);
     }
 
-    /// Its status; the group is for whoever knows the optimizer in use.
-    pub fn status(&self, group: String) -> KeyStatus {
+    /// Its status under the optimizer that has planned for it so.
+    pub fn status(&self, planned: Option<Arc<Planned>>) -> KeyStatus {
+        let slices = planned.as_ref().map_or(self.slices.len(), |planned| planned.slices.len());
         KeyStatus {
             key: self.name.clone(),
             tensor: self.tensor.clone(),
             version: self.version(),
-            slices: u32::try_from(self.slices.len()).unwrap_or(u32::MAX),
-            group,
+            slices: u32::try_from(slices).unwrap_or(u32::MAX),
+            group: planned.map(|planned| planned.tensor.group.clone()).unwrap_or_default(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use stepbox_sandbox::Granularity;
+
 use crate::job::Job;
 use crate::key::{Key, Residence};
 use crate::published;
@@ -35,6 +37,11 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
     let in_place = home.as_ref().filter(|old| old.planned.slices == planned.slices).map(|old| old.optimizer.id);
     // Published weights are bit for bit those in the old instances.
     let weights = match in_place {
+        // Only an optimizer of touched rows leaves them in the sandbox alone; from now on every round publishes them.
+        Some(_) if planned.plan.granularity != Granularity::TouchedRows => {
+            published::in_turn(job, key, home.as_ref()).await?;
+            None
+        }
         Some(_) => None,
         None => Some(published::in_turn(job, key, home.as_ref()).await?),
     };
@@ -59,6 +66,8 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
         let _ = job.shards.submit(shard, move |shard| shard.release_older(here, id)).await;
     }
     tracing::debug!(key = key.name, optimizer = optimizer.status.name, next_round, "the key has moved");
-    job.deployments.write().moved(optimizer.id);
+    if job.deployments.write().moved(optimizer.id) {
+        job.rendezvous.forget_older(optimizer.id);
+    }
     Ok(())
 }

@@ -109,7 +109,8 @@ pub(crate) fn check_rates(
     let range = component.description().learning_rate;
     for (group, multiplier) in groups.multipliers() {
         for (end, rate) in [("highest", schedule.peak()), ("lowest", schedule.lowest())] {
-            let rate = rate * multiplier;
+            // As the optimizer will get it.
+            let rate = f64::from((rate * multiplier) as f32);
             if !range.contains(rate) {
                 let group = if group.is_empty() { String::new() } else { format!(" in group {group}") };
                 return Err(RateOutOfRange { end, group, rate, range });
@@ -195,13 +196,15 @@ impl Deployments {
         self.before.get_or_insert_with(|| Arc::clone(with));
     }
 
-    /// A key has moved to this optimizer.
-    pub fn moved(&mut self, to: OptimizerId) {
+    /// A key has moved to this optimizer. Returns whether it was the last one.
+    pub fn moved(&mut self, to: OptimizerId) -> bool {
         if self.newest.as_ref().is_some_and(|newest| newest.optimizer.id == to) && self.waiting > 0 {
             self.waiting -= 1;
             if self.waiting == 0 {
                 self.before = None;
+                return true;
             }
         }
+        false
     }
 }

@@ -64,6 +64,10 @@ pub(crate) async fn rows(
         let columns = row_bytes / size_of::<f32>();
         let read = job.shards.call(shard, move |shard| shard.read_rows(optimizer, id, columns, &wanted)).await;
         for (position, row) in read.map_err(|lost| lost.to_string())? {
+            if let Some(found) = stepbox_reduce::first_not_finite(&row) {
+                let id = ids[position];
+                return Err(format!("the optimizer has made row {id} of key `{}` {}", key.name, found.value));
+            }
             rows[position * row_bytes..][..row_bytes].copy_from_slice(&row);
         }
     }

@@ -6,9 +6,11 @@
 //!
 //! Once complete, what was given stays as it is until the next round is: a key whose update failed after the meeting and
 //! is tried again reads the numbers that the others have used. That no more than two rounds are kept follows: a key
-//! brings its part for a round only after it has finished the one before.
+//! brings its part for a round only after it has finished the one before. Who waits in vain takes its part back, since
+//! its gradient is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,10 +23,10 @@ use crate::shard::KeyId;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Occasion {
     pub optimizer: OptimizerId,
-    pub round: u64,
-    pub phase: u32,
     /// The group whose tensors meet; `None` for the whole model.
     pub group: Option<String>,
+    pub round: u64,
+    pub phase: u32,
 }
 
 /// What a key brings: its place in the order, and a number for each accumulator by name.
@@ -36,87 +38,138 @@ pub(crate) struct Part {
 
 /// Where all keys of a job meet.
 pub(crate) struct Rendezvous {
-    meetings: Mutex<BTreeMap<Occasion, Meeting>>,
+    state: Mutex<State>,
     changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct Meeting {
-    parts: BTreeMap<KeyId, Part>,
-    complete: bool,
+struct State {
+    meetings: BTreeMap<Occasion, Meeting>,
+    /// Counts runs that have ended.
+    run: u64,
 }
 
-/// The keys that did not come in time.
+struct Meeting {
+    /// As the first to come saw it.
+    expected: BTreeSet<KeyId>,
+    parts: BTreeMap<KeyId, Part>,
+    /// All parts in order of the tensors' identities, once all are there.
+    complete: Option<Arc<[Part]>>,
+}
+
+/// Why a meeting did not come about.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Missing(pub Vec<KeyId>);
+pub(crate) enum Broken {
+    /// These keys did not come in time.
+    Missing(Vec<KeyId>),
+    /// The run that it belonged to has ended.
+    RunEnded,
+}
 
 impl Default for Rendezvous {
     fn default() -> Self {
-        Self { meetings: Mutex::default(), changes: watch::Sender::new(()) }
+        Self { state: Mutex::default(), changes: watch::Sender::new(()) }
     }
 }
 
 impl Rendezvous {
-    /// Brings a key's part and waits for those of `expected`, which include this key's. Returns all parts in order of
-    /// the tensors' identities.
+    /// Brings a key's part and waits for those of all keys that are `expected`. Returns all parts in order of the
+    /// tensors' identities.
     pub async fn meet(
         &self,
         occasion: &Occasion,
         key: KeyId,
         part: Part,
-        expected: &BTreeSet<KeyId>,
+        expected: impl FnOnce() -> BTreeSet<KeyId>,
         patience: Duration,
-    ) -> Result<Vec<Part>, Missing> {
+    ) -> Result<Arc<[Part]>, Broken> {
         let mut changes = self.changes.subscribe();
-        if self.bring(occasion, key, part, expected) {
+        let (run, complete) = self.bring(occasion, key, part, expected);
+        if complete {
             self.changes.send_replace(());
         }
         let arrived = async {
             loop {
                 changes.mark_unchanged();
-                if let Some(parts) = self.parts(occasion) {
-                    return Some(parts);
+                if let Some(outcome) = self.look(occasion, run) {
+                    return outcome;
                 }
-                changes.changed().await.ok()?;
+                if changes.changed().await.is_err() {
+                    return Err(Broken::RunEnded);
+                }
             }
         };
         match tokio::time::timeout(patience, arrived).await {
-            Ok(Some(parts)) => Ok(parts),
-            Ok(None) | Err(_) => Err(self.missing(occasion, expected)),
+            Ok(outcome) => outcome,
+            Err(_) => self.leave(occasion, key),
         }
     }
 
-    /// Returns whether the meeting is complete now.
-    fn bring(&self, occasion: &Occasion, key: KeyId, part: Part, expected: &BTreeSet<KeyId>) -> bool {
-        let mut meetings = self.meetings.lock();
-        let meeting = meetings.entry(occasion.clone()).or_default();
-        if meeting.complete {
-            return false;
+    /// Ends all meetings that are not complete: the run that they belonged to has ended.
+    pub fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.run += 1;
+        state.meetings.retain(|_, meeting| meeting.complete.is_some());
+        drop(state);
+        self.changes.send_replace(());
+    }
+
+    /// Forgets the meetings of optimizers before this one, which no key updates with any more.
+    pub fn forget_older(&self, than: OptimizerId) {
+        self.state.lock().meetings.retain(|occasion, _| occasion.optimizer >= than);
+    }
+
+    /// Returns the run it is for, and whether the meeting is complete by it.
+    fn bring(
+        &self,
+        occasion: &Occasion,
+        key: KeyId,
+        part: Part,
+        expected: impl FnOnce() -> BTreeSet<KeyId>,
+    ) -> (u64, bool) {
+        let mut state = self.state.lock();
+        let run = state.run;
+        let new = || Meeting { expected: expected(), parts: BTreeMap::new(), complete: None };
+        let meeting = state.meetings.entry(occasion.clone()).or_insert_with(new);
+        if meeting.complete.is_some() {
+            return (run, false);
         }
         meeting.parts.insert(key, part);
-        if !expected.iter().all(|key| meeting.parts.contains_key(key)) {
-            return false;
+        if !meeting.expected.iter().all(|key| meeting.parts.contains_key(key)) {
+            return (run, false);
         }
-        meeting.complete = true;
-        // Every key has finished the rounds before, and all optimizers before.
-        let Occasion { optimizer, round, .. } = *occasion;
-        meetings
-            .retain(|other, _| other.optimizer >= optimizer && (other.optimizer > optimizer || other.round >= round));
-        true
+        let mut parts: Vec<(KeyId, Part)> = std::mem::take(&mut meeting.parts).into_iter().collect();
+        parts.sort_by_key(|(key, part)| (part.identity, *key));
+        meeting.complete = Some(parts.into_iter().map(|(_, part)| part).collect());
+        // All who meet here have finished the rounds before.
+        state.meetings.retain(|other, _| {
+            (other.optimizer, &other.group) != (occasion.optimizer, &occasion.group) || other.round >= occasion.round
+        });
+        (run, true)
     }
 
-    fn parts(&self, occasion: &Occasion) -> Option<Vec<Part>> {
-        let meetings = self.meetings.lock();
-        let meeting = meetings.get(occasion).filter(|meeting| meeting.complete)?;
-        let mut parts: Vec<(&KeyId, &Part)> = meeting.parts.iter().collect();
-        parts.sort_by_key(|(key, part)| (part.identity, **key));
-        Some(parts.into_iter().map(|(_, part)| part.clone()).collect())
+    fn look(&self, occasion: &Occasion, run: u64) -> Option<Result<Arc<[Part]>, Broken>> {
+        let state = self.state.lock();
+        match state.meetings.get(occasion) {
+            Some(Meeting { complete: Some(parts), .. }) => Some(Ok(Arc::clone(parts))),
+            _ if state.run != run => Some(Err(Broken::RunEnded)),
+            _ => None,
+        }
     }
 
-    fn missing(&self, occasion: &Occasion, expected: &BTreeSet<KeyId>) -> Missing {
-        let meetings = self.meetings.lock();
-        let here = |key: &&KeyId| meetings.get(occasion).is_some_and(|meeting| meeting.parts.contains_key(*key));
-        Missing(expected.iter().filter(|key| !here(key)).copied().collect())
+    /// Takes a part back, unless the meeting has become complete.
+    fn leave(&self, occasion: &Occasion, key: KeyId) -> Result<Arc<[Part]>, Broken> {
+        let mut state = self.state.lock();
+        let Some(meeting) = state.meetings.get_mut(occasion) else { return Err(Broken::RunEnded) };
+        if let Some(parts) = &meeting.complete {
+            return Ok(Arc::clone(parts));
+        }
+        let missing = meeting.expected.iter().filter(|key| !meeting.parts.contains_key(key)).copied().collect();
+        meeting.parts.remove(&key);
+        if meeting.parts.is_empty() {
+            state.meetings.remove(occasion);
+        }
+        Err(Broken::Missing(missing))
     }
 }
 
@@ -141,40 +194,59 @@ mod tests {
     #[tokio::test]
     async fn all_read_the_same_parts_in_order_of_identity() {
         let rendezvous = Rendezvous::default();
-        let (occasion, expected) = (occasion(1), both());
+        let occasion = occasion(1);
         let (first, second) = tokio::join!(
-            rendezvous.meet(&occasion, 1, part(9, 1.0), &expected, PATIENCE),
-            rendezvous.meet(&occasion, 2, part(4, 2.0), &expected, PATIENCE),
+            rendezvous.meet(&occasion, 1, part(9, 1.0), both, PATIENCE),
+            rendezvous.meet(&occasion, 2, part(4, 2.0), both, PATIENCE),
         );
-        assert_eq!(first, Ok(vec![part(4, 2.0), part(9, 1.0)]));
+        assert_eq!(first.as_deref(), Ok(&[part(4, 2.0), part(9, 1.0)][..]));
         assert_eq!(first, second);
     }
 
     #[tokio::test]
     async fn who_tries_again_reads_what_the_others_have_used() {
         let rendezvous = Rendezvous::default();
-        let (occasion, expected) = (occasion(1), both());
+        let occasion = occasion(1);
         let (first, _) = tokio::join!(
-            rendezvous.meet(&occasion, 1, part(1, 1.0), &expected, PATIENCE),
-            rendezvous.meet(&occasion, 2, part(2, 2.0), &expected, PATIENCE),
+            rendezvous.meet(&occasion, 1, part(1, 1.0), both, PATIENCE),
+            rendezvous.meet(&occasion, 2, part(2, 2.0), both, PATIENCE),
         );
-        assert_eq!(rendezvous.meet(&occasion, 1, part(1, 7.0), &expected, PATIENCE).await, first);
+        assert_eq!(rendezvous.meet(&occasion, 1, part(1, 7.0), both, PATIENCE).await, first);
     }
 
     #[tokio::test]
-    async fn who_waits_in_vain_learns_for_whom() {
+    async fn who_waits_in_vain_learns_for_whom_and_takes_its_part_back() {
         let rendezvous = Rendezvous::default();
-        let outcome = rendezvous.meet(&occasion(1), 1, part(1, 1.0), &both(), Duration::ZERO).await;
-        assert_eq!(outcome, Err(Missing(vec![2])));
+        let occasion = occasion(1);
+        let outcome = rendezvous.meet(&occasion, 1, part(1, 1.0), both, Duration::ZERO).await;
+        assert_eq!(outcome, Err(Broken::Missing(vec![2])));
+        let outcome = rendezvous.meet(&occasion, 2, part(2, 2.0), both, Duration::ZERO).await;
+        assert_eq!(outcome, Err(Broken::Missing(vec![1])), "the part of a gradient that is gone does not count");
+        assert!(rendezvous.state.lock().meetings.is_empty());
     }
 
     #[tokio::test]
-    async fn rounds_that_are_over_are_forgotten() {
+    async fn a_run_that_ends_ends_its_meetings() {
         let rendezvous = Rendezvous::default();
-        let alone = BTreeSet::from([1]);
+        let occasion = occasion(1);
+        let (outcome, ()) = tokio::join!(rendezvous.meet(&occasion, 1, part(1, 1.0), both, PATIENCE), async {
+            rendezvous.abandon();
+        });
+        assert_eq!(outcome, Err(Broken::RunEnded));
+        assert!(rendezvous.state.lock().meetings.is_empty());
+    }
+
+    #[tokio::test]
+    async fn rounds_that_are_over_are_forgotten_and_those_of_other_groups_are_not() {
+        let rendezvous = Rendezvous::default();
+        let alone = || BTreeSet::from([1]);
+        let of_group = Occasion { group: Some("slow".into()), ..occasion(1) };
+        rendezvous.meet(&of_group, 1, part(1, 1.0), alone, PATIENCE).await.expect("nobody is missing");
         for round in 1..100 {
-            rendezvous.meet(&occasion(round), 1, part(1, 1.0), &alone, PATIENCE).await.expect("nobody is missing");
-            assert_eq!(rendezvous.meetings.lock().len(), 1);
+            rendezvous.meet(&occasion(round), 1, part(1, 1.0), alone, PATIENCE).await.expect("nobody is missing");
+            assert_eq!(rendezvous.state.lock().meetings.len(), 2);
         }
+        rendezvous.forget_older(2);
+        assert!(rendezvous.state.lock().meetings.is_empty());
     }
 }

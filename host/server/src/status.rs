@@ -8,7 +8,6 @@ use stepbox_wire::{ErrorCode, ServerStatus, WorkerStatus};
 
 use crate::deployment::off_the_runtime;
 use crate::job::Job;
-use crate::key::Key;
 use crate::published;
 use crate::refusal::{Answered, Refusal};
 
@@ -28,7 +27,6 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
     // One that is to come with an optimizer that is to come.
     let with_pending = pending.as_ref().map(|pending| pending.optimizer.rates.lock().newest_status());
     let (schedule, pending_schedule) = schedules.unzip();
-    let group = |key: &Key| in_use.as_ref()?.plan(key.id).map(|planned| planned.tensor.group.clone());
     let workers = (0..)
         .zip(job.members.borrow().workers())
         .map(|(rank, (identity, connected))| WorkerStatus { identity: identity.to_string(), rank, connected })
@@ -44,7 +42,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         pending_schedule: pending_schedule.flatten().or(with_pending.filter(|pending| pending.from_round > open)),
         schedule,
         workers,
-        keys: keys.iter().map(|key| key.status(group(key).unwrap_or_default())).collect(),
+        keys: keys.iter().map(|key| key.status(in_use.as_ref().and_then(|optimizer| optimizer.plan(key.id)))).collect(),
         shard_threads: u32::try_from(job.shards.count()).unwrap_or(u32::MAX),
         updates,
         mean_update_microseconds: if updates == 0 { 0.0 } else { nanoseconds as f64 / updates as f64 / 1000.0 },

@@ -159,7 +159,8 @@ pub enum Request {
     },
     /// This worker's gradient for one round of a key of at least two axes, where only some rows (its first axis) have
     /// one. The body is the rows' ids, `u64` little-endian, then their values in the same order. Ids may repeat: their
-    /// values are added up, in this order. It counts as a push of the whole tensor with zeros elsewhere.
+    /// values are added up, in this order. It counts as a push of the whole tensor with zeros
+    /// elsewhere, but that optimizers of touched rows visit these rows alone.
     PushRows {
         /// The key.
         key: String,

@@ -194,3 +194,46 @@ async fn rows_that_nobody_touches_stay_and_the_others_train_as_if_alone() {
     }
     assert_eq!(bits(&workers[0].pull("table").await.unwrap()), bits(&whole));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn keys_that_cannot_go_through_their_rounds_together_are_refused_where_that_is_decided() {
+    let server = TestServer::start(Options { workers: 1, ..Options::new("apart") });
+    server.deploy("prodigy", "1.0.0", &[]).await;
+    let worker = server.worker(0).await;
+    worker.init("early", &tensor(&[1.0; 10])).await.unwrap();
+    for _ in 0..3 {
+        worker.push_pull("early", &tensor(&[0.5; 10])).await.unwrap();
+    }
+    let (code, message) = refused(worker.init("late", &tensor(&[1.0; 10])).await);
+    assert_eq!(code, ErrorCode::OutOfOrder);
+    assert!(message.contains("`late` comes too late") && message.contains("`early`"), "{message}");
+
+    // Optimizers that take each key by itself take it, and those that do not are not deployed any more.
+    server.deploy("sgd", "1.0.0", &[]).await;
+    worker.init("late", &tensor(&[1.0; 10])).await.unwrap();
+    worker.push_pull("late", &tensor(&[0.5; 10])).await.unwrap();
+    let (code, message) = refused(server.deploy_with("prodigy", "1.0.1", &Default::default()).await);
+    assert_eq!(code, ErrorCode::Busy);
+    assert!(message.contains("`early` at 3, `late` at 1"), "{message}");
+    worker.push_pull("early", &tensor(&[0.5; 10])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn tensors_without_elements_go_through_their_rounds_whatever_their_shape() {
+    for optimizer in ["lazy-adam", "prodigy", "adafactor", "shampoo", "adamw"] {
+        let server = TestServer::start(Options { workers: 1, ..Options::new("empty") });
+        server.deploy(optimizer, "1.0.0", &[]).await;
+        let worker = server.worker(0).await;
+        let shape = [1 << 50, 0];
+        let empty = Tensor::new(shape, Vec::new()).unwrap();
+        for key in [("empty", &empty), ("full", &tensor(&[1.0; 10]))] {
+            worker.init(key.0, key.1).await.unwrap();
+        }
+        for _ in 0..2 {
+            worker.push("empty", &empty).await.unwrap();
+            worker.push("full", &tensor(&[0.5; 10])).await.unwrap();
+            assert!(worker.pull("empty").await.unwrap().values().is_empty());
+            worker.pull("full").await.unwrap();
+        }
+    }
+}

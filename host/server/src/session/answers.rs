@@ -32,8 +32,8 @@ pub(crate) enum Content {
     /// The key's weights as they are when the answer is sent, which are those that were asked for or newer ones: so a
     /// slow peer holds one version in memory, not one for each of its pulls.
     Weights(Arc<Key>),
-    /// These weights of the key.
-    Version(Arc<Key>, Arc<Weights>),
+    /// These weights for evaluation, and the connection's turn to hold such.
+    Evaluation(Arc<Key>, Arc<Weights>, OwnedSemaphorePermit),
     /// These rows of the key's weights, as they are when the answer is sent.
     Rows(Arc<Key>, RowIds),
 }
@@ -67,13 +67,17 @@ pub(crate) async fn send_all(
 ) -> io::Result<()> {
     let limits = &job.config.limits;
     while let Some(Answer { id, content }) = answers.recv().await {
+        let mut _evaluation = None;
         let (head, body) = match content {
             Content::Message(response) => (head(id, &response, limits), Body::Nothing),
             Content::Weights(key) => match published::weights(&job, &key).await {
                 Ok(weights) => whole(id, &key, weights),
                 Err(reason) => failed(id, reason, limits),
             },
-            Content::Version(key, weights) => whole(id, &key, weights),
+            Content::Evaluation(key, weights, held) => {
+                _evaluation = Some(held);
+                whole(id, &key, weights)
+            }
             Content::Rows(key, rows) => match some_rows(&job, &key, rows).await {
                 Ok((version, tensor, body)) => {
                     (encode_response(id, &Response::PulledRows { version, tensor }, body.bytes()), body)

@@ -50,6 +50,8 @@ struct Context {
     outstanding: Arc<Semaphore>,
     /// Of ids in row pulls that wait.
     row_ids: Arc<Semaphore>,
+    /// One evaluation's weights at a time.
+    evaluations: Arc<Semaphore>,
 }
 
 /// Why a connection ended.
@@ -100,6 +102,7 @@ pub(crate) async fn serve<Stream: AsyncRead + AsyncWrite + Send + 'static>(
 
     let context = Arc::new(Context {
         outstanding: Arc::new(Semaphore::new(limits.outstanding_requests.min(Semaphore::MAX_PERMITS))),
+        evaluations: Arc::new(Semaphore::new(1)),
         row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
         worker: Mutex::new(None),
         job,

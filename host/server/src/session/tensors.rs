@@ -12,7 +12,7 @@ use crate::creation::create;
 use crate::deployment::off_the_runtime;
 use crate::evaluation;
 use crate::gradient::{Contribution, Gradient, Rows};
-use crate::job::Worker;
+use crate::job::{Worker, not_registered};
 use crate::key::Key;
 use crate::refusal::Refusal;
 
@@ -97,9 +97,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         }
         // The lengths add up to the body's, which is within the limit of a frame.
         let value_bytes = values.bytes().unwrap_or(0);
-        let mut ids = vec![0; (self.body_bytes - value_bytes) as usize];
-        self.reader.body(&mut ids, |_| {}).await?;
-        let ids = row_ids(&key, layout, &ids)?;
+        let ids = {
+            let mut raw = vec![0; (self.body_bytes - value_bytes) as usize];
+            self.reader.body(&mut raw, |_| {}).await?;
+            row_ids(&key, layout, &raw)?
+        };
         let mut values = vec![0; value_bytes as usize];
         self.finite_body(&key.name, &mut values).await?;
         let name = key.name.clone();
@@ -155,10 +157,13 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
         if evaluation {
+            let evaluations = Arc::clone(&self.context.evaluations);
             return self.later(key.name.clone(), async move {
                 job.pull(&key, rank, version).await?;
+                // Held until the answer is sent: a peer that does not read has one copy of a tensor made for it.
+                let Ok(held) = evaluations.acquire_owned().await else { return Err(not_registered()) };
                 let weights = evaluation::weights(&job, &key).await?;
-                Ok(Content::Version(key, weights))
+                Ok(Content::Evaluation(key, weights, held))
             });
         }
         if let Some(found) = job.try_pull(&key, rank, version) {

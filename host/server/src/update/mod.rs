@@ -86,6 +86,10 @@ async fn run(
     move_over::if_due(job, key, home).await?;
     let residence = home.as_mut().ok_or("no optimizer holds the key's weights; deploy one (`stepbox deploy`)")?;
     let plan = Arc::clone(&residence.planned.plan);
+    if residence.planned.slices.is_empty() {
+        // A tensor without elements, whatever its shape.
+        return Ok(NewWeights::Chunks(Vec::new()));
+    }
     let context = context(job, residence, round, gradient::mean_loss(&contributions))?;
     let gradients = match plan.granularity {
         Granularity::TouchedRows => Gradients::Rows(touched_rows(&plan, contributions).await?),

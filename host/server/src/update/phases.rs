@@ -7,7 +7,8 @@ use std::sync::Arc;
 use stepbox_sandbox::{Accumulators, Scope};
 
 use super::Update;
-use crate::rendezvous::{Missing, Occasion, Part};
+use crate::rendezvous::{Broken, Occasion, Part};
+use crate::key::Key;
 use crate::shard::{Contributed, KeyId};
 
 /// Runs all phases and returns the new weights of all slices in order.
@@ -58,11 +59,10 @@ async fn meet(update: &Update<'_>, accumulators: &mut Accumulators, round: u64, 
         let numbers = mine.iter().map(|(index, number)| (name(*index), *number)).collect();
         let part = Part { identity: planned.tensor.identity, numbers };
         let group = (scope == Scope::Group).then(|| planned.tensor.group.clone());
-        let expected = expected(update, scope, phase);
         let occasion = Occasion { optimizer: update.residence.optimizer.id, round, phase, group };
         let patience = update.job.config.job.round_timeout_seconds.duration();
-        let met = update.job.rendezvous.meet(&occasion, update.key.id, part, &expected, patience).await;
-        let parts = met.map_err(|missing| missed(update, &missing, round))?;
+        let met = update.job.rendezvous.meet(&occasion, update.key.id, part, || expected(update, scope, round, phase), patience).await;
+        let parts = met.map_err(|broken| missed(update, &broken, round))?;
         for (index, _) in mine {
             let of_tensor =
                 |part: &Part| part.numbers.iter().find(|(other, _)| *other == name(*index)).map(|(_, number)| *number);
@@ -72,25 +72,30 @@ async fn meet(update: &Update<'_>, accumulators: &mut Accumulators, round: u64, 
     Ok(())
 }
 
-/// The keys whose plans combine something in this scope before this phase, in the same group where that is the scope.
-fn expected(update: &Update<'_>, scope: Scope, phase: u32) -> BTreeSet<KeyId> {
+/// The keys whose plans combine something in this scope before this phase, in the same group where that is the scope, and
+/// that have yet to finish this round. (One that has finished it was there when another of its keys failed, and will not
+/// come again.)
+fn expected(update: &Update<'_>, scope: Scope, round: u64, phase: u32) -> BTreeSet<KeyId> {
     let group = &update.residence.planned.tensor.group;
-    let takes_part = |key: &KeyId| {
-        update.residence.optimizer.plan(*key).is_some_and(|planned| {
+    let takes_part = |key: &Arc<Key>| {
+        update.residence.optimizer.plan(key.id).is_some_and(|planned| {
             let combines = planned
                 .plan
                 .accumulators
                 .iter()
                 .any(|accumulator| accumulator.scope == scope && accumulator.read_from == phase);
-            combines && (scope == Scope::Model || planned.tensor.group == *group)
+            combines && !planned.slices.is_empty() && (scope == Scope::Model || planned.tensor.group == *group)
         })
     };
-    update.job.model.all().iter().map(|key| key.id).filter(takes_part).collect()
+    let keys = update.job.model.all().into_iter().filter(|key| key.version() < round);
+    keys.filter(takes_part).map(|key| key.id).collect()
 }
 
-fn missed(update: &Update<'_>, Missing(keys): &Missing, round: u64) -> String {
+fn missed(update: &Update<'_>, broken: &Broken, round: u64) -> String {
+    let Broken::Missing(keys) = broken else { return "the run that the round belonged to has ended".into() };
     let all = update.job.model.all();
-    let names: Vec<_> = all.iter().filter(|key| keys.contains(&key.id)).map(|key| format!("`{}`", key.name)).collect();
+    let names: Vec<_> =
+        all.iter().filter(|key| keys.contains(&key.id)).map(|key| format!("`{}`", key.name)).collect();
     let status = &update.residence.optimizer.status;
     format!(
         "{} combines all keys in a round, and round {round} of {} did not come: workers must push all keys before they \
