@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::accumulate::{Accumulators, Contributions};
 use crate::component::AdmittedComponent;
-use crate::declarations::Granularity;
+use crate::declarations::{Granularity, Scope};
 use crate::error::{SandboxError, StepError};
 use crate::plan::{Plan, TensorDescription};
 use crate::pool::{InstancePool, SliceId};
@@ -235,8 +235,6 @@ impl Resident {
 
 /// Combines over tensors what `phase` is the first to read: over each group, or over all.
 fn combine_shared(tensors: &[Resident], accumulators: &mut [Accumulators], phase: u32) {
-    use crate::declarations::Scope;
-
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|index| tensors[*index].description.identity);
     let shared: Vec<Vec<(String, f64)>> = tensors

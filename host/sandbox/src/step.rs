@@ -261,7 +261,7 @@ impl Pass<'_> {
             // Rows and columns that no slice has come to yet are at nothing, which for a maximum is no number.
             let nothing = statistics::nothing(accumulator.combination);
             let by_part = matches!(accumulator.scope, Scope::Row | Scope::Column);
-            let wrong = |number: &f64| !number.is_finite() && !(by_part && *number == nothing);
+            let wrong = |number: &f64| !(number.is_finite() || (by_part && *number == nothing));
             if let Some(position) = numbers.iter().position(wrong) {
                 let what = format!("contribution to accumulator {},", accumulator.name);
                 return Err(StepError::NotFinite { what, index: position as u64, value: numbers[position] });
