@@ -75,7 +75,7 @@ pub fn measure(component: &[u8], tensors: &[usize], steps: usize) -> Result<Upda
             pool.load(slice, &bytes[start * 4..end * 4])?;
             slices.push((slice, identity, start));
         }
-        native.push(Native::new(AdamW::default(), parameters));
+        native.push(Native::new(AdamW::default(), parameters).unchecked());
         gradients.push(values(elements, 1));
     }
     let parameters: usize = tensors.iter().sum();

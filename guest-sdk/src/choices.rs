@@ -21,6 +21,13 @@
 /// }
 /// assert_eq!(Example::default().scaling, Scaling::Shape);
 /// ```
+///
+/// A default that is none of the names does not compile:
+///
+/// ```compile_fail,E0080
+/// stepbox_guest::choices! { enum Scaling { Shape = "shape", Off = "off" } }
+/// stepbox_guest::hyperparameters! { struct Example { scaling: Scaling = "of" } }
+/// ```
 #[macro_export]
 macro_rules! choices {
     (
@@ -53,6 +60,8 @@ macro_rules! choices {
         impl $crate::Field for $name {
             type Literal = &'static str;
 
+            const CHOICES: &'static [&'static str] = Self::NAMES;
+
             fn domain(default: &'static str, _bounds: impl ::core::ops::RangeBounds<&'static str>) -> $crate::Domain {
                 $crate::Domain::Choice($crate::Choices { names: Self::NAMES, default: Self::position(default) })
             }
@@ -61,11 +70,15 @@ macro_rules! choices {
                 Self::ALL[Self::position(literal)]
             }
 
-            fn from_value(value: &$crate::Value) -> ::core::option::Option<Self> {
-                match value {
+            fn from_value(
+                value: &$crate::Value,
+                _domain: &$crate::Domain,
+            ) -> ::core::result::Result<Self, ::std::string::String> {
+                let chosen = match value {
                     $crate::Value::Choice(position) => Self::ALL.get(*position as usize).copied(),
                     _ => ::core::option::Option::None,
-                }
+                };
+                chosen.ok_or_else(|| ::std::format!("{value:?} is none of {:?}", Self::NAMES))
             }
         }
     };

@@ -16,6 +16,9 @@ pub trait Elementwise: Hyperparameters {
     /// The learning rate where the operator gives none.
     const LEARNING_RATE: f64;
 
+    /// Whether the learning rate may be 0, as at the end of a schedule; not so where it is divided by.
+    const LEARNING_RATE_MAY_BE_ZERO: bool = true;
+
     /// Whether [`Context::loss`] must be there.
     const NEEDS_LOSS: bool = false;
 

@@ -103,6 +103,8 @@ pub use native::{Gradient, Native, NativeModel};
 pub use optimizer::Optimizer;
 pub use plan::{Granularity, Plan};
 pub use random::Random;
+#[doc(hidden)]
+pub use schema::is_choice;
 pub use schema::{Choices, Domain, Field, Hyperparameter, Hyperparameters, IntegerRange, NumberRange, Value};
 pub use slot::{Code, Element, ElementType, Extent, Initial, Slot};
 pub use slots::{Combined, Shared, Slots};
@@ -110,8 +112,9 @@ pub use slots::{Combined, Shared, Slots};
 /// Everything an optimizer's source needs: `use stepbox_guest::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Accumulator, Block, Code, Context, ElementType, Elementwise, Native, NativeModel, Optimizer, Plan, Random,
-        Shared, Slot, Tensor, bf16, choices, hyperparameters, linear_algebra, math, register, statistics,
+        Accumulator, Block, Chunk, Code, Context, ElementType, Elementwise, Gradient, Hyperparameters, Native,
+        NativeModel, Optimizer, Plan, Random, Row, Shared, Slot, Tensor, bf16, choices, hyperparameters,
+        linear_algebra, math, register, statistics,
     };
 }
 

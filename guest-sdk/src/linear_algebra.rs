@@ -5,7 +5,8 @@
 //! sandbox and natively; another may round differently.
 //!
 //! With the SDK's feature `nalgebra` there are copies and views of that crate, for decompositions of small matrices:
-//! `nalgebra` is compiled into the component and metered like the rest of it.
+//! `nalgebra` is compiled into the component and metered like the rest of it. Decompose in `f64` (`map(f64::from)`): in
+//! `f32` the squares of tiny entries leave the range, and matrices of low rank with such entries come back as NaN.
 
 #[cfg(feature = "nalgebra")]
 pub use nalgebra;

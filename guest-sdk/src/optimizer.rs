@@ -1,6 +1,6 @@
 //! Optimizers of any kind.
 
-use crate::{Block, Context, Elementwise, Hyperparameters, Plan, Shared, State, Tensor};
+use crate::{Block, Context, Elementwise, Hyperparameters, NumberRange, Plan, Shared, State, Tensor};
 
 /// An optimizer: what it needs for a tensor, and how it steps it.
 ///
@@ -17,6 +17,9 @@ pub trait Optimizer: Hyperparameters {
 
     /// The learning rate where the operator gives none.
     const LEARNING_RATE: f64;
+
+    /// Whether the learning rate may be 0, as at the end of a schedule; not so where it is divided by.
+    const LEARNING_RATE_MAY_BE_ZERO: bool = true;
 
     /// Whether [`Context::loss`] must be there.
     const NEEDS_LOSS: bool = false;
@@ -54,9 +57,21 @@ pub trait Optimizer: Hyperparameters {
     fn step(&self, round: &Self::Round, phase: usize, block: &mut Block<'_>) -> Result<(), String>;
 }
 
+/// The learning rates an optimizer takes.
+pub(crate) fn learning_rates<O: Optimizer>() -> NumberRange {
+    NumberRange {
+        minimum: 0.0,
+        maximum: f64::INFINITY,
+        minimum_included: O::LEARNING_RATE_MAY_BE_ZERO,
+        maximum_included: false,
+        default: O::LEARNING_RATE,
+    }
+}
+
 impl<E: Elementwise> Optimizer for E {
     const NAME: &'static str = E::NAME;
     const LEARNING_RATE: f64 = E::LEARNING_RATE;
+    const LEARNING_RATE_MAY_BE_ZERO: bool = E::LEARNING_RATE_MAY_BE_ZERO;
     const NEEDS_LOSS: bool = E::NEEDS_LOSS;
     type Round = E::Round;
 

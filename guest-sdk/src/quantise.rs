@@ -80,16 +80,25 @@ pub fn decode(code: Code, codes: &[u8], scales: &[f32], numbers: &mut [f32]) {
 }
 
 /// The nearest codes of numbers, and each run's scale. Counterpart of [`decode`].
+///
+/// With [`Code::Unsigned`] a number above 0 never becomes 0, but the smallest that there is: it is what a step is divided
+/// by. The scale of a run with a number that is not finite is NaN, so that nobody takes the run for good.
 pub fn encode(code: Code, numbers: &[f32], codes: &mut [u8], scales: &mut [f32]) {
     let table = Table::of(code);
+    // The least code of a number above 0. (With signs, codes beyond half of them are.)
+    let least = match code {
+        Code::Signed => 0,
+        Code::Unsigned => 1,
+    };
     for ((numbers, codes), scale) in numbers.chunks(RUN).zip(codes.chunks_mut(RUN)).zip(scales) {
-        let largest =
-            numbers.iter().fold(0.0_f32, |most, number| if number.abs() > most { number.abs() } else { most });
-        *scale = largest;
+        // As bits, absolute values are in the same order, with infinity and NaN last.
+        let largest = numbers.iter().fold(0, |most: u32, number| most.max(number.abs().to_bits()));
+        let largest = f32::from_bits(largest);
+        *scale = if largest.is_finite() { largest } else { f32::NAN };
         // A run of zeros is zeros whatever it is divided by.
         let divisor = if largest > 0.0 { largest } else { 1.0 };
         for (number, code) in numbers.iter().zip(codes) {
-            *code = table.nearest(number / divisor);
+            *code = table.nearest(number / divisor).max(if *number > 0.0 { least } else { 0 });
         }
     }
 }
@@ -121,6 +130,27 @@ mod tests {
             encode(code, &numbers, &mut again, &mut scale);
             assert_eq!((codes.as_slice(), scale), (again.as_slice(), [8.0]));
         }
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_spoils_the_scale_of_its_run_alone() {
+        for number in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for code in [Code::Signed, Code::Unsigned] {
+                let mut numbers = [1.0; 2 * RUN];
+                numbers[RUN + 3] = number;
+                let (mut codes, mut scales) = ([0; 2 * RUN], [0.0; 2]);
+                encode(code, &numbers, &mut codes, &mut scales);
+                assert!(scales[0] == 1.0 && scales[1].is_nan(), "{number}: {scales:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_signs_only_zero_becomes_zero() {
+        let (mut codes, mut scales, mut decoded) = ([9; 3], [0.0], [0.0; 3]);
+        encode(Code::Unsigned, &[1e30, 1e-30, 0.0], &mut codes, &mut scales);
+        decode(Code::Unsigned, &codes, &scales, &mut decoded);
+        assert_eq!((codes, decoded[1] > 0.0, decoded[2]), ([255, 1, 0], true, 0.0));
     }
 
     #[test]

@@ -17,6 +17,26 @@ pub struct NumberRange {
     pub default: f64,
 }
 
+impl NumberRange {
+    /// Whether a number is in the range.
+    pub fn contains(&self, number: f64) -> bool {
+        let above = number > self.minimum || self.minimum_included && number == self.minimum;
+        let below = number < self.maximum || self.maximum_included && number == self.maximum;
+        above && below
+    }
+
+    /// A number of the range in single precision; `None` where rounding takes it out: 0.99999999 becomes 1, which may be
+    /// excluded. An end that is included and no `f32` itself is rounded with it.
+    fn rounded(&self, number: f64) -> Option<f32> {
+        let rounded = number as f32;
+        let is_end = |end: f64, included: bool| included && rounded == end as f32;
+        let within = self.contains(f64::from(rounded))
+            || is_end(self.minimum, self.minimum_included)
+            || is_end(self.maximum, self.maximum_included);
+        (rounded.is_finite() && within).then_some(rounded)
+    }
+}
+
 /// A range of integers, both ends included, with a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntegerRange {
@@ -50,6 +70,18 @@ pub enum Domain {
     Choice(Choices),
 }
 
+impl Domain {
+    fn lowest(&self) -> Value {
+        match self {
+            Self::Number(range) if range.minimum_included => Value::Number(range.minimum),
+            Self::Number(range) => Value::Number(range.default),
+            Self::Integer(range) => Value::Integer(range.minimum),
+            Self::Boolean(default) => Value::Boolean(*default),
+            Self::Choice(choices) => Value::Choice(choices.default as u32),
+        }
+    }
+}
+
 /// A hyperparameter's value as the server sends it. The server has checked it against the [`Domain`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
@@ -72,6 +104,8 @@ pub struct Hyperparameter {
     pub documentation: &'static str,
     /// What it may be.
     pub domain: Domain,
+    /// Whether groups of tensors may have values of their own; otherwise there is one for the whole model.
+    pub per_group: bool,
 }
 
 /// A struct of hyperparameters. Made by [`hyperparameters!`](crate::hyperparameters).
@@ -84,6 +118,13 @@ pub trait Hyperparameters: Default + 'static {
 
     /// The struct from values in the schema's order. An error says which value does not fit.
     fn from_values(values: &[Value]) -> Result<Self, String>;
+
+    /// With each number at the lower end of its range (at its default where the range has none), for tests of what
+    /// happens there: nothing should be divided by zero.
+    fn lowest() -> Self {
+        let values: Vec<Value> = Self::schema().iter().map(|entry| entry.domain.lowest()).collect();
+        Self::from_values(&values).unwrap_or_default()
+    }
 }
 
 /// A type that a hyperparameter can have: `f32`, `f64`, `i64`, `bool`, and enumerations made by
@@ -92,14 +133,39 @@ pub trait Field: Sized {
     /// The type its bounds and default are written in.
     type Literal: Copy;
 
+    /// The names to choose from; none where it is no choice.
+    const CHOICES: &'static [&'static str] = &[];
+
     /// Its domain.
     fn domain(default: Self::Literal, bounds: impl RangeBounds<Self::Literal>) -> Domain;
 
     /// Its value from a literal.
     fn from_literal(literal: Self::Literal) -> Self;
 
-    /// Its value from the server's; `None` where that is of another type.
-    fn from_value(value: &Value) -> Option<Self>;
+    /// Its value from the server's.
+    ///
+    /// # Errors
+    /// That is of another type, or outside the domain when rounded to this one.
+    fn from_value(value: &Value, domain: &Domain) -> Result<Self, String>;
+}
+
+/// Whether a default, as it is written, is one of these names. There are none where it is no choice.
+#[doc(hidden)]
+pub const fn is_choice(names: &[&str], written: &str) -> bool {
+    let (written, mut name) = (written.as_bytes(), 0);
+    while name < names.len() {
+        let bytes = names[name].as_bytes();
+        // Between quotation marks.
+        let mut equal = if bytes.len() + 2 == written.len() { 0 } else { bytes.len() + 1 };
+        while equal < bytes.len() && bytes[equal] == written[equal + 1] {
+            equal += 1;
+        }
+        if equal == bytes.len() {
+            return true;
+        }
+        name += 1;
+    }
+    names.is_empty()
 }
 
 fn number_domain(default: f64, bounds: impl RangeBounds<f64>) -> Domain {
@@ -127,8 +193,13 @@ impl Field for f32 {
         literal as f32
     }
 
-    fn from_value(value: &Value) -> Option<Self> {
-        f64::from_value(value).map(|number| number as f32)
+    fn from_value(value: &Value, domain: &Domain) -> Result<Self, String> {
+        let number = f64::from_value(value, domain)?;
+        let Domain::Number(range) = domain else { return Ok(number as f32) };
+        range.rounded(number).ok_or_else(|| {
+            let rounded = number as f32;
+            format!("{number} is kept in single precision as {rounded}, which is out of range: give one further inside")
+        })
     }
 }
 
@@ -143,10 +214,10 @@ impl Field for f64 {
         literal
     }
 
-    fn from_value(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value, _domain: &Domain) -> Result<Self, String> {
         match value {
-            Value::Number(number) => Some(*number),
-            _ => None,
+            Value::Number(number) => Ok(*number),
+            _ => Err(format!("{value:?} is no number")),
         }
     }
 }
@@ -172,10 +243,10 @@ impl Field for i64 {
         literal
     }
 
-    fn from_value(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value, _domain: &Domain) -> Result<Self, String> {
         match value {
-            Value::Integer(integer) => Some(*integer),
-            _ => None,
+            Value::Integer(integer) => Ok(*integer),
+            _ => Err(format!("{value:?} is no integer")),
         }
     }
 }
@@ -191,16 +262,18 @@ impl Field for bool {
         literal
     }
 
-    fn from_value(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value, _domain: &Domain) -> Result<Self, String> {
         match value {
-            Value::Boolean(boolean) => Some(*boolean),
-            _ => None,
+            Value::Boolean(boolean) => Ok(*boolean),
+            _ => Err(format!("{value:?} is no boolean")),
         }
     }
 }
 
 /// Declares a struct of hyperparameters: each field has documentation, a type (`f32`, `f64`, `i64`, `bool` or one of
-/// [`choices!`](crate::choices)), a default and, for numbers, the range outside of which the server refuses a value.
+/// [`choices!`](crate::choices)), a default and, for numbers, the range outside of which the server refuses a value. Let
+/// the range of what is divided by begin above zero: one parameter without gradient makes 0/0 otherwise. `#[model_wide]`
+/// before a field refuses values for single groups of tensors, for what enters sums over all of them.
 ///
 /// ```
 /// stepbox_guest::hyperparameters! {
@@ -209,9 +282,12 @@ impl Field for bool {
 ///         /// Decay of the mean.
 ///         beta: f32 = 0.9 in 0.0..1.0,
 ///         /// Added to the denominator.
-///         epsilon: f32 = 1e-8 in 0.0..,
+///         epsilon: f32 = 1e-8 in 1e-30..,
 ///         /// Look ahead.
 ///         nesterov: bool = false,
+///         /// Norm over all tensors that gradients are scaled down to; 0 for no clipping.
+///         #[model_wide]
+///         clip: f32 = 0.0 in 0.0..,
 ///     }
 /// }
 /// assert_eq!(Example::default().beta, 0.9);
@@ -223,6 +299,8 @@ macro_rules! hyperparameters {
         $visibility:vis struct $name:ident {
             $(
                 $(#[doc = $field_documentation:literal])*
+                // What is captured is nothing, as often as the attribute is there.
+                $(#[model_wide] $model_wide:vis)?
                 $field:ident : $type:ty = $default:literal $(in $bounds:expr)?
             ),* $(,)?
         }
@@ -235,6 +313,13 @@ macro_rules! hyperparameters {
                 pub $field: $type,
             )*
         }
+
+        $(
+            const _: () = ::core::assert!(
+                $crate::is_choice(<$type as $crate::Field>::CHOICES, ::core::stringify!($default)),
+                ::core::concat!("the default of ", ::core::stringify!($field), " is not one of its choices"),
+            );
+        )*
 
         impl ::core::default::Default for $name {
             fn default() -> Self {
@@ -254,21 +339,23 @@ macro_rules! hyperparameters {
                             $default,
                             $crate::hyperparameters!(@bounds $($bounds)?),
                         ),
+                        per_group: $crate::hyperparameters!(@per_group $($model_wide model_wide)?),
                     },
                 )*]
             }
 
             fn from_values(values: &[$crate::Value]) -> ::core::result::Result<Self, ::std::string::String> {
-                let mut values = values.iter();
+                let (mut values, schema) = (values.iter(), <Self as $crate::Hyperparameters>::schema());
+                let mut domains = schema.iter().map(|entry| &entry.domain);
                 let made = Self {
                     $($field: values
                         .next()
-                        .and_then(<$type as $crate::Field>::from_value)
-                        .ok_or_else(|| ::std::format!(
-                            "hyperparameter {} is missing or of another type than {}",
-                            ::core::stringify!($field),
-                            ::core::stringify!($type),
-                        ))?,)*
+                        .zip(domains.next())
+                        .ok_or_else(|| "it is missing".into())
+                        .and_then(|(value, domain)| <$type as $crate::Field>::from_value(value, domain))
+                        .map_err(|reason: ::std::string::String| {
+                            ::std::format!("hyperparameter {}: {reason}", ::core::stringify!($field))
+                        })?,)*
                 };
                 match values.next() {
                     None => ::core::result::Result::Ok(made),
@@ -279,6 +366,8 @@ macro_rules! hyperparameters {
     };
     (@bounds $bounds:expr) => { $bounds };
     (@bounds) => { .. };
+    (@per_group $model_wide:vis model_wide) => { false };
+    (@per_group) => { true };
 }
 
 #[cfg(test)]
@@ -293,8 +382,39 @@ mod tests {
             /// A whole one.
             window: i64 = 5 in 1..=10,
             /// A switch.
+            #[model_wide]
             nesterov: bool = true,
         }
+    }
+
+    #[test]
+    fn what_is_model_wide_is_not_per_group() {
+        let per_group: Vec<bool> = Sample::schema().iter().map(|entry| entry.per_group).collect();
+        assert_eq!(per_group, [true, true, false]);
+    }
+
+    #[test]
+    fn numbers_that_rounding_takes_out_of_their_range_are_refused_by_name() {
+        let of = |number| Sample::from_values(&[Value::Number(number), Value::Integer(2), Value::Boolean(false)]);
+        let refused = of(0.999_999_99).unwrap_err();
+        assert!(refused.contains("beta") && refused.contains("0.99999999"), "{refused}");
+        assert!(of(0.999_999_9).is_ok_and(|made| made.beta < 1.0) && of(1e-50).is_ok());
+        let ends = NumberRange {
+            minimum: 0.1,
+            maximum: f64::INFINITY,
+            minimum_included: true,
+            maximum_included: false,
+            default: 0.3,
+        };
+        // 0.7 is more than its f32, which is no less in range for it.
+        assert_eq!(NumberRange { minimum: 0.7, ..ends }.rounded(0.7), Some(0.7));
+        assert_eq!(ends.rounded(1e300), None);
+        assert_eq!(NumberRange { minimum: 0.0, minimum_included: false, ..ends }.rounded(1e-50), None);
+    }
+
+    #[test]
+    fn the_lowest_values_are_those_of_the_ranges() {
+        assert_eq!(Sample::lowest(), Sample { beta: 0.0, window: 1, nesterov: true });
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Optimizers of whole tensors, random ones, and what an author can get wrong.
 
-use stepbox_guest::Gradient;
 use stepbox_guest::linear_algebra::{Matrix, MatrixMut, MatrixRef, multiply};
 use stepbox_guest::prelude::*;
 
@@ -200,8 +199,68 @@ fn what_a_step_gets_wrong_fails_the_round_with_the_reason() {
     assert!(unknown.contains("accumulator sum is not in the plan"), "{unknown}");
     let number = failure(Probe { step: Some(|block| block.contribute_number(SUM, 0.0)), ..Probe::default() });
     assert!(number.contains("elements"), "{number}");
+    fn planned() -> Plan {
+        Plan::new().accumulators(&[SUM]).phases(&["give", "take"])
+    }
+    let twice = failure(Probe {
+        plan: Some(planned),
+        step: Some(|block| block.contribute([], [SUM, SUM], |_, _, []| [1.0, 2.0])),
+        ..Probe::default()
+    });
+    assert!(twice.contains("accumulator sum is named twice"), "{twice}");
     let own = failure(Probe { begin: Some(|_| Err("no such luck".into())), ..Probe::default() });
     assert_eq!(own, "no such luck");
+}
+
+#[test]
+fn rounds_that_leave_something_not_finite_fail() {
+    fn planned() -> Plan {
+        Plan::new().slots(&[
+            Slot::zero("single"),
+            Slot::zero("half").bf16(),
+            Slot::zero("byte").quantised(Code::Unsigned),
+            Slot::zero("double").of_type(ElementType::F64).scalar(),
+        ])
+    }
+    let steps: [(&str, Stepped); 4] = [
+        ("parameter 3 of t", |block| {
+            block.parameters[3] = f32::INFINITY;
+            Ok(())
+        }),
+        ("slot single", |block| block.update([Slot::zero("single")], |p, _, [_]| (p, [f32::NAN]))),
+        ("slot half", |block| block.update([Slot::zero("half").bf16()], |p, _, [_]| (p, [f32::NEG_INFINITY]))),
+        ("slot byte_scale", |block| {
+            block.update([Slot::zero("byte").quantised(Code::Unsigned)], |p, _, [_]| (p, [f32::NAN]))
+        }),
+    ];
+    let failure = |probe: Probe| {
+        let mut training = Native::of_tensor(probe, Tensor::new("t", &[3, 2000], 0), vec![0.0; 6000]);
+        training.try_round(&Context::of_round(1, 0.1), Gradient::Dense(&[0.0; 6000])).unwrap_err()
+    };
+    for (place, step) in steps {
+        let failed = failure(Probe { plan: Some(planned), step: Some(step), ..Probe::default() });
+        assert!(failed.contains(place) && failed.contains("not finite"), "{failed}");
+    }
+    let begun: Begun = |shared| {
+        let double = Slot::zero("double").of_type(ElementType::F64).scalar();
+        shared.slots.write::<f64>(double)?[0] = f64::NAN;
+        Ok(())
+    };
+    let failed = failure(Probe { plan: Some(planned), begin: Some(begun), ..Probe::default() });
+    assert!(failed.contains("slot double"), "{failed}");
+}
+
+#[test]
+#[should_panic(expected = "evaluation fails: the phase of evaluation weights has no gradient")]
+fn rows_are_not_visited_for_evaluation_weights() {
+    let probe = Probe {
+        plan: Some(|| Plan::new().whole_tensor(0).evaluation("average")),
+        step: Some(|block| block.for_each_row([], |row: Row<'_, 0>| assert_eq!(row.gradient.len(), 4))),
+        ..Probe::default()
+    };
+    let mut training = Native::of_tensor(probe, Tensor::new("t", &[3, 4], 0), vec![0.0; 12]);
+    training.round(0.1, &[0.0; 12]);
+    training.evaluation();
 }
 
 #[test]

@@ -145,7 +145,7 @@ struct Natively {
 impl Natively {
     fn new(first_values: &[f32]) -> Self {
         let tensor = Tensor { name: "tensor".into(), shape: vec![PARAMETERS as u64], ..Tensor::default() };
-        let tensor = Native::of_tensor(AdamW::default(), tensor, first_values.to_vec());
+        let tensor = Native::of_tensor(AdamW::default(), tensor, first_values.to_vec()).unchecked();
         Self { tensor, mean: vec![0.0; PARAMETERS], step: 0 }
     }
 

@@ -73,8 +73,12 @@ impl<'a> Block<'a> {
     /// As [`update`](Self::update); `body` also returns a number for each listed accumulator. The SDK squares it, or takes
     /// its absolute value, where that is what is combined.
     ///
+    /// Contribute to an accumulator once in a step: a second call writes over the first's numbers or, by row and column,
+    /// adds to them.
+    ///
     /// # Errors
-    /// As for [`update`](Self::update), or an accumulator is not one that the optimizer contributes to in this phase.
+    /// As for [`update`](Self::update), or an accumulator is listed twice or not one that the optimizer contributes to in
+    /// this phase.
     #[inline]
     pub fn update_contributing<const N: usize, const A: usize>(
         &mut self,
@@ -188,12 +192,13 @@ impl<'a> Block<'a> {
     /// row's run of elements or, where it is per row, as its one element.
     ///
     /// # Errors
-    /// The block may be cut within rows, or a slot is neither an `f32` per element nor one per row.
+    /// The block may be cut within rows, the phase is that of evaluation weights, or a slot is neither an `f32` per element nor one per row.
     pub fn for_each_row<const N: usize>(
         &mut self,
         slots: [Slot; N],
         mut visit: impl FnMut(Row<'_, N>),
     ) -> Result<(), String> {
+        self.needs_gradient()?;
         let plan = self.slots.plan;
         if plan.granularity == Granularity::Elements {
             return Err("blocks of this plan may start within a row".into());

@@ -29,8 +29,12 @@ impl Block<'_> {
         let (plan, phase, columns) = (self.slots.plan, self.phase, self.tensor.columns());
         let first_row = self.first_row();
         let mut positions = [0; A];
-        for (position, accumulator) in positions.iter_mut().zip(&accumulators) {
-            *position = contributed(plan, accumulator, phase)?;
+        for (index, accumulator) in accumulators.iter().enumerate() {
+            let position = contributed(plan, accumulator, phase)?;
+            if positions[..index].contains(&position) {
+                return Err(format!("accumulator {} is named twice", accumulator.name));
+            }
+            positions[index] = position;
         }
         let mut numbers = vec![[0.0_f32; CHUNK_ELEMENTS]; A];
         let mut chunk = 0;
@@ -88,7 +92,7 @@ impl Block<'_> {
         self.visit_parts(slots, true, false, |part, _| visit(part))
     }
 
-    fn needs_gradient(&self) -> Result<(), String> {
+    pub(super) fn needs_gradient(&self) -> Result<(), String> {
         if self.slots.plan.evaluation_phase() == Some(self.phase) {
             return Err("the phase of evaluation weights has no gradient".into());
         }

@@ -4,18 +4,19 @@ use super::bindings::stepbox::optimizer::types;
 use crate::accumulator::{Accumulator, Combination, Contributor, Scope};
 use crate::plan::{Granularity, Plan};
 use crate::slot::{ElementType, Extent, Initial, StoredSlot};
-use crate::{Context, Domain, Tensor, Value};
+use crate::{Context, Domain, NumberRange, Tensor, Value};
+
+impl From<NumberRange> for types::NumberRange {
+    fn from(range: NumberRange) -> Self {
+        let NumberRange { minimum, maximum, minimum_included, maximum_included, default } = range;
+        Self { minimum, maximum, minimum_included, maximum_included, default }
+    }
+}
 
 impl From<Domain> for types::Domain {
     fn from(domain: Domain) -> Self {
         match domain {
-            Domain::Number(range) => types::Domain::Number(types::NumberRange {
-                minimum: range.minimum,
-                maximum: range.maximum,
-                minimum_included: range.minimum_included,
-                maximum_included: range.maximum_included,
-                default: range.default,
-            }),
+            Domain::Number(range) => types::Domain::Number(range.into()),
             Domain::Integer(range) => types::Domain::Integer(types::IntegerRange {
                 minimum: range.minimum,
                 maximum: range.maximum,

@@ -7,6 +7,7 @@ mod conversion;
 use crate::accumulator::Contributor;
 use crate::block::{Block, SliceViews, Visit};
 use crate::memory::{ALIGNMENT, Memory, Place};
+use crate::optimizer::learning_rates;
 use crate::plan::{Plan, combined_range, contribution_range, slot_range};
 use crate::slots::{Combined, Shared, Slots, Stage};
 use crate::{Optimizer, Tensor, Value, cast};
@@ -55,20 +56,14 @@ impl<O: Optimizer> Instance<O> {
         types::Description {
             name: O::NAME.into(),
             documentation: O::DOCUMENTATION.trim().into(),
-            learning_rate: types::NumberRange {
-                minimum: 0.0,
-                maximum: f64::INFINITY,
-                minimum_included: true,
-                maximum_included: false,
-                default: O::LEARNING_RATE,
-            },
+            learning_rate: learning_rates::<O>().into(),
             hyperparameters: O::schema()
                 .into_iter()
                 .map(|entry| types::Hyperparameter {
                     name: entry.name.into(),
                     documentation: entry.documentation.trim().into(),
                     domain: entry.domain.into(),
-                    per_group: true,
+                    per_group: entry.per_group,
                 })
                 .collect(),
             needs_loss: O::NEEDS_LOSS,

@@ -44,6 +44,8 @@ pub struct Native<O: Optimizer> {
     rounds: u64,
     last: Option<Context>,
     cuts: Cuts,
+    /// Whether rounds look for what is not finite.
+    checked: bool,
 }
 
 /// What workers pushed, reduced.
@@ -92,10 +94,26 @@ impl<O: Optimizer> Native<O> {
         let plan = optimizer.plan(&tensor)?;
         plan.check(&tensor)?;
         let state = State::new(&plan, &tensor, parameters);
-        let mut native =
-            Self { optimizer, tensor, plan, state, combined: Vec::new(), rounds: 0, last: None, cuts: Cuts::default() };
+        let mut native = Self {
+            optimizer,
+            tensor,
+            plan,
+            state,
+            combined: Vec::new(),
+            rounds: 0,
+            last: None,
+            cuts: Cuts::default(),
+            checked: true,
+        };
         native.forget_contributions();
         Ok(native)
+    }
+
+    /// Without the look for parameters and slots that are not finite after each phase: for measurements that compare a
+    /// server's round with the arithmetic alone.
+    pub fn unchecked(mut self) -> Self {
+        self.checked = false;
+        self
     }
 
     /// Cuts the tensor into slices and blocks of this many elements, as a server may, to see that nothing changes. (Touched
@@ -111,7 +129,7 @@ impl<O: Optimizer> Native<O> {
     /// One round with this learning rate. `gradient` has as many elements as there are parameters.
     ///
     /// # Panics
-    /// If it has not, or the optimizer fails the round.
+    /// If it has not, or the round fails as for [`try_round`](Self::try_round).
     pub fn round(&mut self, learning_rate: f32, gradient: &[f32]) {
         self.round_in(&Context::of_round(self.rounds + 1, learning_rate), gradient);
     }
@@ -141,8 +159,8 @@ impl<O: Optimizer> Native<O> {
     /// One round in this context, for optimizers that may fail it.
     ///
     /// # Errors
-    /// Why the optimizer fails, or the gradient does not fit. A server would take back what the round has changed so far;
-    /// here it stays.
+    /// Why the optimizer fails, the gradient does not fit, the learning rate is out of range or, as a server sees to, a
+    /// parameter or a slot is no longer finite. A server would take back what the round has changed so far; here it stays.
     pub fn try_round(&mut self, context: &Context, gradient: Gradient<'_>) -> Result<(), String> {
         model::round(std::slice::from_mut(self), &[*context], &[gradient])
     }
@@ -150,7 +168,7 @@ impl<O: Optimizer> Native<O> {
     /// Evaluation weights: from the optimizer's evaluation phase, or the parameters where it has none or no round was done.
     ///
     /// # Panics
-    /// If the optimizer fails.
+    /// If the optimizer fails, or a weight is not finite.
     pub fn evaluation(&self) -> Vec<f32> {
         let (Some(phase), Some(context)) = (self.plan.evaluation_phase(), self.last) else {
             return self.state.parameters.clone();
@@ -161,6 +179,9 @@ impl<O: Optimizer> Native<O> {
         let mut pass = self.pass(phase, &context);
         if let Err(reason) = pass.evaluate(&mut state, &mut combined, &mut weights) {
             panic!("evaluation fails: {reason}");
+        }
+        if let Some(index) = state::position_not_finite(&weights) {
+            panic!("evaluation fails: weight {index} is not finite");
         }
         weights
     }

@@ -2,6 +2,7 @@
 
 use super::{Gradient, Native};
 use crate::accumulator::{Contributor, Scope};
+use crate::optimizer::learning_rates;
 use crate::statistics;
 use crate::{Context, Optimizer, Tensor};
 
@@ -84,6 +85,10 @@ pub(super) fn round<O: Optimizer>(
         .zip(gradients)
         .map(|(tensor, gradient)| tensor.prepared(*gradient))
         .collect::<Result<Vec<_>, _>>()?;
+    let rates = learning_rates::<O>();
+    if let Some(context) = contexts.iter().find(|context| !rates.contains(f64::from(context.learning_rate))) {
+        return Err(format!("{} is no learning rate for {}", context.learning_rate, O::NAME));
+    }
     let phases = tensors.iter().map(|tensor| tensor.plan.phases.len()).max().unwrap_or(0);
     tensors.iter_mut().for_each(Native::forget_contributions);
     for phase in 0..phases {
@@ -128,7 +133,11 @@ impl<O: Optimizer> Native<O> {
             context,
             cuts: self.cuts,
         };
-        pass.update(&mut self.state, &mut self.combined, gradient)
+        pass.update(&mut self.state, &mut self.combined, gradient)?;
+        match self.checked.then(|| self.state.not_finite(&self.plan)).flatten() {
+            Some(place) => Err(format!("{place} of {} is not finite after phase {phase}", self.tensor.name)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Parameters and slots of a tensor.
 
-use crate::Tensor;
 use crate::plan::{Plan, slot_range};
-use crate::slot::{Initial, StoredSlot};
+use crate::slot::{ElementType, Initial, StoredSlot};
+use crate::statistics::CHUNK_ELEMENTS;
+use crate::{Tensor, bf16, cast};
 
 /// What rounds change.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,38 @@ impl State {
         let slots = plan.stored_slots().map(|slot| Storage::first(&slot, tensor, &parameters)).collect();
         Self { parameters, slots }
     }
+}
+
+impl State {
+    /// A parameter or an element of a slot that is not finite, in words.
+    pub(super) fn not_finite(&self, plan: &Plan) -> Option<String> {
+        if let Some(index) = position_not_finite(&self.parameters) {
+            return Some(format!("parameter {index}"));
+        }
+        plan.stored_slots().zip(&self.slots).find_map(|(slot, storage)| {
+            let bytes = storage.bytes();
+            let index = match slot.element {
+                ElementType::F32 => position_not_finite(cast::elements(bytes)),
+                ElementType::F64 => position(cast::elements(bytes), |value: &f64| value.is_finite()),
+                ElementType::Bf16 => position(cast::elements(bytes), |bits: &u16| bf16::to_f32(*bits).is_finite()),
+                ElementType::U8 | ElementType::U32 | ElementType::U64 => None,
+            };
+            index.map(|index| format!("element {index} of slot {}", slot.name))
+        })
+    }
+}
+
+/// Where the first number is that is not finite.
+pub(super) fn position_not_finite(numbers: &[f32]) -> Option<usize> {
+    position(numbers, |number| number.is_finite())
+}
+
+/// Where the first value is that is not good.
+fn position<T>(values: &[T], is_good: impl Fn(&T) -> bool) -> Option<usize> {
+    // Without a branch for each: nearly always all are good.
+    let all_good = |values: &[T]| values.iter().fold(true, |good, value| good & is_good(value));
+    let chunk = values.chunks(CHUNK_ELEMENTS).position(|chunk| !all_good(chunk))? * CHUNK_ELEMENTS;
+    values[chunk..].iter().position(|value| !is_good(value)).map(|index| chunk + index)
 }
 
 /// Bytes that are aligned for elements of any type.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use stepbox_sandbox::{
-    Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription, WasiPolicy,
+    Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription,
+    WasiPolicy,
 };
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
 use wasmparser::{Parser, Payload};
@@ -205,7 +206,8 @@ impl Optimizer {
         let slots = plan::slots(plan);
         let slots = if slots.is_empty() { "none".to_owned() } else { slots.join(", ") };
         lines.push(format!("state: {slots}; {bytes_per_parameter:.1} bytes for each parameter, itself included"));
-        lines.push(format!("a step costs {fuel:.1} units of fuel for each parameter (of a matrix of {SIDE} by {SIDE})"));
+        lines
+            .push(format!("a step costs {fuel:.1} units of fuel for each parameter (of a matrix of {SIDE} by {SIDE})"));
         if description.needs_loss {
             lines.push("needs the workers' loss with each gradient".to_owned());
         }

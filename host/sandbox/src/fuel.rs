@@ -82,10 +82,7 @@ impl Line {
     }
 
     fn or_dearer(self, other: Self) -> Self {
-        Self {
-            call: self.call.max(other.call),
-            per_1024_units: self.per_1024_units.max(other.per_1024_units),
-        }
+        Self { call: self.call.max(other.call), per_1024_units: self.per_1024_units.max(other.per_1024_units) }
     }
 
     fn budget(&self, work: u64) -> u64 {

@@ -107,8 +107,7 @@ fn product_in(
     let mut result =
         ArrayViewMut2::from_shape(shape, &mut computed).map_err(|_| ProductError::Place { which: "product" })?;
     ndarray::linalg::general_mat_mul(alpha, &left, &right, beta, &mut result);
-    let written =
-        memory.floats_mut(target.start, target.len() / 4).ok_or(ProductError::Place { which: "product" })?;
+    let written = memory.floats_mut(target.start, target.len() / 4).ok_or(ProductError::Place { which: "product" })?;
     for (row, place) in computed.chunks_exact(columns).zip(written.chunks_mut(stride)) {
         place[..columns].copy_from_slice(row);
     }

@@ -16,9 +16,9 @@ hyperparameters! {
         /// Decay of the running mean of squared differences from that mean.
         beta2: f64 = 0.999 in 0.0..1.0,
         /// Added to the denominator.
-        epsilon: f32 = 1e-16 in 0.0..1.0,
+        epsilon: f32 = 1e-16 in 1e-30..1.0,
         /// Added to the running mean of squared differences in each round.
-        epsilon_root: f32 = 1e-16 in 0.0..1.0,
+        epsilon_root: f32 = 1e-16 in 1e-30..1.0,
     }
 }
 
@@ -106,5 +106,13 @@ mod tests {
             training.round(if round < 1000 { 0.05 } else { 0.001 }, &gradient);
         }
         assert!(training.parameters().iter().all(|parameter| (parameter - 1.0).abs() < 1e-3));
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(AdaBelief::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

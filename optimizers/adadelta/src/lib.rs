@@ -14,7 +14,7 @@ hyperparameters! {
         /// Decay of the running means of squared gradients and squared steps.
         rho: f32 = 0.9 in 0.0..1.0,
         /// Added inside both roots; its own root is about the size of the first steps.
-        epsilon: f32 = 1e-6 in 0.0..1.0,
+        epsilon: f32 = 1e-6 in 1e-30..1.0,
         /// Multiple of the parameter that is added to its gradient (L2 penalty).
         weight_decay: f32 = 0.0 in 0.0..,
     }
@@ -92,5 +92,13 @@ mod tests {
             training.round(if round < 3000 { 1.0 } else { 0.05 }, &gradient);
         }
         assert!(training.parameters().iter().all(|parameter| (parameter - 1.0).abs() < 1e-2));
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(Adadelta::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

@@ -42,7 +42,7 @@ hyperparameters! {
         /// Share of a parameter that is taken away each round, whatever the learning rate.
         weight_decay: f32 = 0.0 in 0.0..,
         /// Added to squared gradients.
-        epsilon: f32 = 1e-30 in 0.0..,
+        epsilon: f32 = 1e-30 in 1e-30..,
     }
 }
 
@@ -202,8 +202,8 @@ mod tests {
         let mut training = of_matrix(plain(2), vec![0.0; 6]);
         training.round(0.1, &[1.0, -2.0, 4.0, 3.0, 6.0, -12.0]);
         let expected = [-0.1, 0.1, -0.1, -0.1, -0.1, 0.1];
-        let far = training.parameters().iter().zip(expected).find(|(ours, expected)| (*ours - expected).abs() > 1e-6);
-        assert_eq!(far, None);
+        let near = training.parameters().iter().zip(expected).all(|(ours, expected)| (*ours - expected).abs() <= 1e-6);
+        assert!(near, "{:?}", training.parameters());
     }
 
     #[test]
@@ -267,8 +267,8 @@ mod tests {
                 let gradient: Vec<f32> = training.parameters().iter().map(|parameter| parameter - 1.0).collect();
                 training.round(0.1 / (1.0 + round as f32 * 0.1), &gradient);
             }
-            let far = training.parameters().iter().find(|parameter| (*parameter - 1.0).abs() > 1e-2);
-            assert_eq!(far, None, "minimum size {minimum}");
+            let near = training.parameters().iter().all(|parameter| (*parameter - 1.0).abs() <= 1e-2);
+            assert!(near, "minimum size {minimum}: {:?}", training.parameters());
         }
     }
 
@@ -287,5 +287,13 @@ mod tests {
             assert_eq!(train(minimum, 4096, 4096), whole);
             assert_eq!(train(minimum, 8192, 4096), whole);
         }
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(Adafactor::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

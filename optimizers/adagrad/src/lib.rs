@@ -18,7 +18,7 @@ hyperparameters! {
         /// What the sum of squares starts at.
         initial_accumulator: f32 = 0.0 in 0.0..,
         /// Added to the denominator.
-        epsilon: f32 = 1e-10 in 0.0..,
+        epsilon: f32 = 1e-10 in 1e-30..,
         /// Whether epsilon is added before the root is taken (optax, Keras) and not after it (torch).
         epsilon_inside_root: bool = false,
     }
@@ -94,5 +94,13 @@ mod tests {
             training.round(0.5, &gradient);
         }
         assert!(training.parameters().iter().all(|parameter| (parameter - 1.0).abs() < 1e-3));
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(Adagrad::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

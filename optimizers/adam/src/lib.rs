@@ -17,7 +17,7 @@ hyperparameters! {
         /// Decay of the running mean of squared gradients.
         beta2: f64 = 0.999 in 0.0..1.0,
         /// Added to the denominator.
-        epsilon: f32 = 1e-8 in 0.0..1.0,
+        epsilon: f32 = 1e-8 in 1e-30..1.0,
         /// Multiple of the parameter that is added to its gradient (L2 penalty).
         weight_decay: f32 = 0.0 in 0.0..,
     }
@@ -109,5 +109,12 @@ mod tests {
             training.round(if round < 1000 { 0.05 } else { 0.001 }, &gradient);
         }
         assert!(training.parameters().iter().all(|parameter| (parameter - 1.0).abs() < 1e-3));
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training = Native::of_tensor(Adam::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

@@ -20,7 +20,7 @@ hyperparameters! {
         /// Decay of the running mean of squared gradients.
         beta3: f64 = 0.99 in 0.0..1.0,
         /// Added to the denominator.
-        epsilon: f32 = 1e-8 in 0.0..1.0,
+        epsilon: f32 = 1e-8 in 1e-30..1.0,
         /// Share of a parameter that a learning rate of 1 would take away each round.
         weight_decay: f64 = 0.0 in 0.0..,
     }
@@ -136,5 +136,12 @@ mod tests {
             training.round(if round < 2000 { 0.05 } else { 0.001 }, &gradient);
         }
         assert!(training.parameters().iter().all(|parameter| (parameter - 1.0).abs() < 1e-3));
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training = Native::of_tensor(Adan::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

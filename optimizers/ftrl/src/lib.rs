@@ -2,7 +2,9 @@
 //!
 //! Follows "Ad Click Prediction: a View from the Trenches" (McMahan et al., KDD 2013), algorithm 1, in the variant of
 //! MXNet 1.9.1's `Ftrl`. A weight is a function of its state alone, so that what parameters start at is forgotten in
-//! the first round: start them at zero. The learning rate (the paper's alpha) must be above zero.
+//! the first round: start them at zero.
+//! Keep the learning rate (the paper's alpha, above zero) constant: where it changes, so does every weight that has a
+//! gradient at once, being in proportion to it.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +16,7 @@ hyperparameters! {
         /// Weight of the L1 penalty: parameters whose gradients add up to less are exactly zero.
         lambda1: f32 = 0.01 in 0.0..,
         /// Added to the root of the sum of squared gradients, for smaller steps in early rounds.
-        beta: f32 = 1.0 in 0.0..,
+        beta: f32 = 1.0 in 1e-30..,
         /// Weight of the L2 penalty.
         weight_decay: f32 = 0.0 in 0.0..,
     }
@@ -32,6 +34,7 @@ pub struct Round {
 impl Elementwise for Ftrl {
     const NAME: &'static str = "ftrl";
     const LEARNING_RATE: f64 = 0.1;
+    const LEARNING_RATE_MAY_BE_ZERO: bool = false;
     type State = [f32; 2];
     type Round = Round;
 
@@ -72,6 +75,14 @@ mod tests {
     }
 
     #[test]
+    fn a_learning_rate_of_zero_is_refused() {
+        let mut training = Native::new(Ftrl::default(), vec![1.0]);
+        let refused = training.try_round(&Context::of_round(1, 0.0), Gradient::Dense(&[1.0])).unwrap_err();
+        assert!(refused.contains("learning rate"), "{refused}");
+        assert_eq!(training.parameters(), [1.0]);
+    }
+
+    #[test]
     fn a_weight_without_gradient_keeps_its_value() {
         let mut training = Native::new(Ftrl::default(), vec![0.0]);
         training.round(0.1, &[2.0]);
@@ -101,5 +112,12 @@ mod tests {
         }
         let [first, second] = training.parameters() else { unreachable!() };
         assert!((first - 1.0).abs() < 1e-3 && (second + 2.0).abs() < 1e-3, "{first} {second}");
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training = Native::of_tensor(Ftrl::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

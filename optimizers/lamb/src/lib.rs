@@ -19,10 +19,11 @@ hyperparameters! {
         /// Decay of the running mean of squared gradients.
         beta2: f64 = 0.999 in 0.0..1.0,
         /// Added to the denominator.
-        epsilon: f32 = 1e-6 in 0.0..1.0,
+        epsilon: f32 = 1e-6 in 1e-30..1.0,
         /// Multiple of the parameter that is added to the step.
         weight_decay: f32 = 0.0 in 0.0..,
         /// Norm over all tensors above which gradients are scaled down to it; 0 for no clipping.
+        #[model_wide]
         max_gradient_norm: f32 = 0.0 in 0.0..,
     }
 }
@@ -147,6 +148,12 @@ mod tests {
     }
 
     #[test]
+    fn groups_cannot_clip_by_norms_of_their_own() {
+        let clip = Lamb::schema().into_iter().find(|entry| entry.name == "max_gradient_norm").unwrap();
+        assert!(!clip.per_group);
+    }
+
+    #[test]
     fn clipping_looks_at_all_tensors_and_changes_the_variance() {
         let lamb = Lamb { max_gradient_norm: 1.0, ..Lamb::default() };
         let mut model = NativeModel::new().with(lamb, Tensor::new("a", &[1], 1), vec![1.0]).with(
@@ -172,5 +179,12 @@ mod tests {
         let whole = train(1 << 20, 1 << 20);
         assert_eq!(train(4096, 4096), whole);
         assert_eq!(train(3 * 4096, 8192), whole);
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training = Native::of_tensor(Lamb::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

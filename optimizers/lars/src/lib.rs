@@ -3,8 +3,8 @@
 //! Follows "Large Batch Training of Convolutional Networks" (You, Gitman and Ginsburg, arXiv:1708.03888) in the variant
 //! of `optax.lars`: the ratio divides by the norm of the gradient with its decay (the paper has the sum of two norms),
 //! the learning rate is kept within the velocity, and tensors or gradients of norm zero have the ratio 1. Norms are
-//! over the whole tensor, however it is cut. Put biases and norms into a group of another optimizer or with
-//! `trust_coefficient` as large as suits them: the ratio is meant for matrices and kernels.
+//! over the whole tensor, however it is cut. The ratio is meant for matrices and kernels: put biases and norms into a
+//! group with `trust_ratio = false`, which steps them by momentum alone.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,9 @@ hyperparameters! {
         weight_decay: f32 = 0.0 in 0.0..,
         /// Length of a step of learning rate 1, as a share of the tensor's norm.
         trust_coefficient: f64 = 0.001 in 0.0..,
-        /// Added to the norm that is divided by.
+        /// Whether steps are in proportion to the tensor's norm. Without, the ratio is 1: for biases and norms.
+        trust_ratio: bool = true,
+        /// Added to the norm that is divided by; 0 will do, since a norm of 0 has the ratio 1.
         epsilon: f64 = 0.0 in 0.0..,
     }
 }
@@ -47,7 +49,7 @@ pub struct Round {
 
 impl Lars {
     fn trust_ratio(&self, parameters: f64, direction: f64) -> f64 {
-        if parameters == 0.0 || direction == 0.0 {
+        if !self.trust_ratio || parameters == 0.0 || direction == 0.0 {
             return 1.0;
         }
         self.trust_coefficient * parameters / (direction + self.epsilon)
@@ -140,6 +142,13 @@ mod tests {
     }
 
     #[test]
+    fn without_trust_ratio_steps_are_of_the_learning_rate() {
+        let mut training = Native::new(Lars { trust_ratio: false, ..Lars::default() }, vec![3.0, 4.0]);
+        training.round(0.5, &[1.0, -2.0]);
+        assert_eq!(training.parameters(), [2.5, 5.0]);
+    }
+
+    #[test]
     fn the_velocity_keeps_the_learning_rate_and_nesterov_looks_ahead() {
         let first_and_second = |nesterov| {
             let lars = Lars { momentum: 0.5, nesterov, trust_coefficient: 1.0, ..Lars::default() };
@@ -176,5 +185,12 @@ mod tests {
         let whole = train(1 << 20, 1 << 20);
         assert_eq!(train(4096, 4096), whole);
         assert_eq!(train(8192, 4096), whole);
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training = Native::of_tensor(Lars::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

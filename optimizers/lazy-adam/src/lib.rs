@@ -21,7 +21,7 @@ hyperparameters! {
         /// Decay of the running mean of squared gradients.
         beta2: f64 = 0.999 in 0.0..1.0,
         /// Added to the denominator, before the correction for bias.
-        epsilon: f32 = 1e-8 in 0.0..1.0,
+        epsilon: f32 = 1e-8 in 1e-30..1.0,
         /// Multiple of the parameter that is added to its gradient (L2 penalty), in touched rows.
         weight_decay: f32 = 0.0 in 0.0..,
     }
@@ -154,5 +154,13 @@ mod tests {
         let whole = train(1 << 20, 1 << 20);
         assert_eq!(train(4096, 4096), whole);
         assert_eq!(train(8192, 4096), whole);
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(LazyAdam::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

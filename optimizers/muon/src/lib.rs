@@ -24,7 +24,7 @@ hyperparameters! {
         /// Newton-Schulz iterations.
         newton_schulz_steps: i64 = 5 in 1..=20,
         /// Added to denominators.
-        epsilon: f32 = 1e-8 in 0.0..1.0,
+        epsilon: f32 = 1e-8 in 1e-30..1.0,
         /// Share of a parameter that a learning rate of 1 would take away each round.
         weight_decay: f64 = 0.0 in 0.0..,
         /// Root mean square that a matrix's step has whatever its shape, times the learning rate (0.2 is usual); 0 for the
@@ -252,5 +252,12 @@ mod tests {
         let expected = [1.0 - 0.01 * 1.1, -1.0 - 0.01 * 0.9];
         assert!(training.parameters().iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-6));
         assert!(training.slot("momentum").is_none() && training.slot("variance").is_some());
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training = Native::of_tensor(Muon::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

@@ -22,7 +22,7 @@ hyperparameters! {
         /// Decay of the running mean of the gradient's squared norm.
         beta2: f64 = 0.25 in 0.0..1.0,
         /// Added to the norm that is divided by.
-        epsilon: f64 = 1e-6 in 0.0..,
+        epsilon: f64 = 1e-6 in 1e-30..,
         /// Multiple of the parameter that is added to its divided gradient.
         weight_decay: f32 = 0.0 in 0.0..,
     }
@@ -132,5 +132,13 @@ mod tests {
         let whole = train(1 << 20, 1 << 20);
         assert_eq!(train(4096, 4096), whole);
         assert_eq!(train(8192, 4096), whole);
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(NovoGrad::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

@@ -20,7 +20,7 @@ hyperparameters! {
         /// Decay of the running mean of squared gradients.
         decay: f64 = 0.99 in 0.0..1.0,
         /// Added to the denominator.
-        epsilon: f32 = 1e-8 in 0.0..1.0,
+        epsilon: f32 = 1e-8 in 1e-30..1.0,
         /// Share of the velocity that is kept from round to round; 0 for none.
         momentum: f32 = 0.0 in 0.0..1.0,
         /// Whether the squared mean of gradients is taken off their mean square.
@@ -195,5 +195,13 @@ mod tests {
         assert_eq!(slots(true, 0.0), [true, true, false]);
         assert_eq!(slots(false, 0.5), [true, false, true]);
         assert_eq!(slots(true, 0.5), [true, true, true]);
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(RmsProp::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

@@ -13,7 +13,7 @@ hyperparameters! {
     /// Row-wise Adagrad, as FBGEMM and TorchRec compute it: one sum of mean squares for each row.
     pub struct RowwiseAdagrad {
         /// Added to the denominator.
-        epsilon: f32 = 1e-8 in 0.0..,
+        epsilon: f32 = 1e-8 in 1e-30..,
         /// What each row's sum starts at.
         initial_accumulator: f32 = 0.0 in 0.0..,
         /// Multiple of the parameter that is added to its gradient (L2 penalty), in touched rows.
@@ -89,8 +89,8 @@ mod tests {
         training.round_rows(&Context::of_round(1, 0.5), &[1], &[1.0, -7.0]);
         // Mean square 25.
         let expected = [1.0, 1.0, 0.9, 1.7, 1.0, 1.0];
-        let far = training.parameters().iter().zip(expected).find(|(ours, expected)| (*ours - expected).abs() > 1e-6);
-        assert_eq!(far, None);
+        let near = training.parameters().iter().zip(expected).all(|(ours, expected)| (*ours - expected).abs() <= 1e-6);
+        assert!(near, "{:?}", training.parameters());
         assert_eq!(training.slot("sum"), Some(&[0.0, 25.0, 0.0][..]));
         training.round_rows(&Context::of_round(2, 0.5), &[1, 2], &[0.0, 0.0, 2.0, 0.0]);
         assert_eq!(training.slot("sum"), Some(&[0.0, 25.0, 2.0][..]));
@@ -123,8 +123,8 @@ mod tests {
             vector.round(0.1, &gradient);
             column.round(0.1, &gradient);
         }
-        let far = vector.parameters().iter().zip(column.parameters()).find(|(a, b)| (*a - *b).abs() > 1e-6);
-        assert_eq!(far, None);
+        let near = vector.parameters().iter().zip(column.parameters()).all(|(a, b)| (*a - *b).abs() <= 1e-6);
+        assert!(near, "{:?}", vector.parameters());
     }
 
     #[test]
@@ -157,5 +157,13 @@ mod tests {
         let whole = train(1 << 20, 1 << 20);
         assert_eq!(train(4096, 4096), whole);
         assert_eq!(train(8192, 4096), whole);
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(RowwiseAdagrad::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

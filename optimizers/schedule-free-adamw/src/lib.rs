@@ -26,7 +26,7 @@ hyperparameters! {
         /// Decay of the running mean of squared gradients.
         beta2: f64 = 0.999 in 0.0..1.0,
         /// Added to the denominator.
-        epsilon: f32 = 1e-8 in 0.0..1.0,
+        epsilon: f32 = 1e-8 in 1e-30..1.0,
         /// Share of a parameter that a learning rate of 1 would take away each round.
         weight_decay: f64 = 0.0 in 0.0..,
         /// Power of the largest learning rate so far that an iterate weighs in the average.
@@ -177,5 +177,13 @@ mod tests {
         let whole = train(1 << 20, 1 << 20);
         assert_eq!(train(4096, 4096), whole);
         assert_eq!(train(8192, 4096), whole);
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(ScheduleFreeAdamW::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

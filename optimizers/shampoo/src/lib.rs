@@ -17,8 +17,8 @@ use stepbox_guest::prelude::*;
 hyperparameters! {
     /// Gradients preconditioned on both sides (Gupta et al., arXiv:1802.09568); AdaGrad for vectors and long matrices.
     pub struct Shampoo {
-        /// What the diagonals of both preconditioners start at. Eigenvalues below a millionth of the largest count as that
-        /// much all the same: f32 knows no smaller ones.
+        /// Added to the diagonals of both preconditioners, or a millionth of their Frobenius norm where that is more: f32
+        /// knows no smaller eigenvalues.
         epsilon: f64 = 1e-4 in 1e-30..,
         /// Decay of the velocity.
         momentum: f32 = 0.0 in 0.0..1.0,
@@ -38,7 +38,7 @@ const RIGHT: Slot = Slot::zero("right");
 const LEFT_ROOT: Slot = Slot::zero("left_root");
 const RIGHT_ROOT: Slot = Slot::zero("right_root");
 
-/// Smallest eigenvalue that counts, relative to the norm.
+/// Least addend to the diagonal, relative to the Frobenius norm.
 const SMALLEST_EIGENVALUE: f64 = 1e-6;
 
 /// Each multiplies a small eigenvalue by 2.4: some 21 bring the smallest one to 1.
@@ -247,5 +247,13 @@ mod tests {
             training.parameters().to_vec()
         };
         assert_eq!(train(4096, 4096), train(1 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training =
+            Native::of_tensor(Shampoo::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

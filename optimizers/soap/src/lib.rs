@@ -5,8 +5,8 @@
 //! moves nothing, and the bases are brought up to date every `precondition_frequency` rounds by a step of power iteration
 //! and a QR decomposition, sorted by eigenvalue before. The momentum stays in the parameters' axes. The second moment is in
 //! the basis: its rows and columns move with the basis vectors. Epsilon is added after the corrections, as in `adamw`; the
-//! decay is decoupled. What rotating leaves by rounding where there is no gradient at all, and Adam would blow up to whole
-//! steps, counts as nothing.
+//! decay is decoupled. Where the root of the second moment is less than 3e-6 of its norm over the matrix, there is no step:
+//! that may be what rotating left by rounding where there is no gradient at all, which Adam would blow up to whole steps.
 //!
 //! A tensor of more than two axes is taken for a matrix of its first axis by all others. Vectors, and matrices with a side
 //! longer than `largest_side`, are stepped by AdamW. Decompositions are computed in the component: this is for small
@@ -29,7 +29,7 @@ hyperparameters! {
         /// Decay of the preconditioners.
         shampoo_beta: f32 = 0.95 in 0.0..1.0,
         /// Added to the denominator.
-        epsilon: f32 = 1e-8 in 0.0..1.0,
+        epsilon: f32 = 1e-8 in 1e-30..1.0,
         /// Share of a parameter that a learning rate of 1 would take away each round.
         weight_decay: f32 = 0.01 in 0.0..,
         /// Rounds from one QR decomposition of the bases to the next.
@@ -49,7 +49,8 @@ const RIGHT_BASIS: Slot = Slot::zero("right_basis");
 /// Sweeps for each eigenvalue. Two are usual.
 const MOST_SWEEPS: usize = 30;
 
-/// What rotating into the basis may leave, of the gradient's norm, in directions that have nothing of the gradient.
+/// Least root of the variance that counts, of its norm over the matrix: as much may rotating into the basis leave in
+/// directions that have nothing of the gradient.
 const ROUNDING: f64 = 3e-6;
 
 /// What one round has in common.
@@ -68,13 +69,14 @@ impl Soap {
         tensor.shape.len() > 1 && tensor.rows().max(tensor.columns()) <= self.largest_side as u64
     }
 
-    /// The new variance, and the step before the learning rate comes to it. A root of the variance of the size of
-    /// `rounding` means nothing.
+    /// The new variance, and the step before the learning rate comes to it: none where the variance's root is less than
+    /// `rounding`.
     #[inline(always)]
     fn adam(&self, round: &Round, rounding: f32, mean: f32, gradient: f32, variance: f32) -> (f32, f32) {
         let variance = self.beta2 * variance + (1.0 - self.beta2) * gradient * gradient;
-        let denominator = (variance.sqrt() + rounding) / round.root_correction + self.epsilon;
-        (variance, mean / round.mean_correction / denominator)
+        let root = variance.sqrt();
+        let step = mean / round.mean_correction / (root / round.root_correction + self.epsilon);
+        (variance, if root >= rounding { step } else { 0.0 })
     }
 }
 
@@ -142,7 +144,8 @@ impl Optimizer for Soap {
             mean_correction: correction(self.beta1) as f32,
             root_correction: correction(self.beta2).sqrt() as f32,
             makes_bases: round == 1,
-            renews_bases: round.is_multiple_of(self.precondition_frequency as u64),
+            // The authors do not count the round that makes them.
+            renews_bases: (round - 1).is_multiple_of(self.precondition_frequency as u64),
         })
     }
 
@@ -239,6 +242,34 @@ mod tests {
         training.round(0.1, &noise(ROWS * COLUMNS, 2));
         assert_eq!(training.parameters(), noise(ROWS * COLUMNS, 1));
         assert!(miss(training.slot("left_basis").unwrap(), ROWS) < 1e-5);
+    }
+
+    #[test]
+    fn bases_are_renewed_as_many_rounds_after_the_first_as_the_frequency_says() {
+        let soap = Soap { precondition_frequency: 3, ..Soap::default() };
+        let mut training = Native::of_tensor(soap, tensor(ROWS, COLUMNS), noise(ROWS * COLUMNS, 1));
+        let mut bases = Vec::new();
+        for round in 1..=7 {
+            training.round(0.01, &noise(ROWS * COLUMNS, round + 1));
+            bases.push(training.slot("left_basis").unwrap().to_vec());
+        }
+        let renewed: Vec<usize> =
+            (1..7).filter(|index| bases[*index] != bases[index - 1]).map(|index| index + 1).collect();
+        assert_eq!(renewed, [4, 7]);
+    }
+
+    #[test]
+    fn small_directions_are_not_damped() {
+        // Along the axes and of very different size, as Adam sees them from the second round on.
+        let sizes = [1.0, 1e-2, 1e-4];
+        let mut gradient = vec![0.0; 9];
+        gradient.iter_mut().step_by(4).zip(sizes).for_each(|(value, size)| *value = size);
+        let soap = Soap { weight_decay: 0.0, epsilon: 1e-30, ..Soap::default() };
+        let mut training = Native::of_tensor(soap, tensor(3, 3), vec![0.0; 9]);
+        (0..2).for_each(|_| training.round(0.01, &gradient));
+        for step in training.parameters().iter().step_by(4) {
+            assert!((step + 0.01).abs() < 1e-6, "{:?}", training.parameters());
+        }
     }
 
     #[test]
@@ -356,5 +387,12 @@ mod tests {
             training.parameters().to_vec()
         };
         assert_eq!(train(4096, 4096), train(1 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn without_a_gradient_nothing_is_divided_by_zero() {
+        let mut training = Native::of_tensor(Soap::lowest(), Tensor::new("m", &[2, 2], 1), vec![1.0, 0.0, -1.0, 0.0]);
+        (0..3).for_each(|_| training.round(0.1, &[0.0, 0.0, 0.0, 1.0]));
+        (0..3).for_each(|_| training.round(0.1, &[0.0; 4]));
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use stepbox_sandbox::{Accumulators, Scope};
 
 use super::Update;
-use crate::rendezvous::{Broken, Occasion, Part};
 use crate::key::Key;
+use crate::rendezvous::{Broken, Occasion, Part};
 use crate::shard::{Contributed, KeyId};
 
 /// Runs all phases and returns the new weights of all slices in order.
@@ -61,7 +61,11 @@ async fn meet(update: &Update<'_>, accumulators: &mut Accumulators, round: u64, 
         let group = (scope == Scope::Group).then(|| planned.tensor.group.clone());
         let occasion = Occasion { optimizer: update.residence.optimizer.id, round, phase, group };
         let patience = update.job.config.job.round_timeout_seconds.duration();
-        let met = update.job.rendezvous.meet(&occasion, update.key.id, part, || expected(update, scope, round, phase), patience).await;
+        let met = update
+            .job
+            .rendezvous
+            .meet(&occasion, update.key.id, part, || expected(update, scope, round, phase), patience)
+            .await;
         let parts = met.map_err(|broken| missed(update, &broken, round))?;
         for (index, _) in mine {
             let of_tensor =
@@ -94,8 +98,7 @@ fn expected(update: &Update<'_>, scope: Scope, round: u64, phase: u32) -> BTreeS
 fn missed(update: &Update<'_>, broken: &Broken, round: u64) -> String {
     let Broken::Missing(keys) = broken else { return "the run that the round belonged to has ended".into() };
     let all = update.job.model.all();
-    let names: Vec<_> =
-        all.iter().filter(|key| keys.contains(&key.id)).map(|key| format!("`{}`", key.name)).collect();
+    let names: Vec<_> = all.iter().filter(|key| keys.contains(&key.id)).map(|key| format!("`{}`", key.name)).collect();
     let status = &update.residence.optimizer.status;
     format!(
         "{} combines all keys in a round, and round {round} of {} did not come: workers must push all keys before they \
