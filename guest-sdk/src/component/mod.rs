@@ -163,7 +163,7 @@ impl<O: Optimizer> Instance<O> {
         let mut views = views.into_iter();
         let parameters = cast::elements_mut(views.next().unwrap_or_default());
         let slots = views.by_ref().take(slice.plan.stored_slots().count()).collect();
-        let contributions = views.take(slice.plan.accumulators.len()).map(|view| cast::elements_mut(view)).collect();
+        let contributions = views.take(slice.plan.accumulators.len()).map(cast::elements_mut).collect();
         let Scratch { gradient, evaluation, rows } =
             Scratch::of(&mut scratch, slice.plan.evaluation_phase() == Some(phase), rows.is_some());
         let slice_views = SliceViews {
