@@ -42,7 +42,8 @@ pub(crate) enum Content {
 pub(crate) struct RowIds {
     pub ids: Vec<u64>,
     pub layout: RowLayout,
-    pub _held: OwnedSemaphorePermit,
+    /// Until the answer's turn to be sent has come.
+    pub held: Option<OwnedSemaphorePermit>,
 }
 
 /// What follows an answer's header.
@@ -78,12 +79,17 @@ pub(crate) async fn send_all(
                 _evaluation = Some(held);
                 whole(id, &key, weights)
             }
-            Content::Rows(key, rows) => match some_rows(&job, &key, rows).await {
-                Ok((version, tensor, body)) => {
-                    (encode_response(id, &Response::PulledRows { version, tensor }, body.bytes()), body)
+            Content::Rows(key, RowIds { ids, layout, held }) => {
+                // Nobody waits for them any more: who has the answer may ask for as many at once.
+                drop(held);
+                let rows = RowIds { ids, layout, held: None };
+                match some_rows(&job, &key, rows).await {
+                    Ok((version, tensor, body)) => {
+                        (encode_response(id, &Response::PulledRows { version, tensor }, body.bytes()), body)
+                    }
+                    Err(reason) => failed(id, reason, limits),
                 }
-                Err(reason) => failed(id, reason, limits),
-            },
+            }
         };
         let bytes = head.len() as u64 + body.bytes();
         let send = async {

@@ -141,7 +141,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         };
         let mut ids = vec![0; self.body_bytes as usize];
         self.reader.body(&mut ids, |_| {}).await?;
-        let rows = RowIds { ids: row_ids(&key, layout, &ids)?, layout, _held: held };
+        let rows = RowIds { ids: row_ids(&key, layout, &ids)?, layout, held: Some(held) };
         if let Some(found) = job.try_pull(&key, rank, version) {
             found?;
             return Ok(Some(Content::Rows(key, rows)));
