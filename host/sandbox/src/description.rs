@@ -36,7 +36,11 @@ impl std::fmt::Display for NumberRange {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let open = if self.minimum_included { '[' } else { '(' };
         let close = if self.maximum_included { ']' } else { ')' };
-        write!(formatter, "{open}{}, {}{close}", self.minimum, self.maximum)
+        let end = |number: f64| match number != 0.0 && number.abs() < 1e-6 {
+            true => format!("{number:e}"),
+            false => number.to_string(),
+        };
+        write!(formatter, "{open}{}, {}{close}", end(self.minimum), end(self.maximum))
     }
 }
 
