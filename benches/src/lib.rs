@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod row;
 pub mod rows;
 mod spread;
 pub mod update;
 
+pub use row::{Goal, Row};
 pub use spread::Spread;
