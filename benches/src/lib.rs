@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod job;
 mod row;
 pub mod rows;
 mod spread;
 pub mod update;
+pub mod wire;
 
 pub use row::{Goal, Row};
 pub use spread::Spread;
