@@ -36,12 +36,27 @@ pub struct TlsWriter {
     sealed: VecDeque<Vec<u8>>,
     /// Of the first of them.
     sent: usize,
+    key_updates: u64,
     is_closed: bool,
 }
 
 impl TlsWriter {
+    /// How often the keys were changed, because they had protected as much as they may or because the peer asked.
+    pub fn key_updates(&self) -> u64 {
+        self.key_updates
+    }
+
     pub(crate) fn new(stream: OwnedWriteHalf, sealer: Sealer, keys: Arc<Keys>) -> Self {
-        Self { stream, sealer, keys, gathered: Vec::new(), sealed: VecDeque::new(), sent: 0, is_closed: false }
+        Self {
+            stream,
+            sealer,
+            keys,
+            gathered: Vec::new(),
+            sealed: VecDeque::new(),
+            sent: 0,
+            key_updates: 0,
+            is_closed: false,
+        }
     }
 
     /// Protects what is gathered, and `more` of it, as one record.
@@ -50,6 +65,7 @@ impl TlsWriter {
             let update = self.sealer.seal(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE))?;
             self.sealed.push_back(update);
             self.sealer.rekey(self.keys.next_for_sending()?)?;
+            self.key_updates += 1;
         }
         let chunks = [self.gathered.as_slice(), more];
         let content =
