@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod job;
 pub mod native;
 mod row;
 pub mod rows;
 mod spread;
 pub mod update;
+pub mod wire;
 
 pub use row::{Goal, Row};
 pub use spread::Spread;
