@@ -232,13 +232,31 @@ mod tests {
     #[test]
     fn views_are_aligned_apart_and_as_long_as_their_extent() {
         let layout = Layout::of(&plan(100_000), 4096, 8192).unwrap().at(640);
-        assert_eq!(layout.parameters.whole(), 640..640 + 32768);
+        // The next multiple of a page, and the first colour behind the gradient's.
+        assert_eq!(layout.parameters.whole(), 4416..4416 + 32768);
         let slots: Vec<_> = layout.slots.iter().map(View::whole).collect();
-        assert_eq!(slots, [33408..41600, 41600..41728, 41728..41800]);
+        assert_eq!(slots, [37184..45376, 45376..45504, 45504..45576]);
         assert_eq!(layout.rows, 4..13);
-        assert_eq!(layout.contributions[0].whole(), 41856..41872);
-        assert_eq!(layout.combined[0].whole(), 41920..41928);
-        assert_eq!(layout.bytes, 41984 - 640);
+        assert_eq!(layout.contributions[0].whole(), 45632..45648);
+        assert_eq!(layout.combined[0].whole(), 45696..45704);
+        assert_eq!(640 + layout.bytes, 45760 + 640, "what a page's rest may take is reserved");
+    }
+
+    #[test]
+    fn long_views_lie_apart_within_a_page() {
+        let slot = |name: &str, element| Slot {
+            name: name.into(),
+            element,
+            extent: Extent::PerElement,
+            initial: Initial::Zero,
+        };
+        let slots = vec![slot("mean", SlotType::F32), slot("codes", SlotType::U8), slot("variance", SlotType::F64)];
+        let plan = Plan { slots, accumulators: Vec::new(), ..plan(1 << 20) };
+        let layout = Layout::of(&plan, 0, 1 << 18).unwrap().at(64);
+        let colours: Vec<_> = layout.state().map(|view| view.whole().start % 4096 / 64).collect();
+        assert_eq!(colours, [5, 10, 15, 20]);
+        let ends = layout.state().map(|view| view.whole().end).take(3);
+        assert!(ends.zip(layout.state().skip(1)).all(|(end, next)| (end..end + 4096).contains(&next.whole().start)));
     }
 
     #[test]
