@@ -1,6 +1,9 @@
 //! What workers push: whole gradients or some rows of them, and losses.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use stepbox_reduce::Format;
 
 use crate::key::Key;
 
@@ -14,10 +17,17 @@ pub(crate) struct Contribution {
 /// A gradient; every element is finite.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Gradient {
-    /// Of the whole tensor: its bytes.
-    Dense(Vec<u8>),
+    /// Of the whole tensor.
+    Dense(Whole),
     /// Of some rows; that of the others is zero.
     Rows(Rows),
+}
+
+/// A whole tensor's gradient as it came: halves stay halves until they are summed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Whole {
+    pub format: Format,
+    pub bytes: Vec<u8>,
 }
 
 /// Rows of a tensor, each at most once: never more than the tensor has.
@@ -25,7 +35,7 @@ pub(crate) enum Gradient {
 pub(crate) struct Rows {
     /// Ascending.
     pub ids: Vec<u64>,
-    /// Their elements, in the same order, without gaps.
+    /// Their elements, `f32`s, in the same order, without gaps.
     pub values: Vec<u8>,
 }
 
@@ -45,19 +55,31 @@ impl Gradient {
         }
     }
 
-    /// Its elements.
-    pub fn values(&self) -> &[u8] {
+    /// A run of its elements, in the order in which it has them.
+    pub fn part(&self, elements: Range<usize>) -> stepbox_reduce::Gradient<'_> {
         match self {
-            Self::Dense(values) | Self::Rows(Rows { values, .. }) => values,
+            Self::Dense(whole) => whole.part(elements),
+            Self::Rows(Rows { values, .. }) => {
+                let width = Format::F32.element_bytes();
+                stepbox_reduce::Gradient::f32(&values[elements.start * width..elements.end * width])
+            }
         }
     }
 
     /// The buffer of a whole tensor, to be used again.
     pub fn into_buffer(self) -> Option<Vec<u8>> {
         match self {
-            Self::Dense(buffer) => Some(buffer),
+            Self::Dense(whole) => Some(whole.bytes),
             Self::Rows(_) => None,
         }
+    }
+}
+
+impl Whole {
+    /// A run of its elements.
+    pub fn part(&self, elements: Range<usize>) -> stepbox_reduce::Gradient<'_> {
+        let width = self.format.element_bytes();
+        stepbox_reduce::Gradient::new(self.format, &self.bytes[elements.start * width..elements.end * width])
     }
 }
 
@@ -117,25 +139,26 @@ pub(crate) fn mean_loss(contributions: &[Contribution]) -> Option<f32> {
 }
 
 /// All gradients as whole tensors, by rank. Costs a tensor's size for each worker that pushed rows.
-pub(crate) async fn whole(key: &Arc<Key>, contributions: Vec<Contribution>) -> Result<Vec<Vec<u8>>, String> {
+pub(crate) async fn whole(key: &Arc<Key>, contributions: Vec<Contribution>) -> Result<Vec<Whole>, String> {
     let is_whole = |contribution: &Contribution| matches!(contribution.gradient, Gradient::Dense(_));
-    if contributions.iter().all(is_whole) {
-        return Ok(contributions.into_iter().filter_map(|contribution| contribution.gradient.into_buffer()).collect());
-    }
+    let all_whole = contributions.iter().all(is_whole);
     let key = Arc::clone(key);
     let expand = move || {
         let row_bytes = key.row_layout().map_or(0, |layout| layout.row_bytes);
         let expanded = contributions.into_iter().map(|contribution| match contribution.gradient {
-            Gradient::Dense(buffer) => buffer,
+            Gradient::Dense(whole) => whole,
             Gradient::Rows(rows) => {
-                let mut tensor = key.gradient_buffer();
-                tensor.fill(0);
-                rows.scatter(&mut tensor, row_bytes);
-                tensor
+                let mut bytes = key.gradient_buffer(Format::F32);
+                bytes.fill(0);
+                rows.scatter(&mut bytes, row_bytes);
+                Whole { format: Format::F32, bytes }
             }
         });
         expanded.collect()
     };
+    if all_whole {
+        return Ok(expand());
+    }
     tokio::task::spawn_blocking(expand).await.map_err(|panic| format!("rows could not be expanded: {panic}"))
 }
 
@@ -168,7 +191,8 @@ mod tests {
 
     #[test]
     fn the_loss_is_the_mean_over_those_who_reported_one() {
-        let with = |loss| Contribution { gradient: Gradient::Dense(Vec::new()), loss };
+        let with =
+            |loss| Contribution { gradient: Gradient::Dense(Whole { format: Format::F32, bytes: Vec::new() }), loss };
         assert_eq!(mean_loss(&[with(None), with(None)]), None);
         assert_eq!(mean_loss(&[with(Some(1.0)), with(None), with(Some(2.0))]), Some(1.5));
         assert_eq!(mean_loss(&[with(Some(f32::MAX)), with(Some(f32::MAX))]), Some(f32::MAX));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use stepbox_reduce::Format;
 use stepbox_sandbox::{StepContext, TensorDescription};
 use stepbox_wire::{KeyStatus, TensorType};
 use tokio::sync::watch;
@@ -172,10 +173,20 @@ impl Key {
         self.state.lock().rounds.is_repeated(rank, round)
     }
 
-    /// A buffer of the tensor's size for a gradient.
-    pub fn gradient_buffer(&self) -> Vec<u8> {
-        let spare = self.state.lock().spare.pop();
-        spare.unwrap_or_else(|| vec![0; self.bytes()])
+    /// A buffer of the tensor's size for a gradient in a format.
+    pub fn gradient_buffer(&self, format: Format) -> Vec<u8> {
+        let bytes = self.bytes() / Format::F32.element_bytes() * format.element_bytes();
+        let mut state = self.state.lock();
+        match state.spare.iter().position(|spare| spare.len() == bytes) {
+            Some(position) => state.spare.swap_remove(position),
+            None => {
+                // A worker has changed its format: what it pushed in before is not kept beside.
+                let outdated = state.spare.pop();
+                drop(state);
+                drop(outdated);
+                vec![0; bytes]
+            }
+        }
     }
 
     /// Takes a gradient. The caller runs the round that it completes.
@@ -268,7 +279,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::cut;
-    use crate::gradient::Gradient;
+    use crate::gradient::{Gradient, Whole};
 
     /// A key of two elements.
     pub(crate) fn key(name: &str, workers: usize) -> Key {
@@ -287,7 +298,8 @@ pub(crate) mod tests {
 
     /// A gradient for it.
     pub(crate) fn zeros() -> Contribution {
-        Contribution { gradient: Gradient::Dense(vec![0; 8]), loss: None }
+        let whole = Whole { format: Format::F32, bytes: vec![0; 8] };
+        Contribution { gradient: Gradient::Dense(whole), loss: None }
     }
 
     #[test]
@@ -319,6 +331,20 @@ pub(crate) mod tests {
         assert_eq!((pulled.version, &*pulled.range(0..8)), (1, &[1; 8][..]));
         assert_eq!(key.weights().expect("published").range(0..8), &[3; 8][..]);
         assert_eq!(key.retired_buffers().len(), 1, "version 2 is nobody's, so its buffer serves the next");
+    }
+
+    #[test]
+    fn buffers_are_kept_by_size_and_halves_take_half_of_it() {
+        let key = key("w", 2);
+        let (whole, half) = (key.gradient_buffer(Format::F32), key.gradient_buffer(Format::F16));
+        assert_eq!((whole.len(), half.len()), (8, 4));
+        let places = (whole.as_ptr(), half.as_ptr());
+        key.keep_buffers(vec![whole, half]);
+        let (half, whole) = (key.gradient_buffer(Format::Bf16), key.gradient_buffer(Format::F32));
+        assert_eq!((whole.as_ptr(), half.as_ptr()), places);
+        key.keep_buffers(vec![whole]);
+        let half = key.gradient_buffer(Format::F16);
+        assert_eq!((half.len(), key.state.lock().spare.len()), (4, 0), "the larger one is given up");
     }
 
     #[test]

@@ -62,14 +62,17 @@ impl MergedRows {
     }
 
     /// What each worker has for the row at a position, in order of rank.
-    pub fn parts(&self, position: usize) -> Vec<&[u8]> {
+    pub fn parts(&self, position: usize) -> Vec<stepbox_reduce::Gradient<'_>> {
         let workers = self.gradients.len();
         let own = &self.positions[position * workers..(position + 1) * workers];
         own.iter()
             .zip(&self.gradients)
             .map(|(own, gradient)| match own {
-                Some(own) => &gradient.values()[*own as usize * self.zeros.len()..][..self.zeros.len()],
-                None => &self.zeros[..],
+                Some(own) => {
+                    let start = *own as usize * self.columns;
+                    gradient.part(start..start + self.columns)
+                }
+                None => stepbox_reduce::Gradient::f32(&self.zeros),
             })
             .collect()
     }
@@ -77,8 +80,10 @@ impl MergedRows {
 
 #[cfg(test)]
 mod tests {
+    use stepbox_reduce::{Format, Gradient as Part};
+
     use super::*;
-    use crate::gradient::Rows;
+    use crate::gradient::{Rows, Whole};
 
     fn rows(ids: &[u64], values: &[f32]) -> Gradient {
         Gradient::Rows(Rows { ids: ids.to_vec(), values: bytes(values) })
@@ -93,17 +98,19 @@ mod tests {
         let merged =
             MergedRows::new(9, 2, vec![rows(&[1, 5], &[1.0, 2.0, 3.0, 4.0]), rows(&[0, 5], &[5.0, 6.0, 7.0, 8.0])]);
         assert_eq!((0..3).map(|position| merged.row(position)).collect::<Vec<_>>(), [0, 1, 5]);
-        assert_eq!(merged.parts(0), [bytes(&[0.0, 0.0]), bytes(&[5.0, 6.0])]);
-        assert_eq!(merged.parts(1), [bytes(&[1.0, 2.0]), bytes(&[0.0, 0.0])]);
-        assert_eq!(merged.parts(2), [bytes(&[3.0, 4.0]), bytes(&[7.0, 8.0])]);
+        assert_eq!(merged.parts(0), [Part::f32(&bytes(&[0.0, 0.0])), Part::f32(&bytes(&[5.0, 6.0]))]);
+        assert_eq!(merged.parts(1), [Part::f32(&bytes(&[1.0, 2.0])), Part::f32(&bytes(&[0.0, 0.0]))]);
+        assert_eq!(merged.parts(2), [Part::f32(&bytes(&[3.0, 4.0])), Part::f32(&bytes(&[7.0, 8.0]))]);
         assert_eq!((merged.within(1..5), merged.within(5..9), merged.within(6..9)), (1..2, 2..3, 3..3));
     }
 
     #[test]
     fn a_whole_gradient_touches_all_rows() {
-        let merged = MergedRows::new(2, 1, vec![Gradient::Dense(bytes(&[1.0, 2.0])), rows(&[1], &[3.0])]);
+        // 1 and 2 as bfloat16.
+        let whole = Whole { format: Format::Bf16, bytes: vec![0x80, 0x3f, 0x00, 0x40] };
+        let merged = MergedRows::new(2, 1, vec![Gradient::Dense(whole), rows(&[1], &[3.0])]);
         assert_eq!(merged.within(0..2), 0..2);
-        assert_eq!(merged.parts(0), [bytes(&[1.0]), bytes(&[0.0])]);
-        assert_eq!(merged.parts(1), [bytes(&[2.0]), bytes(&[3.0])]);
+        assert_eq!(merged.parts(0), [Part::bf16(&[0x80, 0x3f]), Part::f32(&bytes(&[0.0]))]);
+        assert_eq!(merged.parts(1), [Part::bf16(&[0x00, 0x40]), Part::f32(&bytes(&[3.0]))]);
     }
 }

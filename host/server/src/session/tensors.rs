@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use stepbox_reduce::Format;
 use stepbox_wire::{ErrorCode, Response, TensorType};
 use tokio::io::AsyncRead;
 
 use super::answers::{Content, RowIds};
 use super::requests::{Asked, Stopped, done, failed};
-use crate::checks::{check_rows, check_type, row_ids, row_layout};
+use crate::checks::{check_gradient, check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
 use crate::deployment::off_the_runtime;
 use crate::evaluation;
-use crate::gradient::{Contribution, Gradient, Rows};
+use crate::gradient::{Contribution, Gradient, Rows, Whole};
 use crate::job::{Worker, not_registered};
 use crate::key::Key;
 use crate::refusal::Refusal;
@@ -47,7 +48,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let room = job.model.room(&key, &tensor, &job.config.limits)?;
         let permit = self.permit()?;
         let mut value = vec![0; self.body_bytes as usize];
-        self.finite_body(&key, &mut value).await?;
+        self.finite_body(&key, Format::F32, &mut value).await?;
         // In a task of its own: once begun, it is not undone by the connection's end.
         let name = key.clone();
         let creation = tokio::spawn(create(job, key, tensor, value, tags, room));
@@ -67,16 +68,16 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let worker = self.worker()?;
         let context = Arc::clone(self.context);
         let key = context.job.model.require(key)?;
-        check_type(&key, tensor)?;
+        let format = check_gradient(&key, tensor, &context.job.config.job.gradient_types)?;
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
-        let mut gradient = key.gradient_buffer();
-        if let Err(stopped) = self.finite_body(&key.name, &mut gradient).await {
-            key.keep_buffers(vec![gradient]);
+        let mut bytes = key.gradient_buffer(format);
+        if let Err(stopped) = self.finite_body(&key.name, format, &mut bytes).await {
+            key.keep_buffers(vec![bytes]);
             return Err(stopped);
         }
-        let contribution = Contribution { gradient: Gradient::Dense(gradient), loss };
+        let contribution = Contribution { gradient: Gradient::Dense(Whole { format, bytes }), loss };
         let repeated = context.job.push(&key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
@@ -103,7 +104,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             row_ids(&key, layout, &raw)?
         };
         let mut values = vec![0; value_bytes as usize];
-        self.finite_body(&key.name, &mut values).await?;
+        self.finite_body(&key.name, Format::F32, &mut values).await?;
         let name = key.name.clone();
         let rows = off_the_runtime(move || {
             Rows::combined(ids, values, layout.row_bytes).map_err(|row| {
@@ -177,13 +178,13 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     /// Reads the body, the elements of a tensor, and refuses it where one is no number.
-    async fn finite_body(&mut self, key: &str, body: &mut [u8]) -> Result<(), Stopped> {
+    async fn finite_body(&mut self, key: &str, format: Format, body: &mut [u8]) -> Result<(), Stopped> {
         let mut finite = true;
-        self.reader.body(body, |piece| finite = finite && stepbox_reduce::all_finite(piece)).await?;
+        self.reader.body(body, |piece| finite = finite && format.all_finite(piece)).await?;
         if finite {
             return Ok(());
         }
-        let message = match stepbox_reduce::first_not_finite(body) {
+        let message = match format.first_not_finite(body) {
             Some(found) => format!("element {} of the tensor for key `{key}` is {}", found.index, found.value),
             None => format!("an element of the tensor for key `{key}` is not finite"),
         };

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::KeyId;
 use super::residents::{Bound, Shard};
-use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks, reduce};
+use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks};
 use crate::optimizer::OptimizerId;
 
 impl Shard {
@@ -25,7 +25,7 @@ impl Shard {
             let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
                 let first = touched.start + elements.start / rows.columns();
                 for (position, out) in (first..).zip(out.chunks_exact_mut(rows.columns())) {
-                    if let Err(error) = reduce(step.aggregation, &rows.parts(position), out) {
+                    if let Err(error) = step.reduction.reduce_into(&rows.parts(position), out) {
                         reduced = Err(error);
                     }
                 }

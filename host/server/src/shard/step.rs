@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use stepbox_reduce::{ReduceError, Reduction};
 use stepbox_sandbox::{GradientSource, InstancePool, SandboxError, StepContext, StepError};
 use thiserror::Error;
 
 use super::KeyId;
 use super::residents::{Bound, Shard};
-use crate::config::Aggregation;
+use crate::gradient::Whole;
 use crate::optimizer::OptimizerId;
 use crate::sparse::MergedRows;
 
@@ -17,13 +18,13 @@ pub(crate) struct Step {
     pub key: KeyId,
     pub context: StepContext,
     pub gradients: Gradients,
-    pub aggregation: Aggregation,
+    pub reduction: Reduction,
 }
 
 /// The workers' gradients, by rank.
 pub(crate) enum Gradients {
     /// Whole tensors.
-    Whole(Vec<Vec<u8>>),
+    Whole(Vec<Whole>),
     /// The rows that any worker has a gradient for.
     Rows(MergedRows),
 }
@@ -48,9 +49,9 @@ pub(crate) enum StepFailure {
         /// The value.
         value: f32,
     },
-    /// Our fault: the gradients were checked when they came.
+    /// Finite gradients have a sum that is not; anything else is our fault, as they were checked when they came.
     #[error("the gradients could not be reduced: {0}")]
-    Reduce(#[from] stepbox_reduce::ReduceError),
+    Reduce(#[from] ReduceError),
 }
 
 impl Shard {
@@ -113,14 +114,14 @@ pub(super) fn with_gradient<T>(
     let Gradients::Whole(gradients) = &step.gradients else {
         unreachable!("rows are made whole for optimizers that do not visit rows")
     };
-    let tensor_bytes = bound.slice.bytes();
+    // The tensor is in memory, so this fits.
+    let first = bound.slice.start as usize;
     let mut parts = Vec::with_capacity(gradients.len());
     let mut reduced = Ok(());
     let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
-        let bytes = tensor_bytes.start + elements.start * 4..tensor_bytes.start + elements.end * 4;
         parts.clear();
-        parts.extend(gradients.iter().map(|gradient| &gradient[bytes.clone()]));
-        if let Err(error) = reduce(step.aggregation, &parts, out) {
+        parts.extend(gradients.iter().map(|gradient| gradient.part(first + elements.start..first + elements.end)));
+        if let Err(error) = step.reduction.reduce_into(&parts, out) {
             reduced = Err(error);
         }
     };
@@ -128,15 +129,4 @@ pub(super) fn with_gradient<T>(
     // If this is an error, the step ran on a gradient that was not there, and the caller takes it back.
     reduced?;
     Ok(outcome)
-}
-
-pub(super) fn reduce(
-    aggregation: Aggregation,
-    parts: &[&[u8]],
-    out: &mut [f32],
-) -> Result<(), stepbox_reduce::ReduceError> {
-    match aggregation {
-        Aggregation::Mean => stepbox_reduce::mean_into(parts, out),
-        Aggregation::Sum => stepbox_reduce::sum_into(parts, out),
-    }
 }

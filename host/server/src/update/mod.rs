@@ -100,7 +100,7 @@ async fn run(
         key: key.id,
         context,
         gradients,
-        aggregation: job.config.job.aggregation,
+        reduction: job.config.job.reduction(),
     };
     let update = Update { job, key, residence, shards: residence.planned.shards(), step: Arc::new(step) };
     let outcome = match plan.granularity {
@@ -198,7 +198,7 @@ impl Update<'_> {
         }
         // The shards are done with them.
         if let Some(Step { gradients: Gradients::Whole(buffers), .. }) = Arc::into_inner(self.step) {
-            self.key.keep_buffers(buffers);
+            self.key.keep_buffers(buffers.into_iter().map(|whole| whole.bytes).collect());
         }
     }
 }
