@@ -123,7 +123,9 @@ impl Sandboxed {
             })?;
         }
         // As in a server: all slices of a tensor have stepped before any step is kept.
-        self.slices.iter().for_each(|slice| self.pool.commit(*slice));
+        for slice in &self.slices {
+            self.pool.commit(*slice);
+        }
         Ok(())
     }
 

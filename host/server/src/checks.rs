@@ -1,7 +1,9 @@
 //! What a worker sends is held against the key it names.
 
-use stepbox_wire::{ErrorCode, TensorType};
+use stepbox_reduce::Format;
+use stepbox_wire::{ElementType, ErrorCode, TensorType};
 
+use crate::config::GradientType;
 use crate::gradient::RowLayout;
 use crate::key::Key;
 use crate::refusal::{Answered, Refusal};
@@ -12,6 +14,36 @@ pub(crate) fn check_type(key: &Key, tensor: &TensorType) -> Answered<()> {
         let message = format!("key `{}` holds {}, not {}", key.name, key.tensor.element, tensor.element);
         return Err(Refusal::new(ErrorCode::WrongElementType, message));
     }
+    check_shape(key, tensor)
+}
+
+/// Whether a tensor's type is that of a whole gradient of the key, and how its elements are encoded.
+pub(crate) fn check_gradient(key: &Key, tensor: &TensorType, accepted: &[GradientType]) -> Answered<Format> {
+    let element = tensor.element;
+    let gradient_type = match element {
+        ElementType::F32 => Some(GradientType::F32),
+        ElementType::Bf16 => Some(GradientType::Bf16),
+        ElementType::F16 => Some(GradientType::F16),
+        _ => None,
+    };
+    match gradient_type.filter(|gradient_type| accepted.contains(gradient_type)) {
+        Some(gradient_type) => {
+            check_shape(key, tensor)?;
+            Ok(gradient_type.format())
+        }
+        None => {
+            let names: Vec<_> = accepted.iter().map(|accepted| accepted.format().name()).collect();
+            let message = format!(
+                "gradients of key `{}` are accepted as {} (job.gradient_types), not as {element}",
+                key.name,
+                names.join(", ")
+            );
+            Err(Refusal::new(ErrorCode::WrongElementType, message))
+        }
+    }
+}
+
+fn check_shape(key: &Key, tensor: &TensorType) -> Answered<()> {
     if tensor.shape != key.tensor.shape {
         let message = format!("key `{}` has shape {:?}, not {:?}", key.name, key.tensor.shape, tensor.shape);
         return Err(Refusal::new(ErrorCode::WrongShape, message));
@@ -23,7 +55,8 @@ pub(crate) fn check_type(key: &Key, tensor: &TensorType) -> Answered<()> {
 pub(crate) fn check_rows(key: &Key, values: &TensorType) -> Answered<RowLayout> {
     let layout = row_layout(key)?;
     if values.element != key.tensor.element {
-        let message = format!("key `{}` holds {}, not {}", key.name, key.tensor.element, values.element);
+        let message =
+            format!("rows of key `{}` are pushed as {}, not as {}", key.name, key.tensor.element, values.element);
         return Err(Refusal::new(ErrorCode::WrongElementType, message));
     }
     if values.shape.get(1..) != key.tensor.shape.get(1..) {

@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use stepbox_reduce::{Format, Reduction};
 use stepbox_sandbox::SandboxConfig;
 use thiserror::Error;
 
@@ -117,6 +118,13 @@ pub struct JobConfig {
     /// How long a worker may be away; [`DEFAULT_RECONNECT_GRACE_SECONDS`].
     #[serde(default = "default_reconnect_grace")]
     pub reconnect_grace_seconds: Seconds,
+    /// What the sum or mean is multiplied with: the reciprocal of the factor that workers scale their losses with, where
+    /// they do so to keep small gradients from vanishing in f16. 1 where absent.
+    #[serde(default = "unscaled")]
+    pub gradient_scale: f32,
+    /// In which types whole gradients may be pushed; in all where absent. Rows are always f32.
+    #[serde(default = "all_gradient_types")]
+    pub gradient_types: Vec<GradientType>,
     /// Keys the random stream of optimizers that have one. The same seed gives the same run.
     #[serde(default)]
     pub seed: u64,
@@ -131,6 +139,39 @@ pub enum Aggregation {
     Mean,
     /// Their sum.
     Sum,
+}
+
+/// A type of gradients' elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GradientType {
+    /// IEEE 754 binary32.
+    F32,
+    /// The upper half of a binary32: its range, with 8 bits of precision.
+    Bf16,
+    /// IEEE 754 binary16: 11 bits of precision, up to 65504.
+    F16,
+}
+
+impl GradientType {
+    pub(crate) const fn format(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::Bf16 => Format::Bf16,
+            Self::F16 => Format::F16,
+        }
+    }
+}
+
+impl JobConfig {
+    /// How a round's gradients become one.
+    pub(crate) fn reduction(&self) -> Reduction {
+        let reduction = match self.aggregation {
+            Aggregation::Mean => Reduction::mean(),
+            Aggregation::Sum => Reduction::sum(),
+        };
+        reduction.scaled(self.gradient_scale)
+    }
 }
 
 /// The section `[access]`. Who is not named has no right.
@@ -181,6 +222,14 @@ impl TryFrom<f64> for Seconds {
             Err(format!("{seconds} seconds are not a time-out: it must be above 0 and at most {MAX_SECONDS}"))
         }
     }
+}
+
+fn unscaled() -> f32 {
+    1.0
+}
+
+fn all_gradient_types() -> Vec<GradientType> {
+    vec![GradientType::F32, GradientType::Bf16, GradientType::F16]
 }
 
 fn default_round_timeout() -> Seconds {
@@ -260,6 +309,13 @@ impl Config {
                 return Err(wrong("job.workers", format!("`{identity}` stands there twice; an identity has one rank")));
             }
         }
+        if self.job.gradient_types.is_empty() {
+            return Err(wrong("job.gradient_types", "no gradient could be pushed; name f32, bf16 or f16".into()));
+        }
+        let scale = self.job.gradient_scale;
+        if !scale.is_normal() || scale < 0.0 {
+            return Err(wrong("job.gradient_scale", format!("{scale} is no factor; it must be a number above 0")));
+        }
         for (field, identities) in [
             ("access.deployers", &self.access.deployers),
             ("access.schedulers", &self.access.schedulers),
@@ -319,6 +375,8 @@ mod tests {
         let config = parse(SMALLEST).expect("the smallest configuration");
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.job.aggregation, Aggregation::Mean);
+        assert_eq!(config.job.reduction(), Reduction::mean());
+        assert_eq!(config.job.gradient_types, all_gradient_types());
         assert_eq!(config.job.round_timeout_seconds.duration(), Duration::from_secs(60));
         assert!(config.access.deployers.is_empty() && config.access.operators.is_empty());
         assert!(config.shard_threads() >= 1);
@@ -350,6 +408,12 @@ mod tests {
         assert!(refused(&workers("[]")).contains("job.workers"));
         assert!(refused(&workers(r#"["a", "a"]"#)).contains("twice"));
         assert!(refused(&workers(r#"["a\n"]"#)).contains("job.workers"));
+        let job = |field: &str| SMALLEST.replace("[job]", &format!("[job]\n{field}"));
+        assert!(refused(&job("gradient_types = []")).contains("job.gradient_types"));
+        assert!(refused(&job("gradient_types = ['f64']")).contains("f64"));
+        for scale in ["0", "-0.5", "nan", "inf", "1e-50"] {
+            assert!(refused(&job(&format!("gradient_scale = {scale}"))).contains("job.gradient_scale"), "{scale}");
+        }
         assert!(refused(&format!("shard_threads = 0\n{SMALLEST}")).contains("shard_threads"));
         assert!(refused(&format!("{SMALLEST}\n[limits]\nkeys = 0")).contains("limits.keys"));
         for seconds in ["0", "-1", "nan", "inf", "1e9"] {

@@ -188,6 +188,10 @@ impl Key {
             .map(|(slice, spare)| {
                 let bytes = slice.elements as usize * format.element_bytes();
                 let fits = spare.iter().position(|buffer| buffer.len() == bytes);
+                if fits.is_none() && !spare.is_empty() {
+                    // A worker has changed its format: what it pushed in before is not kept beside.
+                    spare.remove(0);
+                }
                 fits.map(|index| spare.swap_remove(index)).ok_or(bytes)
             })
             .collect();

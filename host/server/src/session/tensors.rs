@@ -9,7 +9,7 @@ use tokio::io::AsyncRead;
 
 use super::answers::{Content, RowIds};
 use super::requests::{Asked, Stopped, done, failed};
-use crate::checks::{check_rows, check_type, row_ids, row_layout};
+use crate::checks::{check_gradient, check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
 use crate::deployment::off_the_runtime;
 use crate::evaluation;
@@ -49,7 +49,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let room = job.model.room(&key, &tensor, &job.config.limits)?;
         let permit = self.permit()?;
         let mut value = vec![0; self.body_bytes as usize];
-        self.finite_body(&key, slice::from_mut(&mut value)).await?;
+        self.finite_body(&key, Format::F32, slice::from_mut(&mut value)).await?;
         // In a task of its own: once begun, it is not undone by the connection's end.
         let name = key.clone();
         let creation = tokio::spawn(create(job, key, tensor, value, tags, room));
@@ -69,12 +69,12 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let worker = self.worker()?;
         let context = Arc::clone(self.context);
         let key = context.job.model.require(key)?;
-        check_type(&key, tensor)?;
+        let format = check_gradient(&key, tensor, &context.job.config.job.gradient_types)?;
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
-        let mut gradient = Dense { format: Format::F32, chunks: key.gradient_buffers(Format::F32) };
-        if let Err(stopped) = self.finite_body(&key.name, &mut gradient.chunks).await {
+        let mut gradient = Dense { format, chunks: key.gradient_buffers(format) };
+        if let Err(stopped) = self.finite_body(&key.name, format, &mut gradient.chunks).await {
             key.keep_buffers(gradient.chunks.into_iter().enumerate());
             return Err(stopped);
         }
@@ -105,7 +105,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             row_ids(&key, layout, &raw)?
         };
         let mut values = vec![0; value_bytes as usize];
-        self.finite_body(&key.name, slice::from_mut(&mut values)).await?;
+        self.finite_body(&key.name, Format::F32, slice::from_mut(&mut values)).await?;
         let name = key.name.clone();
         let rows = off_the_runtime(move || {
             Rows::combined(ids, values, layout.row_bytes).map_err(|row| {
@@ -179,16 +179,16 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     /// Reads the body, the elements of a tensor in any number of chunks, and refuses it where one is no number.
-    async fn finite_body(&mut self, key: &str, chunks: &mut [Vec<u8>]) -> Result<(), Stopped> {
+    async fn finite_body(&mut self, key: &str, format: Format, chunks: &mut [Vec<u8>]) -> Result<(), Stopped> {
         let mut finite = true;
-        self.reader.chunks(chunks, |piece| finite = finite && stepbox_reduce::all_finite(piece)).await?;
+        self.reader.chunks(chunks, |piece| finite = finite && format.all_finite(piece)).await?;
         if finite {
             return Ok(());
         }
         let mut before = 0;
         let found = chunks.iter().find_map(|chunk| {
-            let found = stepbox_reduce::first_not_finite(chunk).map(|found| (before + found.index, found.value));
-            before += chunk.len() / size_of::<f32>();
+            let found = format.first_not_finite(chunk).map(|found| (before + found.index, found.value));
+            before += chunk.len() / format.element_bytes();
             found
         });
         let message = match found {

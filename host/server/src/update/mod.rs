@@ -15,10 +15,8 @@ mod rows;
 use std::sync::Arc;
 use std::time::Instant;
 
-use stepbox_reduce::Reduction;
 use stepbox_sandbox::{Granularity, Plan, StepContext};
 
-use crate::config::Aggregation;
 use crate::gradient::{self, Contribution};
 use crate::job::Job;
 use crate::key::{Key, NewWeights, Residence};
@@ -130,10 +128,7 @@ async fn run(
             }
         }
     };
-    let reduction = match job.config.job.aggregation {
-        Aggregation::Mean => Reduction::mean(),
-        Aggregation::Sum => Reduction::sum(),
-    };
+    let reduction = job.config.job.reduction();
     let step = Step { optimizer: residence.optimizer.id, key: key.id, context, gradients, reduction };
     let update = Update { job, key, residence, shards: residence.planned.shards(), step: Arc::new(step) };
     let outcome = match (plan.granularity, handed_over) {
