@@ -37,8 +37,10 @@ pub struct Sandbox {
     /// Of [`cache::conditions`].
     conditions: [u8; 32],
     /// Components that were admitted and are still in use, by their digests.
-    in_use: Arc<Mutex<Vec<([u8; 32], Weak<Inner>)>>>,
+    in_use: Arc<Mutex<InUse>>,
 }
+
+type InUse = Vec<([u8; 32], Weak<Inner>)>;
 
 /// Native code, and what the cache knows of its trial.
 struct Code {

@@ -30,6 +30,7 @@
 
 mod access;
 mod barrier;
+mod cache;
 mod checks;
 mod config;
 mod creation;
@@ -62,6 +63,7 @@ mod tls;
 mod update;
 mod weights;
 
+pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
     JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
