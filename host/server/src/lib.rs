@@ -37,6 +37,7 @@ mod creation;
 mod cut;
 mod deployment;
 mod evaluation;
+mod footprint;
 mod gradient;
 mod groups;
 mod identity;
@@ -69,6 +70,7 @@ pub use config::{
     JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
+pub use footprint::Footprint;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::{
