@@ -5,6 +5,7 @@
 
 pub mod job;
 pub mod native;
+pub mod admission;
 mod row;
 pub mod rows;
 mod spread;

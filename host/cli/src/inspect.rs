@@ -8,6 +8,7 @@ use stepbox_sandbox::{
     Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription,
     WasiPolicy,
 };
+use stepbox_server::{Footprint, MAX_WORKERS};
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
 use wasmparser::{Parser, Payload};
 
@@ -23,6 +24,7 @@ to describe itself; it gets nothing there.
 
 Examples:
   stepbox inspect adamw.wasm
+  stepbox inspect shampoo.wasm --workers 8 --shape 4096,1024
   stepbox inspect adamw.signed.wasm --trust trust.toml --json")]
 pub(crate) struct Inspect {
     /// The component, signed or not
@@ -31,6 +33,18 @@ pub(crate) struct Inspect {
     /// Verify the signature against this trust file
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
+
+    /// Tell the memory of a server with this many workers
+    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=MAX_WORKERS as i64))]
+    workers: u32,
+
+    /// Plan for a tensor of these extents, and tell its memory
+    #[arg(long, value_name = "EXTENTS", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    shape: Vec<u64>,
+
+    /// Tell the memory of this many parameters, in tensors of the shape
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    parameters: Option<u64>,
 }
 
 impl Inspect {
@@ -46,7 +60,7 @@ impl Inspect {
             signature,
             imports: world.imports,
             exports: world.exports,
-            optimizer: Optimizer::of(&bytes),
+            optimizer: Optimizer::of(&bytes, self),
         })
     }
 }
@@ -150,9 +164,11 @@ enum Optimizer {
     Admitted {
         #[serde(flatten)]
         description: Box<Description>,
-        /// For a matrix; optimizers may plan otherwise for tensors of other shapes.
-        plan: Plan,
+        /// What is planned for: optimizers may plan otherwise for tensors of other shapes.
+        shape: Vec<u64>,
+        plan: Box<Plan>,
         bytes_per_parameter: f64,
+        memory: Memory,
         /// What a step cost in the trial run.
         fuel_per_element: f64,
         /// It imports WASI, which a server allows only where its configuration says so.
@@ -163,27 +179,86 @@ enum Optimizer {
     },
 }
 
-/// Rows and columns of the matrix that is planned for.
-const SIDE: u64 = 64;
+/// Extents of the tensor that is planned for unless another is given.
+const SHAPE: [u64; 2] = [64, 64];
+
+/// Bytes of a gradient's element, an f32.
+const GRADIENT_BYTES: u64 = 4;
+
+/// What a server needs for parameters.
+#[derive(Serialize)]
+struct Memory {
+    workers: u32,
+    /// Bytes for each parameter.
+    per_parameter: Footprint,
+    at_rest_bytes_per_parameter: f64,
+    in_a_round_bytes_per_parameter: f64,
+    /// How many parameters were asked for, if any.
+    parameters: Option<u64>,
+    /// All of these, in MiB.
+    at_rest_mebibytes: Option<f64>,
+    in_a_round_mebibytes: Option<f64>,
+}
+
+impl Memory {
+    fn of(plan: &Plan, options: &Inspect) -> Self {
+        let per_parameter = Footprint::of(plan, options.workers, GRADIENT_BYTES);
+        let shape = (!options.shape.is_empty()).then(|| plan.geometry.elements());
+        let parameters = options.parameters.or(shape);
+        let mebibytes = |bytes: f64| parameters.map(|count| bytes * count as f64 / f64::from(1 << 20));
+        Self {
+            workers: options.workers,
+            at_rest_bytes_per_parameter: per_parameter.at_rest(),
+            in_a_round_bytes_per_parameter: per_parameter.in_a_round(),
+            at_rest_mebibytes: mebibytes(per_parameter.at_rest()),
+            in_a_round_mebibytes: mebibytes(per_parameter.in_a_round()),
+            per_parameter,
+            parameters,
+        }
+    }
+
+    fn text(&self, granularity: Granularity) -> String {
+        let Self { workers, per_parameter, .. } = self;
+        let of_touched = if granularity == Granularity::TouchedRows { " of a touched row" } else { "" };
+        let Footprint { state, published, gradients, undo } = per_parameter;
+        let workers = if *workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
+        let mut text = format!(
+            "memory of a server with {workers}: {:.1} bytes for each parameter{of_touched} ({state:.1} state, {published:.1} \
+             published, {gradients:.1} gradients, {undo:.1} undo)",
+            self.in_a_round_bytes_per_parameter
+        );
+        if let (Some(parameters), Some(rest), Some(round)) =
+            (self.parameters, self.at_rest_mebibytes, self.in_a_round_mebibytes)
+        {
+            text += &format!("; {round:.1} MiB for {parameters}, {rest:.1} MiB of it between rounds");
+        }
+        text
+    }
+}
 
 impl Optimizer {
-    fn of(bytes: &[u8]) -> Self {
+    fn of(bytes: &[u8], options: &Inspect) -> Self {
         let admit = || -> Result<Self, SandboxError> {
             let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
             let component = Sandbox::new(config)?.admit(bytes)?;
             let settings = component
                 .configure(None, &[])
                 .map_err(|error| SandboxError::Description(format!("its own defaults do not fit: {error}")))?;
-            let matrix = TensorDescription { name: "example".into(), shape: vec![SIDE, SIDE], ..Default::default() };
-            let plan = component.plan(&settings, &matrix)?;
+            let shape = if options.shape.is_empty() { SHAPE.to_vec() } else { options.shape.clone() };
+            let tensor = TensorDescription { name: "example".into(), shape: shape.clone(), ..Default::default() };
+            let plan = component.plan(&settings, &tensor)?;
             Ok(Self::Admitted {
                 description: Box::new(component.description().clone()),
+                shape,
+                memory: Memory::of(&plan, options),
                 bytes_per_parameter: plan.bytes_per_parameter(),
                 fuel_per_element: match plan.granularity {
-                    Granularity::Tensor => component.fuel().per_element_of_whole(SIDE, SIDE),
+                    Granularity::Tensor => {
+                        component.fuel().per_element_of_whole(plan.geometry.rows, plan.geometry.columns)
+                    }
                     Granularity::Elements | Granularity::TouchedRows => component.fuel().per_element(),
                 },
-                plan,
+                plan: Box::new(plan),
                 needs_wasi: component.imports().iter().any(|import| import.starts_with("wasi:")),
             })
         };
@@ -191,9 +266,9 @@ impl Optimizer {
     }
 
     fn text(&self) -> String {
-        let (description, plan, bytes_per_parameter, fuel, needs_wasi) = match self {
-            Self::Admitted { description, plan, bytes_per_parameter, fuel_per_element, needs_wasi } => {
-                (description, plan, bytes_per_parameter, fuel_per_element, *needs_wasi)
+        let (description, shape, plan, bytes_per_parameter, memory, fuel, needs_wasi) = match self {
+            Self::Admitted { description, shape, plan, bytes_per_parameter, memory, fuel_per_element, needs_wasi } => {
+                (description, shape, plan, bytes_per_parameter, memory, fuel_per_element, *needs_wasi)
             }
             Self::NotAdmitted { reason } => return format!("a server would not admit it: {}", printable(reason)),
         };
@@ -206,8 +281,13 @@ impl Optimizer {
         let slots = plan::slots(plan);
         let slots = if slots.is_empty() { "none".to_owned() } else { slots.join(", ") };
         lines.push(format!("state: {slots}; {bytes_per_parameter:.1} bytes for each parameter, itself included"));
-        lines
-            .push(format!("a step costs {fuel:.1} units of fuel for each parameter (of a matrix of {SIDE} by {SIDE})"));
+        lines.push(memory.text(plan.granularity));
+        let shape = match &shape[..] {
+            [rows, columns] => format!("a matrix of {rows} by {columns}"),
+            [elements] => format!("a vector of {elements}"),
+            extents => format!("a tensor of {extents:?}"),
+        };
+        lines.push(format!("a step costs {fuel:.1} units of fuel for each parameter (of {shape})"));
         if description.needs_loss {
             lines.push("needs the workers' loss with each gradient".to_owned());
         }

@@ -42,6 +42,8 @@ struct Entry {
     /// State, as `name: type extent`.
     slots: Vec<String>,
     bytes_per_parameter: f64,
+    /// On a server with four workers, in a round.
+    server_bytes_per_parameter: f64,
     phases: Vec<String>,
     reference: String,
 }

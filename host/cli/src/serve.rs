@@ -25,6 +25,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
+    /// Compile every optimizer anew and keep nothing of it on disk, whatever the configuration says
+    #[arg(long)]
+    no_cache: bool,
+
     /// How a line of the log looks
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -44,7 +48,8 @@ impl Serve {
         let about = |error: &dyn std::error::Error| {
             Failure::here("configuration", error.to_string()).about(self.config.display())
         };
-        let config = Config::load(&self.config).map_err(|error| about(&error))?;
+        let mut config = Config::load(&self.config).map_err(|error| about(&error))?;
+        config.cache.enabled &= !self.no_cache;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -158,6 +158,42 @@ fn inspect_shows_what_an_optimizer_is_and_asks_for() {
 }
 
 #[test]
+fn inspect_predicts_the_memory_of_a_server() {
+    let folder = signed();
+    let memory = |options: &str| {
+        let report = folder.done(&format!("inspect signed.wasm --json {options}")).json();
+        report["optimizer"]["memory"].clone()
+    };
+    let usual = memory("");
+    assert_eq!(usual["workers"], 4);
+    assert_eq!(
+        usual["per_parameter"],
+        serde_json::json!({ "state": 12.0, "published": 4.0, "gradients": 16.0, "undo": 0.0 })
+    );
+    assert_eq!(
+        (&usual["in_a_round_bytes_per_parameter"], &usual["parameters"]),
+        (&32.0.into(), &serde_json::Value::Null)
+    );
+    let alone = memory("--workers 1 --shape 1024,1024");
+    assert_eq!((&alone["in_a_round_bytes_per_parameter"], &alone["parameters"]), (&28.0.into(), &(1 << 20).into()));
+    assert_eq!((&alone["at_rest_mebibytes"], &alone["in_a_round_mebibytes"]), (&16.0.into(), &28.0.into()));
+    let text = folder.done("inspect signed.wasm --parameters 2097152").stdout();
+    assert!(text.contains("with 4 workers: 32.0 bytes for each parameter"), "{text}");
+    assert!(text.contains("64.0 MiB for 2097152, 32.0 MiB of it between rounds"), "{text}");
+
+    // Factored state depends on the shape.
+    folder.write("adafactor.wasm", component("adafactor"));
+    let state = |shape: &str| {
+        let report = folder.done(&format!("inspect adafactor.wasm --json --shape {shape}")).json();
+        report["optimizer"]["memory"]["per_parameter"]["state"].as_f64().unwrap()
+    };
+    assert!(state("256,256") < 4.1 && state("256") >= 8.0);
+    for wrong in ["--workers 0", "--shape 0,4", "--shape 4x4", "--parameters 0"] {
+        assert_eq!(folder.run(&format!("inspect signed.wasm {wrong}")).code(), 2, "{wrong}");
+    }
+}
+
+#[test]
 fn inspect_shows_what_a_server_would_not_admit() {
     let folder = Folder::new();
     folder.write("loop.wasm", component("hostile/endless-loop"));

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use common::{Folder, component};
@@ -40,12 +41,19 @@ impl Scene {
              [access]\ndeployers = ['alice']\noperators = ['bob']\n\
              [trust]\nstore = 'publisher.toml'\n",
         );
-        let (server, address) = serve(&folder);
+        let (server, address) = serve(&folder, &[]);
         Self { folder, server, address }
     }
 
     fn connection(&self, identity: &str) -> String {
         format!("--server {} --ca ca/ca.pem --certificate ca/{identity}.pem --key ca/{identity}.key", self.address)
+    }
+
+    /// Ends the server and starts it again with these arguments. Gives the log of the one that ended.
+    fn restart(&mut self, arguments: &[&str]) -> String {
+        let (_, log) = self.stop();
+        (self.server, self.address) = serve(&self.folder, arguments);
+        log
     }
 
     /// Asks the server to end, and gives its exit code and its log.
@@ -58,9 +66,10 @@ impl Scene {
     }
 }
 
-fn serve(folder: &Folder) -> (Child, String) {
+fn serve(folder: &Folder, arguments: &[&str]) -> (Child, String) {
     let mut server = folder
         .command(["serve", "--config", "server.toml", "--json", "--log-format", "json"])
+        .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -101,6 +110,38 @@ fn what_is_deployed_stands_in_the_status_and_in_the_log() {
     assert_eq!(code, Some(0), "{log}");
     let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(events.iter().any(|event| event.to_string().contains("adamw")), "{log}");
+}
+
+#[test]
+fn a_restarted_server_does_not_compile_anew_unless_its_cache_is_open_to_others_or_switched_off() {
+    let mut scene = Scene::new();
+    let deploy = |scene: &Scene| scene.folder.done(&format!("deploy adamw-1.0.0.wasm {}", scene.connection("alice")));
+    // Where the server says that its code and trial are from, and warnings.
+    let told = |log: &str| -> (String, String) {
+        let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let admitted = events.iter().find(|event| event["message"] == "admitted").unwrap_or_else(|| panic!("{log}"));
+        let warnings: Vec<_> = events.iter().filter(|event| event["level"] == "WARN").map(Value::to_string).collect();
+        (admitted["origin"].as_str().unwrap().to_owned(), warnings.join("\n"))
+    };
+    let compiled = "compiled, since there is no entry".to_owned();
+    deploy(&scene);
+    assert_eq!(told(&scene.restart(&[])), (compiled, String::new()));
+
+    deploy(&scene);
+    deploy(&scene);
+    let log = scene.restart(&["--no-cache"]);
+    assert_eq!(told(&log), ("cached".to_owned(), String::new()));
+    assert!(log.contains("in use already"), "{log}");
+
+    deploy(&scene);
+    let key = scene.folder.path("state/compiled/key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(told(&scene.restart(&[])), ("compiled".to_owned(), String::new()));
+
+    deploy(&scene);
+    let (origin, warnings) = told(&scene.stop().1);
+    assert_eq!(origin, "compiled");
+    assert!(warnings.contains("has mode 644") && warnings.contains("is not used"), "{warnings}");
 }
 
 #[test]
@@ -188,7 +229,7 @@ fn an_older_version_stays_refused_after_a_restart() {
     let alice = scene.connection("alice");
     scene.folder.done(&format!("deploy adamw-1.1.0.wasm {alice}"));
     assert_eq!(scene.stop().0, Some(0));
-    (scene.server, scene.address) = serve(&scene.folder);
+    (scene.server, scene.address) = serve(&scene.folder, &[]);
     let alice = scene.connection("alice");
     let run = scene.folder.run(&format!("deploy adamw-1.0.0.wasm {alice}"));
     assert_eq!(run.code(), 3);

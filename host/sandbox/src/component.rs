@@ -1,11 +1,15 @@
 //! Admission: from bytes to a component that may be instantiated.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use crate::admission::{Admission, Origin};
+use crate::cache::{self, CompileCache, Subject};
 use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
 use crate::declarations::{Extent, Granularity, Slot};
 use crate::description::Description;
@@ -29,6 +33,21 @@ pub struct Sandbox {
     engine: Engine,
     config: Arc<SandboxConfig>,
     memory: Arc<MemoryBudget>,
+    cache: Option<Arc<CompileCache>>,
+    /// Of [`cache::conditions`].
+    conditions: [u8; 32],
+    /// Components that were admitted and are still in use, by their digests.
+    in_use: Arc<Mutex<InUse>>,
+}
+
+type InUse = Vec<([u8; 32], Weak<Inner>)>;
+
+/// Native code, and what the cache knows of its trial.
+struct Code {
+    component: Component,
+    fuel: Option<FuelModel>,
+    origin: Origin,
+    took: Duration,
 }
 
 impl Sandbox {
@@ -42,25 +61,37 @@ impl Sandbox {
         }
         let engine = engine(&config.limits)?;
         let memory = MemoryBudget::new(config.limits.total_memory_bytes);
-        Ok(Self { engine, config: Arc::new(config), memory })
+        let conditions = cache::conditions(&engine, &config);
+        Ok(Self { engine, config: Arc::new(config), memory, cache: None, conditions, in_use: Arc::default() })
+    }
+
+    /// Keeps compiled components, and finds those kept before.
+    #[must_use]
+    pub fn with_cache(self, cache: CompileCache) -> Self {
+        Self { cache: Some(Arc::new(cache)), ..self }
     }
 
     /// Admits a component: compiles it, checks what it imports, exports and declares, asks for its description, and
-    /// runs it for a few rounds on made-up tensors. Takes some hundred milliseconds; run it off any hot path.
+    /// runs it for a few rounds on made-up tensors. Takes some hundred milliseconds, or a few where the cache has the
+    /// component; run it off any hot path.
     ///
     /// The caller answers for where the bytes come from: nothing is verified here but behaviour.
     ///
     /// # Errors
     /// Each reason has its own [`SandboxError`]; nothing is left behind.
     pub fn admit(&self, component: &[u8]) -> Result<AdmittedComponent, SandboxError> {
-        let compiled = Component::from_binary(&self.engine, component)
-            .map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
-        let imports = self.check_imports(&compiled)?;
-        check_resources(&compiled, &self.config.limits)?;
-        let exports = check_exports(&compiled)?;
+        let subject = Subject { component: Sha256::digest(component).into(), conditions: self.conditions };
+        if let Some(admitted) = self.in_use(&subject.component) {
+            return Ok(admitted);
+        }
+        let code = self.code(&subject, component)?;
+        let compiled = &code.component;
+        let imports = self.check_imports(compiled)?;
+        check_resources(compiled, &self.config.limits)?;
+        let exports = check_exports(compiled)?;
         let with_wasi = imports.iter().any(|import| import.starts_with("wasi:"));
         let linked =
-            Linked::new(&compiled, with_wasi).map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
+            Linked::new(compiled, with_wasi).map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
 
         let limits = self.config.limits.clone();
         let budget = CallBudget { fuel: limits.call_fuel, deadline_milliseconds: limits.call_deadline_milliseconds };
@@ -74,14 +105,64 @@ impl Sandbox {
             memory: Arc::clone(&self.memory),
             imports,
             exports,
+            admission: Admission { origin: code.origin, code: code.took, trial: Duration::ZERO },
         };
         let description =
             Description::checked(admitted.instantiate(Charge::new(Arc::clone(&self.memory)))?.describe()?)?;
         admitted.name = description.name.clone();
         admitted.description = Some(description);
-        let fuel = rehearse(&AdmittedComponent(Arc::new(admitted.clone())))?;
-        admitted.fuel = fuel;
-        Ok(AdmittedComponent(Arc::new(admitted)))
+        admitted.fuel = match code.fuel {
+            Some(known) => known,
+            None => {
+                let since = Instant::now();
+                let fuel = rehearse(&AdmittedComponent(Arc::new(admitted.clone())))?;
+                admitted.admission.trial = since.elapsed();
+                if let Some(cache) = &self.cache {
+                    cache.store(&subject, fuel, compiled);
+                }
+                fuel
+            }
+        };
+        Ok(self.admitted(&subject.component, admitted))
+    }
+
+    /// The component's native code: from the cache, or compiled.
+    fn code(&self, subject: &Subject, component: &[u8]) -> Result<Code, SandboxError> {
+        let since = Instant::now();
+        let miss = match self.cache.as_ref().map(|cache| cache.load(&self.engine, subject)) {
+            Some(Ok((component, fuel))) => {
+                return Ok(Code { component, fuel: Some(fuel), origin: Origin::Cached, took: since.elapsed() });
+            }
+            Some(Err(miss)) => Some(miss),
+            None => None,
+        };
+        if let (Some(reason), Some(cache)) = (miss.as_ref().filter(|miss| miss.is_suspicious()), &self.cache) {
+            tracing::warn!(cache = %cache.path().display(), %reason, "a cached component is not used");
+        }
+        let component = Component::from_binary(&self.engine, component)
+            .map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
+        Ok(Code { component, fuel: None, origin: Origin::Compiled(miss), took: since.elapsed() })
+    }
+
+    /// A component that is in use, as it is when admitted again.
+    fn in_use(&self, digest: &[u8; 32]) -> Option<AdmittedComponent> {
+        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner =
+            in_use.iter().filter(|(other, _)| other == digest).find_map(|(_, component)| component.upgrade())?;
+        drop(in_use);
+        let admission = Admission { origin: Origin::InUse, code: Duration::ZERO, trial: Duration::ZERO };
+        Some(self.admitted(digest, Inner { admission, ..Inner::clone(&inner) }))
+    }
+
+    /// Remembers a component for as long as somebody has it, and hands it out.
+    fn admitted(&self, digest: &[u8; 32], component: Inner) -> AdmittedComponent {
+        let Admission { origin, code, trial } = &component.admission;
+        tracing::info!(component = component.name, %origin, ?code, ?trial, "admitted");
+        let component = Arc::new(component);
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.retain(|(_, component)| component.strong_count() > 0);
+        in_use.push((*digest, Arc::downgrade(&component)));
+        AdmittedComponent(component)
     }
 
     /// The imports, if all are on the allow-list.
@@ -145,6 +226,7 @@ struct Inner {
     memory: Arc<MemoryBudget>,
     imports: Vec<String>,
     exports: Vec<String>,
+    admission: Admission,
 }
 
 impl Inner {
@@ -173,6 +255,11 @@ impl AdmittedComponent {
     /// What it exports.
     pub fn exports(&self) -> &[String] {
         &self.0.exports
+    }
+
+    /// How it came to be admitted.
+    pub fn admission(&self) -> &Admission {
+        &self.0.admission
     }
 
     /// What a step costs, as measured at admission.

@@ -52,6 +52,19 @@ impl FuelModel {
         }
     }
 
+    /// As numbers, to be kept: elements' budget of a call and of 1024 units, then matrices'.
+    pub(crate) const fn numbers(&self) -> [u64; 4] {
+        [self.elements.call, self.elements.per_1024_units, self.matrices.call, self.matrices.per_1024_units]
+    }
+
+    /// From [`FuelModel::numbers`].
+    pub(crate) const fn from_numbers([call, per_1024_units, matrix_call, matrix_per_1024_units]: [u64; 4]) -> Self {
+        Self {
+            elements: Line { call, per_1024_units },
+            matrices: Line { call: matrix_call, per_1024_units: matrix_per_1024_units },
+        }
+    }
+
     /// Budget of a step on a block of this many elements.
     pub fn budget(&self, elements: u64) -> u64 {
         self.elements.budget(elements)

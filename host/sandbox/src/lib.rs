@@ -9,12 +9,17 @@
 //! each instance and all together, stack, imports, and what crosses the boundary ([`Limits`]). Every bound ends in an
 //! error of its own ([`CallFailure`]), and a step that fails for whatever reason leaves its slice bit for bit as it was.
 //!
+//! A [`CompileCache`] keeps native code of admitted components on disk, authenticated, so that a restarted server is ready
+//! in milliseconds.
+//!
 //! This crate knows nothing of networks, signatures or workers.
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
 mod accumulate;
+mod admission;
+mod cache;
 mod component;
 mod contract;
 mod declarations;
@@ -44,6 +49,8 @@ mod undo;
 mod wasi;
 
 pub use accumulate::{Accumulators, Contributions};
+pub use admission::{Admission, Origin};
+pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
 pub use component::{AdmittedComponent, Sandbox};
 pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
 pub use description::{Description, Domain, Hyperparameter, NumberRange};

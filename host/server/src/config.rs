@@ -42,6 +42,7 @@ use stepbox_reduce::{Format, Reduction};
 use stepbox_sandbox::SandboxConfig;
 use thiserror::Error;
 
+use crate::cache::CacheConfig;
 use crate::identity::Identity;
 use crate::limits::Limits;
 
@@ -86,6 +87,9 @@ pub struct Config {
     /// What an optimizer may use.
     #[serde(default)]
     pub sandbox: SandboxConfig,
+    /// Compiled optimizers on disk.
+    #[serde(default)]
+    pub cache: CacheConfig,
     /// What peers may use.
     #[serde(default)]
     pub limits: Limits,
@@ -286,6 +290,9 @@ impl Config {
             // An absolute path replaces the folder.
             *path = folder.join(&*path);
         }
+        if let Some(directory) = &mut config.cache.directory {
+            *directory = folder.join(&*directory);
+        }
         config.check()?;
         Ok(config)
     }
@@ -329,6 +336,11 @@ impl Config {
         }
         if let Some(name) = self.limits.zeros().next() {
             return Err(wrong(&format!("limits.{name}"), "must be above 0, or the server could do nothing".into()));
+        }
+        for (field, zero) in [("cache.entries", self.cache.entries == 0), ("cache.bytes", self.cache.bytes == 0)] {
+            if zero {
+                return Err(wrong(field, "must be above 0; to have no cache set cache.enabled = false".into()));
+            }
         }
         Ok(())
     }
@@ -389,13 +401,21 @@ mod tests {
         assert_eq!(config.tls.certificate, Path::new("/etc/stepbox/server.pem"));
         assert_eq!(config.trust.store, Path::new("/srv/job/publishers.toml"));
         assert_eq!(config.state_directory, Path::new("/srv/job/state"));
+        assert_eq!(config.cache.directory, None);
+        let cache =
+            |path: &str| parse(&format!("{SMALLEST}\n[cache]\ndirectory = '{path}'")).map(|config| config.cache);
+        assert_eq!(cache("kept").expect("a cache").directory.as_deref(), Some(Path::new("/srv/job/kept")));
+        assert_eq!(cache("/var/kept").expect("a cache").directory.as_deref(), Some(Path::new("/var/kept")));
     }
 
     #[test]
     fn a_field_with_a_typing_error_is_not_ignored() {
-        for (section, field) in
-            [("[limits]", "conections = 3"), ("[access]", "deployer = ['x']"), ("[sandbox]", "feul = 1")]
-        {
+        for (section, field) in [
+            ("[limits]", "conections = 3"),
+            ("[access]", "deployer = ['x']"),
+            ("[sandbox]", "feul = 1"),
+            ("[cache]", "enable = false"),
+        ] {
             let message = refused(&format!("{SMALLEST}\n{section}\n{field}"));
             let name = field.split(' ').next().expect("a name");
             assert!(message.contains(name), "{message}");
@@ -416,6 +436,7 @@ mod tests {
         }
         assert!(refused(&format!("shard_threads = 0\n{SMALLEST}")).contains("shard_threads"));
         assert!(refused(&format!("{SMALLEST}\n[limits]\nkeys = 0")).contains("limits.keys"));
+        assert!(refused(&format!("{SMALLEST}\n[cache]\nentries = 0")).contains("cache.entries"));
         for seconds in ["0", "-1", "nan", "inf", "1e9"] {
             let text = format!("{SMALLEST}\n[limits]\nhandshake_seconds = {seconds}");
             assert!(refused(&text).contains("time-out"), "{seconds}");

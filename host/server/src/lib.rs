@@ -30,12 +30,14 @@
 
 mod access;
 mod barrier;
+mod cache;
 mod checks;
 mod config;
 mod creation;
 mod cut;
 mod deployment;
 mod evaluation;
+mod footprint;
 mod gradient;
 mod groups;
 mod identity;
@@ -62,11 +64,13 @@ mod tls;
 mod update;
 mod weights;
 
+pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
     GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
+pub use footprint::Footprint;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::{

@@ -102,7 +102,7 @@ impl Server {
         std::fs::create_dir_all(&config.state_directory)
             .map_err(|source| ServerError::StateDirectory { path: config.state_directory.clone(), source })?;
         let ledger = VersionLedger::load(config.state_directory.join(LEDGER_FILE))?;
-        let sandbox = Sandbox::new(config.sandbox.clone())?;
+        let sandbox = config.cache.give_to(Sandbox::new(config.sandbox.clone())?, &config.state_directory);
         let identities = config.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;

@@ -2,9 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use stepbox_sandbox::{Extent, Limits, Slot, TensorDescription};
+use stepbox_server::Footprint;
 
 /// The tensor that the catalogue's figures are for.
 const SHAPE: [u64; 2] = [256, 256];
+
+/// Workers that a server's memory is told for, and bytes of their gradients' elements (f32).
+const WORKERS: u32 = 4;
+const GRADIENT_BYTES: u64 = 4;
 
 /// `optimizers/catalogue.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,8 +29,10 @@ pub struct Entry {
     pub reference: String,
     /// State, as `name: type extent`.
     pub slots: Vec<String>,
-    /// Memory of the server for a parameter, itself included, rounded to hundredths.
+    /// Memory in the sandbox for a parameter, itself included, rounded to hundredths.
     pub bytes_per_parameter: f64,
+    /// Memory of a server with four workers for a parameter in a round, rounded likewise.
+    pub server_bytes_per_parameter: f64,
     /// Passes over a tensor, an evaluation phase last.
     pub phases: Vec<String>,
 }
@@ -51,7 +58,9 @@ impl Catalogue {
             let tensor = TensorDescription { name: "matrix".into(), shape: SHAPE.to_vec(), ..Default::default() };
             let plan = component.plan(&settings, &tensor).expect("it takes a matrix");
             entry.slots = plan.slots.iter().map(described).collect();
-            entry.bytes_per_parameter = (plan.bytes_per_parameter() * 100.0).round() / 100.0;
+            let rounded = |bytes: f64| (bytes * 100.0).round() / 100.0;
+            entry.bytes_per_parameter = rounded(plan.bytes_per_parameter());
+            entry.server_bytes_per_parameter = rounded(Footprint::of(&plan, WORKERS, GRADIENT_BYTES).in_a_round());
             entry.phases = plan.phases.iter().map(|phase| phase.name.clone()).chain(plan.evaluation).collect();
         }
         self
@@ -59,13 +68,16 @@ impl Catalogue {
 
     /// As the table in `docs/optimizers.md`.
     pub fn table(&self) -> String {
-        let mut table =
-            String::from("| optimizer | class | state | bytes a parameter | phases | reference, variant |\n");
-        table.push_str("|---|---|---|---|---|---|\n");
-        for Entry { name, class, reference, slots, bytes_per_parameter, phases } in &self.optimizer {
+        let mut table = String::from(
+            "| optimizer | class | state | bytes a parameter | on a server | phases | reference, variant |\n",
+        );
+        table.push_str("|---|---|---|---|---|---|---|\n");
+        for Entry { name, class, reference, slots, bytes_per_parameter, server_bytes_per_parameter, phases } in
+            &self.optimizer
+        {
             let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join("; ") };
             table.push_str(&format!(
-                "| {name} | {class} | {} | {bytes_per_parameter} | {} | {reference} |\n",
+                "| {name} | {class} | {} | {bytes_per_parameter} | {server_bytes_per_parameter} | {} | {reference} |\n",
                 list(slots),
                 list(phases)
             ));
