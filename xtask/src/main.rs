@@ -32,11 +32,11 @@ enum Task {
     /// Train a model through a server with a signed optimizer, and attack it
     #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --json | jq .accuracy")]
     Demo(demo::Options),
-    /// Build every optimizer and hostile test guest as a WebAssembly component
+    /// Build every optimizer, hostile test guest and benchmark guest as a WebAssembly component
     #[command(
-        long_about = "Build every optimizer and hostile test guest as a WebAssembly component.\n\n\
-                      Writes target/guests/components/<name>.wasm, and hostile/<name>.wasm for the tests' hostile\n\
-                      guests. An unchanged tree is left alone; the same source gives the same bytes.\n\n\
+        long_about = "Build every optimizer, hostile test guest and benchmark guest as a WebAssembly component.\n\n\
+                      Writes target/guests/components/<name>.wasm, hostile/<name>.wasm for the tests' hostile guests,\n\
+                      and benches/<name>.wasm for what benchmarks compare with. An unchanged tree is left alone; the same source gives the same bytes.\n\n\
                       The toolchain is the first of these that works: wasm32-unknown-unknown is installed;\n\
                       `rustup target add`, for at most 30 s; Debian packages, unpacked into the cache\n\
                       ($XDG_CACHE_HOME/stepbox). docs/building.md has more.",

@@ -7,7 +7,7 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use crate::contract::{OptimizerComponent, OptimizerComponentPre, types};
-use crate::engine::EPOCH;
+use crate::engine::{EPOCH, Metering};
 use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
 use crate::limiter::{AggregateLimiter, Charge};
 use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
@@ -36,11 +36,16 @@ pub(crate) struct Linked {
     engine: Engine,
     component: InstancePre<HostState>,
     with_wasi: bool,
+    metering: Metering,
 }
 
 impl Linked {
     /// Resolves the imports.
-    pub(crate) fn new(component: &wasmtime::component::Component, with_wasi: bool) -> wasmtime::Result<Self> {
+    pub(crate) fn new(
+        component: &wasmtime::component::Component,
+        with_wasi: bool,
+        metering: Metering,
+    ) -> wasmtime::Result<Self> {
         let engine = component.engine();
         let mut linker = Linker::<HostState>::new(engine);
         crate::linear_algebra::add_to_linker(&mut linker)?;
@@ -50,7 +55,7 @@ impl Linked {
         let resolved = linker.instantiate_pre(component)?;
         // Checks that what the contract wants is exported, with the contract's types.
         OptimizerComponentPre::new(resolved.clone())?;
-        Ok(Self { engine: engine.clone(), component: resolved, with_wasi })
+        Ok(Self { engine: engine.clone(), component: resolved, with_wasi, metering })
     }
 }
 
@@ -78,6 +83,7 @@ pub(crate) struct Instance {
     charge: Arc<Charge>,
     /// Of calls whose work does not grow with the tensor.
     budget: CallBudget,
+    metering: Metering,
 }
 
 /// How much memory and how many table elements an instance may have at first.
@@ -101,7 +107,7 @@ impl Instance {
         let state = HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), memory: None };
         let mut store = Store::new(&linked.engine, state);
         store.limiter(|state| &mut state.limiter);
-        prepare(&mut store, budget).map_err(failed)?;
+        prepare(&mut store, budget, linked.metering).map_err(failed)?;
         let housed = Housed::new(store, &linked.component).map_err(failed)?;
         let (mut home, instance) =
             housed.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
@@ -109,7 +115,7 @@ impl Instance {
         let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
         store.data_mut().memory = Some(memory);
         let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
-        Ok(Self { name: name.into(), home, component, charge, budget })
+        Ok(Self { name: name.into(), home, component, charge, budget, metering: linked.metering })
     }
 
     /// What its memory takes of the sandbox's budget.
@@ -199,9 +205,13 @@ impl Instance {
         })
     }
 
-    /// Fuel left over from the last call.
-    pub(crate) fn fuel_left(&mut self) -> u64 {
-        self.home.store().and_then(|store| store.get_fuel().ok()).unwrap_or(0)
+    /// What the last call, which had this budget, used of its fuel; nothing where fuel is not counted.
+    pub(crate) fn fuel_used(&mut self, budget: CallBudget) -> u64 {
+        if !self.metering.counts_fuel() {
+            return 0;
+        }
+        let left = self.home.store().and_then(|store| store.get_fuel().ok()).unwrap_or(0);
+        budget.fuel.saturating_sub(left)
     }
 
     fn call<T>(
@@ -213,7 +223,7 @@ impl Instance {
         let Some(store) = self.home.store() else {
             return Err(CallError { function, failure: CallFailure::Other("the instance has failed before".into()) });
         };
-        let result = prepare(&mut *store, budget)
+        let result = prepare(&mut *store, budget, self.metering)
             .and_then(|()| call(&self.component, store))
             .map_err(|error| classified(function, &error, budget));
         if let Some(wasi) = &mut store.data_mut().wasi {
@@ -231,8 +241,10 @@ impl Instance {
     }
 }
 
-fn prepare(store: &mut Store<HostState>, budget: CallBudget) -> wasmtime::Result<()> {
-    store.set_fuel(budget.fuel)?;
+fn prepare(store: &mut Store<HostState>, budget: CallBudget, metering: Metering) -> wasmtime::Result<()> {
+    if metering.counts_fuel() {
+        store.set_fuel(budget.fuel)?;
+    }
     store.set_hostcall_fuel(CROSSING_BYTES);
     // One tick more: the current one may be about to end.
     store.set_epoch_deadline(budget.deadline_milliseconds.div_ceil(EPOCH.as_millis() as u64) + 1);
