@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use stepbox_guest::bench;
+use stepbox_reduce::ReduceError;
 
 use crate::bandwidth;
 use crate::findings::count;
@@ -32,8 +33,10 @@ struct Encoding {
     name: &'static str,
     bytes_per_element: usize,
     encode: fn(&[f32]) -> Vec<u8>,
-    mean_into: fn(&[&[u8]], &mut [f32]) -> Result<(), stepbox_reduce::ReduceError>,
+    mean_into: MeanInto,
 }
+
+type MeanInto = fn(&[&[u8]], &mut [f32]) -> Result<(), ReduceError>;
 
 /// All of them.
 const ENCODINGS: [Encoding; 1] = [Encoding {

@@ -126,12 +126,15 @@ mod tests {
 
     hyperparameters! {
         /** Plain descent. */
-        pub struct Descent {}
+        pub struct Descent {
+            /** Times the learning rate. */
+            factor: f32 = 2.0 in 0.0..,
+        }
     }
 
     impl Elementwise for Descent {
         const NAME: &'static str = "descent";
-        const LEARNING_RATE: f64 = 0.5;
+        const LEARNING_RATE: f64 = 0.25;
         type State = [f32; 0];
         type Round = f32;
 
@@ -140,7 +143,7 @@ mod tests {
         }
 
         fn begin(&self, _: &Tensor, context: &Context) -> f32 {
-            context.learning_rate
+            self.factor * context.learning_rate
         }
 
         fn update(rate: &f32, parameter: f32, gradient: f32, _: [f32; 0]) -> (f32, [f32; 0]) {

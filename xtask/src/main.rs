@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod guests;
 mod process;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Builds, tests and demonstrates Stepbox.
+/// Builds, tests, measures and demonstrates Stepbox.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
@@ -29,6 +30,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what the project claims, into docs/benchmarks
+    #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench reduce --json\n  \
+                      cargo xtask bench all --quick")]
+    Bench(bench::Options),
     /// Train a model through a server with a signed optimizer, and attack it
     #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --json | jq .accuracy")]
     Demo(demo::Options),
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<ExitCode> {
     match task {
+        Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Guests(options) => {
             let components = guests::build(&options)?;

@@ -71,13 +71,18 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A square matrix of as many elements, or of twice as many columns as rows where there is no such.
+    /// A square matrix of as many elements, or nearly so; a vector where their number does not divide.
     pub fn of(elements: usize) -> Self {
         let rows = 1 << (elements.max(1).ilog2() / 2);
-        Self { shape: vec![rows as u64, (elements / rows) as u64], gradient: Arc::new(bench::gradient(elements)) }
+        let shape = match elements % rows {
+            0 => vec![rows as u64, (elements / rows) as u64],
+            _ => vec![elements as u64],
+        };
+        Self { shape, gradient: Arc::new(bench::gradient(elements)) }
     }
 
-    fn elements(&self) -> usize {
+    /// How many elements it has.
+    pub fn elements(&self) -> usize {
         self.gradient.len()
     }
 }
@@ -162,7 +167,7 @@ impl Baseline<'_> {
         match self {
             Self::BuiltIn { .. } if component == "adamw" => native::BUILT_IN.into(),
             Self::BuiltIn { .. } => "native AdamW, another optimizer".into(),
-            Self::Crate(_) => format!("{component}, the same source, native, in place"),
+            Self::Crate(_) => format!("{component}, the same source, native for this processor, in place"),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct HostState {
     limiter: AggregateLimiter,
     /// Only for components that import WASI.
     wasi: Option<EmptyWasi>,
+    /// What calls are bounded by.
+    pub(crate) metering: Metering,
     /// The instance's memory, for the server's functions that the component calls; there once it is instantiated.
     pub(crate) memory: Option<CallMemory>,
 }
@@ -83,7 +85,6 @@ pub(crate) struct Instance {
     charge: Arc<Charge>,
     /// Of calls whose work does not grow with the tensor.
     budget: CallBudget,
-    metering: Metering,
 }
 
 /// How much memory and how many table elements an instance may have at first.
@@ -104,10 +105,11 @@ impl Instance {
     ) -> Result<Self, SandboxError> {
         let failed = |error| classified("instantiate", &error, budget);
         let limiter = AggregateLimiter::new(Arc::clone(&charge), allowance.memory_bytes, allowance.table_elements);
-        let state = HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), memory: None };
+        let state =
+            HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), metering: linked.metering, memory: None };
         let mut store = Store::new(&linked.engine, state);
         store.limiter(|state| &mut state.limiter);
-        prepare(&mut store, budget, linked.metering).map_err(failed)?;
+        prepare(&mut store, budget).map_err(failed)?;
         let housed = Housed::new(store, &linked.component).map_err(failed)?;
         let (mut home, instance) =
             housed.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
@@ -115,7 +117,7 @@ impl Instance {
         let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
         store.data_mut().memory = Some(memory);
         let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
-        Ok(Self { name: name.into(), home, component, charge, budget, metering: linked.metering })
+        Ok(Self { name: name.into(), home, component, charge, budget })
     }
 
     /// What its memory takes of the sandbox's budget.
@@ -207,11 +209,10 @@ impl Instance {
 
     /// What the last call, which had this budget, used of its fuel; nothing where fuel is not counted.
     pub(crate) fn fuel_used(&mut self, budget: CallBudget) -> u64 {
-        if !self.metering.counts_fuel() {
-            return 0;
+        match self.home.store() {
+            Some(store) if !store.data().metering.counts_fuel() => 0,
+            store => budget.fuel - store.and_then(|store| store.get_fuel().ok()).unwrap_or(0),
         }
-        let left = self.home.store().and_then(|store| store.get_fuel().ok()).unwrap_or(0);
-        budget.fuel.saturating_sub(left)
     }
 
     fn call<T>(
@@ -223,7 +224,7 @@ impl Instance {
         let Some(store) = self.home.store() else {
             return Err(CallError { function, failure: CallFailure::Other("the instance has failed before".into()) });
         };
-        let result = prepare(&mut *store, budget, self.metering)
+        let result = prepare(&mut *store, budget)
             .and_then(|()| call(&self.component, store))
             .map_err(|error| classified(function, &error, budget));
         if let Some(wasi) = &mut store.data_mut().wasi {
@@ -241,8 +242,8 @@ impl Instance {
     }
 }
 
-fn prepare(store: &mut Store<HostState>, budget: CallBudget, metering: Metering) -> wasmtime::Result<()> {
-    if metering.counts_fuel() {
+fn prepare(store: &mut Store<HostState>, budget: CallBudget) -> wasmtime::Result<()> {
+    if store.data().metering.counts_fuel() {
         store.set_fuel(budget.fuel)?;
     }
     store.set_hostcall_fuel(CROSSING_BYTES);
