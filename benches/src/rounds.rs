@@ -88,10 +88,10 @@ pub fn measure(options: &Options, effort: &Effort<'_>) -> Result<Findings, Bench
     }
     findings.charts.push(Chart {
         file: "rounds".into(),
-        title: "A round of push, AdamW and pull, over TLS".into(),
+        title: "A round of W workers: push, AdamW and pull, over TLS".into(),
         x: Axis::names("parameters", parameters.iter().map(usize::to_string).collect()),
         y: Axis::logarithmic("ms"),
-        series: bars.into_iter().map(|(workers, times)| Series::bars(format!("{workers} workers"), times)).collect(),
+        series: bars.into_iter().map(|(workers, times)| Series::bars(format!("W={workers}"), times)).collect(),
     });
     Ok(findings)
 }

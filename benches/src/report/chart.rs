@@ -100,7 +100,11 @@ impl Chart {
         let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", HEIGHT - 16.0);
         for (index, series) in self.series.iter().enumerate() {
             let line = HEIGHT + LEGEND_LINE * index as f64 + 6.0;
-            mark(&mut svg, index, LEFT + 6.0, line - 4.0);
+            let shape = match series.points {
+                Points::Line(_) => index % 4,
+                Points::Bars(_) => SQUARE,
+            };
+            mark(&mut svg, shape, COLOURS[index % COLOURS.len()], LEFT + 6.0, line - 4.0);
             let _ = writeln!(svg, "<text x=\"{}\" y=\"{line}\">{}</text>", LEFT + 20.0, escaped(&series.name));
         }
         svg.push_str("</svg>\n");
@@ -112,8 +116,7 @@ impl Chart {
             let y = height_of(range, tick);
             let (end, text) = (WIDTH - RIGHT, LEFT - 8.0);
             let _ = writeln!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{end}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
-            let number = if tick.fract() == 0.0 { format!("{tick}") } else { number(tick) };
-            let _ = writeln!(svg, "<text x=\"{text}\" y=\"{:.1}\" text-anchor=\"end\">{number}</text>", y + 4.0);
+            let _ = writeln!(svg, "<text x=\"{text}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", y + 4.0, plain(tick));
         }
         let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
         let _ = writeln!(
@@ -134,7 +137,7 @@ impl Chart {
         let place = |value: f64| LEFT + 20.0 + range.place(value) * (WIDTH - RIGHT - LEFT - 40.0);
         for &tick in &range.ticks {
             let (x, line) = (place(tick), HEIGHT - BOTTOM + 20.0);
-            let name = if tick >= 1.0 && tick.fract() == 0.0 { count(tick as usize) } else { number(tick) };
+            let name = if tick >= 1.0 && tick.fract() == 0.0 { count(tick as usize) } else { plain(tick) };
             let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{line}\" text-anchor=\"middle\">{name}</text>");
         }
         for (index, points) in lines.enumerate() {
@@ -143,7 +146,7 @@ impl Chart {
             let colour = COLOURS[index % COLOURS.len()];
             let path = path.join(" ");
             let _ = writeln!(svg, "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>");
-            places.into_iter().for_each(|(x, y)| mark(svg, index, x, y));
+            places.into_iter().for_each(|(x, y)| mark(svg, index % 4, colour, x, y));
         }
     }
 
@@ -176,12 +179,20 @@ fn height_of(range: &Range, value: f64) -> f64 {
     HEIGHT - BOTTOM - range.place(value) * (HEIGHT - BOTTOM - TOP)
 }
 
-/// A series's sign: a circle, a square, a triangle, a diamond, and again.
-fn mark(svg: &mut String, series: usize, x: f64, y: f64) {
-    let colour = COLOURS[series % COLOURS.len()];
-    let _ = match series % 4 {
+/// A number on an axis, without digits that say nothing.
+fn plain(tick: f64) -> String {
+    let text = format!("{tick:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The sign of bars.
+const SQUARE: usize = 1;
+
+/// A series's sign: a circle, a square, a triangle or a diamond.
+fn mark(svg: &mut String, shape: usize, colour: &str, x: f64, y: f64) {
+    let _ = match shape {
         0 => writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{colour}\"/>"),
-        1 => writeln!(
+        SQUARE => writeln!(
             svg,
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\" fill=\"{colour}\"/>",
             x - 4.5,

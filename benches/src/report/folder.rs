@@ -47,14 +47,17 @@ pub fn write(folder: &Path, about: &About, findings: &Findings) -> Result<(), Be
     for chart in &findings.charts {
         write(&format!("{}.svg", chart.file), &chart.svg())?;
     }
-    write("results.md", &page(about, findings))
+    // Where the documentation is, it has a page on them.
+    let readme = folder.join("README.md").exists();
+    write("results.md", &page(about, findings, readme))
 }
 
-fn page(about: &About, findings: &Findings) -> String {
+fn page(about: &About, findings: &Findings, readme: bool) -> String {
     let commit = about.commit.as_ref().map_or(String::new(), |commit| format!(" (commit {commit})"));
     let quick = if about.quick { "\nA quick run on small sizes: these figures say little.\n" } else { "" };
+    let readme = if readme { "; [how to read them](README.md)" } else { "" };
     let mut page = format!(
-        "# Figures\n\nMade by `stepbox bench` and not to be edited; [how to read them](README.md).\n\n\
+        "# Figures\n\nMade by `stepbox bench` and not to be edited{readme}.\n\n\
          {}{commit}, {}, on {}.\n{quick}\n",
         about.stepbox,
         about.date,

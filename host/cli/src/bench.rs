@@ -92,7 +92,9 @@ enum Benchmark {
 impl Bench {
     pub(crate) fn run(&self, format: Format) -> Result<(), Failure> {
         self.check_options()?;
-        let date = OffsetDateTime::now_utc();
+        let now = OffsetDateTime::now_utc();
+        // Figures are not of a fraction of a second.
+        let date = now.replace_nanosecond(0).unwrap_or(now);
         let findings = self.measure()?;
         if let Some(folder) = &self.output {
             let about = About {
