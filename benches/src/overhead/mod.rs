@@ -233,7 +233,8 @@ fn sweep(
     let mut largest = 0;
     let mut lines =
         [(name.clone(), Vec::new()), (against.clone(), Vec::new()), (list_copying::NAME.into(), Vec::new())];
-    for &elements in effort.either(&QUICK_SIZES[..], &SIZES[..]) {
+    let sizes = effort.either(&QUICK_SIZES[..], &SIZES[..]);
+    for &elements in sizes {
         (effort.progress)(&format!("{name}, {} parameters", count(elements)));
         let times = match compare(admitted, baseline, elements, effort) {
             // Some optimizers take matrices up to a size only.
@@ -262,7 +263,7 @@ fn sweep(
         lines[0].1.push((elements as f64, Spread::of(resident).median));
         largest = elements;
         let round = Spread::of(times.resident).median;
-        if round * GROWTH > LONGEST_ROUND.as_secs_f64() {
+        if round * GROWTH > LONGEST_ROUND.as_secs_f64() && sizes.last() != Some(&elements) {
             let size = count(elements);
             findings
                 .notes
