@@ -7,7 +7,7 @@ use serde::Serialize;
 use stepbox_sandbox::{LocalTensor, LocalTraining, Sandbox, SandboxConfig, StepContext, TensorDescription};
 
 use crate::Spread;
-use crate::update::MeasurementError;
+use crate::BenchError;
 
 /// Elements of a row.
 const COLUMNS: usize = 16;
@@ -33,9 +33,9 @@ pub struct RowFigures {
 ///
 /// # Errors
 /// The component cannot be run.
-pub fn measure(component: &[u8], rows: u64, touched: u64) -> Result<RowFigures, MeasurementError> {
+pub fn measure(component: &[u8], rows: u64, touched: u64) -> Result<RowFigures, BenchError> {
     let admitted = Sandbox::new(SandboxConfig::default())?.admit(component)?;
-    let settings = admitted.configure(None, &[]).map_err(|_| MeasurementError::OtherResult)?;
+    let settings = admitted.configure(None, &[]).map_err(|_| BenchError::OtherResult)?;
     let tensor = LocalTensor {
         description: TensorDescription {
             name: "embedding".into(),

@@ -70,6 +70,8 @@
 #![deny(unsafe_code)]
 
 mod accumulator;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod bench;
 pub mod bf16;
 mod block;
 mod cast;

@@ -27,7 +27,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !build.status().context("cannot start cargo")?.success() {
         bail!("the demonstration does not build; the errors are above");
     }
-    let program = release_folder(&root).join(PROGRAM);
+    let program = workspace::release_folder(&root).join(PROGRAM);
     let status = Command::new(&program)
         .args(&options.arguments)
         .current_dir(&root)
@@ -38,10 +38,4 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
         None => bail!("the demonstration was ended by a signal ({status})"),
     }
-}
-
-/// Where cargo puts release builds.
-fn release_folder(root: &std::path::Path) -> std::path::PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
-    root.join(target).join("release")
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod guests;
 mod process;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Builds, tests and demonstrates Stepbox.
+/// Builds, tests, measures and demonstrates Stepbox.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
@@ -29,14 +30,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what the project claims, into docs/benchmarks
+    #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench reduce --json\n  \
+                      cargo xtask bench all --quick")]
+    Bench(bench::Options),
     /// Train a model through a server with a signed optimizer, and attack it
     #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --json | jq .accuracy")]
     Demo(demo::Options),
-    /// Build every optimizer and hostile test guest as a WebAssembly component
+    /// Build every optimizer, hostile test guest and benchmark guest as a WebAssembly component
     #[command(
-        long_about = "Build every optimizer and hostile test guest as a WebAssembly component.\n\n\
-                      Writes target/guests/components/<name>.wasm, and hostile/<name>.wasm for the tests' hostile\n\
-                      guests. An unchanged tree is left alone; the same source gives the same bytes.\n\n\
+        long_about = "Build every optimizer, hostile test guest and benchmark guest as a WebAssembly component.\n\n\
+                      Writes target/guests/components/<name>.wasm, hostile/<name>.wasm for the tests' hostile guests,\n\
+                      and benches/<name>.wasm for what benchmarks compare with. An unchanged tree is left alone; the same source gives the same bytes.\n\n\
                       The toolchain is the first of these that works: wasm32-unknown-unknown is installed;\n\
                       `rustup target add`, for at most 30 s; Debian packages, unpacked into the cache\n\
                       ($XDG_CACHE_HOME/stepbox). docs/building.md has more.",
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<ExitCode> {
     match task {
+        Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Guests(options) => {
             let components = guests::build(&options)?;

@@ -34,3 +34,9 @@ pub fn cargo(root: &Path) -> std::process::Command {
     command.current_dir(root);
     command
 }
+
+/// Where cargo puts release builds.
+pub fn release_folder(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root.join(target).join("release")
+}

@@ -4,6 +4,7 @@
 //! exit code of it. `docs/cli.md` describes all of it.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ca;
 mod connection;
 mod deploy;
@@ -50,6 +51,7 @@ enum Verb {
     Deploy(deploy::Deploy),
     Schedule(schedule::Schedule),
     Status(status::Status),
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Bench(verb) => verb.run(format),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -261,7 +261,9 @@ fn links(document: &str) -> Vec<(&str, &str)> {
 
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<_> = ["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root().join(name)).into();
-    paths.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    for folder in ["docs", "docs/benchmarks"] {
+        paths.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+    }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }

@@ -13,7 +13,7 @@ use crate::cache::{self, CompileCache, Subject};
 use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
 use crate::declarations::{Extent, Granularity, Slot};
 use crate::description::Description;
-use crate::engine::engine;
+use crate::engine::{Metering, engine};
 use crate::error::{Chain, SandboxError};
 use crate::fuel::FuelModel;
 use crate::geometry::Geometry;
@@ -32,6 +32,7 @@ use crate::wasi;
 pub struct Sandbox {
     engine: Engine,
     config: Arc<SandboxConfig>,
+    metering: Metering,
     memory: Arc<MemoryBudget>,
     cache: Option<Arc<CompileCache>>,
     /// Of [`cache::conditions`].
@@ -56,13 +57,22 @@ impl Sandbox {
     /// # Errors
     /// A limit is out of range, or the engine does not work on this machine.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        Self::metered(config, Metering::default())
+    }
+
+    /// As [`new`](Self::new), with less metering than a server has: for measurements of what it costs, on components that
+    /// are trusted to return.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn metered(config: SandboxConfig, metering: Metering) -> Result<Self, SandboxError> {
         if let Some((name, value, greatest)) = config.limits.out_of_range() {
             return Err(SandboxError::LimitOutOfRange { name, value, greatest });
         }
-        let engine = engine(&config.limits)?;
+        let engine = engine(&config.limits, metering)?;
         let memory = MemoryBudget::new(config.limits.total_memory_bytes);
         let conditions = cache::conditions(&engine, &config);
-        Ok(Self { engine, config: Arc::new(config), memory, cache: None, conditions, in_use: Arc::default() })
+        Ok(Self { engine, config: Arc::new(config), metering, memory, cache: None, conditions, in_use: Arc::default() })
     }
 
     /// Keeps compiled components, and finds those kept before.
@@ -90,8 +100,8 @@ impl Sandbox {
         check_resources(compiled, &self.config.limits)?;
         let exports = check_exports(compiled)?;
         let with_wasi = imports.iter().any(|import| import.starts_with("wasi:"));
-        let linked =
-            Linked::new(compiled, with_wasi).map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
+        let linked = Linked::new(compiled, with_wasi, self.metering)
+            .map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
 
         let limits = self.config.limits.clone();
         let budget = CallBudget { fuel: limits.call_fuel, deadline_milliseconds: limits.call_deadline_milliseconds };

@@ -19,10 +19,34 @@ const RESERVATION_BYTES: u64 = 4 << 30;
 /// Unmapped space behind the reservation, so that an offset plus a constant displacement needs no check either.
 const GUARD_BYTES: u64 = 32 << 20;
 
+/// What bounds a running call. A server always has both bounds; this is for measurements of what each of them costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Metering {
+    /// Nothing: a component that does not return is never stopped.
+    Off,
+    /// Fuel alone, which is counted in the component's own code.
+    Fuel,
+    /// The deadline alone, which is compared in the component's own code.
+    Epochs,
+    /// Both.
+    #[default]
+    FuelAndEpochs,
+}
+
+impl Metering {
+    pub(crate) fn counts_fuel(self) -> bool {
+        matches!(self, Self::Fuel | Self::FuelAndEpochs)
+    }
+
+    fn has_epochs(self) -> bool {
+        matches!(self, Self::Epochs | Self::FuelAndEpochs)
+    }
+}
+
 /// The engine for these limits. One thread per engine advances the epoch; it ends with the engine.
-pub(crate) fn engine(limits: &Limits) -> Result<Engine, SandboxError> {
+pub(crate) fn engine(limits: &Limits, metering: Metering) -> Result<Engine, SandboxError> {
     let fail = |error: &wasmtime::Error| SandboxError::Engine(Chain(error).to_string());
-    let engine = Engine::new(&config(limits)).map_err(|error| fail(&error))?;
+    let engine = Engine::new(&config(limits, metering)).map_err(|error| fail(&error))?;
     let weak = engine.weak();
     std::thread::Builder::new()
         .name("stepbox-epoch".into())
@@ -41,7 +65,7 @@ fn tick(engine: &EngineWeak) {
     }
 }
 
-fn config(limits: &Limits) -> Config {
+fn config(limits: &Limits, metering: Metering) -> Config {
     let mut config = Config::new();
 
     // Cranelift alone: wasmtime's baseline compiler has had sandbox escapes.
@@ -49,8 +73,8 @@ fn config(limits: &Limits) -> Config {
     config.cranelift_opt_level(OptLevel::Speed);
 
     // Bounds: fuel is deterministic, the epoch bounds wall-clock time whatever fuel is worth on this machine.
-    config.consume_fuel(true);
-    config.epoch_interruption(true);
+    config.consume_fuel(metering.counts_fuel());
+    config.epoch_interruption(metering.has_epochs());
     config.max_wasm_stack(limits.stack_bytes as usize);
 
     // Memories come from the host, which must know where they are. Copy-on-write initialisation would bypass that.

@@ -7,7 +7,7 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use crate::contract::{OptimizerComponent, OptimizerComponentPre, types};
-use crate::engine::EPOCH;
+use crate::engine::{EPOCH, Metering};
 use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
 use crate::limiter::{AggregateLimiter, Charge};
 use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
@@ -19,6 +19,8 @@ pub(crate) struct HostState {
     limiter: AggregateLimiter,
     /// Only for components that import WASI.
     wasi: Option<EmptyWasi>,
+    /// What calls are bounded by.
+    pub(crate) metering: Metering,
     /// The instance's memory, for the server's functions that the component calls; there once it is instantiated.
     pub(crate) memory: Option<CallMemory>,
 }
@@ -36,11 +38,16 @@ pub(crate) struct Linked {
     engine: Engine,
     component: InstancePre<HostState>,
     with_wasi: bool,
+    metering: Metering,
 }
 
 impl Linked {
     /// Resolves the imports.
-    pub(crate) fn new(component: &wasmtime::component::Component, with_wasi: bool) -> wasmtime::Result<Self> {
+    pub(crate) fn new(
+        component: &wasmtime::component::Component,
+        with_wasi: bool,
+        metering: Metering,
+    ) -> wasmtime::Result<Self> {
         let engine = component.engine();
         let mut linker = Linker::<HostState>::new(engine);
         crate::linear_algebra::add_to_linker(&mut linker)?;
@@ -50,7 +57,7 @@ impl Linked {
         let resolved = linker.instantiate_pre(component)?;
         // Checks that what the contract wants is exported, with the contract's types.
         OptimizerComponentPre::new(resolved.clone())?;
-        Ok(Self { engine: engine.clone(), component: resolved, with_wasi })
+        Ok(Self { engine: engine.clone(), component: resolved, with_wasi, metering })
     }
 }
 
@@ -98,7 +105,8 @@ impl Instance {
     ) -> Result<Self, SandboxError> {
         let failed = |error| classified("instantiate", &error, budget);
         let limiter = AggregateLimiter::new(Arc::clone(&charge), allowance.memory_bytes, allowance.table_elements);
-        let state = HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), memory: None };
+        let state =
+            HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), metering: linked.metering, memory: None };
         let mut store = Store::new(&linked.engine, state);
         store.limiter(|state| &mut state.limiter);
         prepare(&mut store, budget).map_err(failed)?;
@@ -199,9 +207,12 @@ impl Instance {
         })
     }
 
-    /// Fuel left over from the last call.
-    pub(crate) fn fuel_left(&mut self) -> u64 {
-        self.home.store().and_then(|store| store.get_fuel().ok()).unwrap_or(0)
+    /// What the last call, which had this budget, used of its fuel; nothing where fuel is not counted.
+    pub(crate) fn fuel_used(&mut self, budget: CallBudget) -> u64 {
+        match self.home.store() {
+            Some(store) if !store.data().metering.counts_fuel() => 0,
+            store => budget.fuel - store.and_then(|store| store.get_fuel().ok()).unwrap_or(0),
+        }
     }
 
     fn call<T>(
@@ -232,7 +243,9 @@ impl Instance {
 }
 
 fn prepare(store: &mut Store<HostState>, budget: CallBudget) -> wasmtime::Result<()> {
-    store.set_fuel(budget.fuel)?;
+    if store.data().metering.counts_fuel() {
+        store.set_fuel(budget.fuel)?;
+    }
     store.set_hostcall_fuel(CROSSING_BYTES);
     // One tick more: the current one may be about to end.
     store.set_epoch_deadline(budget.deadline_milliseconds.div_ceil(EPOCH.as_millis() as u64) + 1);

@@ -54,6 +54,7 @@ pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENT
 pub use component::{AdmittedComponent, Sandbox};
 pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
 pub use description::{Description, Domain, Hyperparameter, NumberRange};
+pub use engine::Metering;
 pub use error::{CallError, CallFailure, Fault, ProductError, SandboxError, StepError};
 pub use fuel::FuelModel;
 pub use geometry::Geometry;

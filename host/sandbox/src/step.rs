@@ -237,7 +237,7 @@ impl Pass<'_> {
     fn call_step(&mut self, phase: u32, block: types::Block, elements: usize) -> Result<(), StepError> {
         let budget = self.component.step_budget(&self.slice.plan, elements as u64);
         self.house.instance.step(self.slice.handle, phase, block, budget)?;
-        self.most_fuel = self.most_fuel.max(budget.fuel - self.house.instance.fuel_left());
+        self.most_fuel = self.most_fuel.max(self.house.instance.fuel_used(budget));
         Ok(())
     }
 

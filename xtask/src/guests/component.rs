@@ -17,16 +17,16 @@ const PROFILE: &str = "guest";
 /// A crate that becomes a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
-    /// Its folder's name, after `hostile/` for the tests' hostile guests.
+    /// Its folder's name, after `hostile/` for the tests' hostile guests and `benches/` for those of the benchmarks.
     pub name: String,
     /// Its folder.
     pub folder: PathBuf,
 }
 
-/// Every crate under `optimizers/` and `tests/hostile/`, in the order of their names.
+/// Every crate under `optimizers/`, `tests/hostile/` and `benches/guests/`, in the order of their names.
 pub fn all(root: &Path) -> Result<Vec<Guest>> {
     let mut guests = Vec::new();
-    for (folder, prefix) in [("optimizers", ""), ("tests/hostile", "hostile/")] {
+    for (folder, prefix) in [("optimizers", ""), ("tests/hostile", "hostile/"), ("benches/guests", "benches/")] {
         let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
         for entry in entries {
             let entry = entry?;

@@ -7,8 +7,16 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 /// Files and folders, relative to the workspace's root, that go into the components. `xtask/src/guests` is the recipe.
-const INPUTS: [&str; 7] =
-    ["Cargo.toml", "Cargo.lock", "wit", "guest-sdk", "optimizers", "tests/hostile", "xtask/src/guests"];
+const INPUTS: [&str; 8] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "wit",
+    "guest-sdk",
+    "optimizers",
+    "tests/hostile",
+    "benches/guests",
+    "xtask/src/guests",
+];
 
 /// The digest of the inputs' paths and contents, the toolchain and the compiler's flags, in hexadecimal.
 pub fn of_inputs(root: &Path, toolchain: &str, flags: &[String]) -> Result<String> {

@@ -1,4 +1,5 @@
-//! `cargo xtask guests`: every optimizer and every hostile guest of the tests, from source to component.
+//! `cargo xtask guests`: every optimizer, every hostile guest of the tests and what benchmarks compare with, from source
+//! to component.
 
 mod component;
 mod debian;
@@ -20,7 +21,7 @@ pub use toolchain::TARGET;
 use crate::workspace;
 
 /// Where the code lies that is compiled for WebAssembly, relative to the workspace's root.
-pub const SOURCES: [&str; 3] = ["guest-sdk", "optimizers", "tests/hostile"];
+pub const SOURCES: [&str; 4] = ["guest-sdk", "optimizers", "tests/hostile", "benches/guests"];
 
 /// What to build and how.
 #[derive(clap::Args, Default)]
@@ -39,7 +40,7 @@ pub struct Options {
 /// A component that was built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// `adamw`, or `hostile/endless-loop`.
+    /// `adamw`, `hostile/endless-loop`, or `benches/list-copying`.
     pub name: String,
     /// The file.
     pub path: PathBuf,
@@ -196,7 +197,7 @@ impl Output {
     /// Removes components whose sources are gone.
     fn remove_all_but(&self, record: &Record) -> Result<()> {
         let components = self.folder.join("components");
-        for folder in [components.clone(), components.join("hostile")] {
+        for folder in [components.clone(), components.join("hostile"), components.join("benches")] {
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries {
                 let path = entry?.path();
