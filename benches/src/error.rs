@@ -36,6 +36,9 @@ pub enum BenchError {
     /// Something that is run without Stepbox's sandbox does not work.
     #[error("{0}")]
     Update(#[from] MeasurementError),
+    /// What is measured over the wire does not work.
+    #[error("{0}")]
+    Wire(#[from] crate::wire::MeasurementError),
     /// Gradients cannot be reduced.
     #[error("{0}")]
     Reduce(#[from] stepbox_reduce::ReduceError),

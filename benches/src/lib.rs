@@ -9,7 +9,9 @@
 mod bandwidth;
 mod error;
 mod findings;
+pub mod job;
 mod machine;
+pub mod native;
 pub mod overhead;
 pub mod reduce;
 pub mod report;
@@ -20,6 +22,7 @@ mod server;
 mod spread;
 pub mod turns;
 pub mod update;
+pub mod wire;
 
 pub use error::BenchError;
 pub use findings::{Components, Effort, Findings, count};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use stepbox_benches::report::{self, About};
-use stepbox_benches::{BenchError, Components, Effort, Findings, Machine, Row, overhead, reduce, rounds};
+use stepbox_benches::{BenchError, Components, Effort, Findings, Machine, Row, overhead, reduce, rounds, wire};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -19,6 +19,7 @@ Benchmarks:
   overhead   an optimizer in the sandbox against native code, against an interface that copies lists, and with and
              without metering; with --component one of yours
   reduce     the mean of gradients against the bandwidth of memory
+  wire       pushes and pulls by a real server against a raw TLS pipe
   rounds     whole rounds with a real server over TLS
   all        all of these
 
@@ -85,6 +86,7 @@ fn parameters() -> clap::builder::RangedU64ValueParser {
 enum Benchmark {
     Overhead,
     Reduce,
+    Wire,
     Rounds,
     All,
 }
@@ -136,6 +138,18 @@ impl Bench {
         if wanted(Benchmark::Reduce) {
             findings.add(reduce::measure(&effort)?);
         }
+        if wanted(Benchmark::Wire) {
+            progress("pushes and pulls against a raw TLS pipe");
+            let options = if self.quick {
+                wire::Options { parameters: vec![1 << 16], rounds: 3, workers: vec![1], small_rounds: 20 }
+            } else {
+                let parameters = vec![1 << 16, 1 << 20, 1 << 24];
+                wire::Options { parameters, rounds: 9, workers: vec![1, 2, 4], small_rounds: 1000 }
+            };
+            // An optimizer that costs little: it is not what is measured.
+            let rows = wire::measure(&components.read("sgd")?, "sgd", &options)?;
+            findings.add(Findings { rows, ..Findings::default() });
+        }
         if wanted(Benchmark::Rounds) {
             let program = std::env::current_exe()
                 .map_err(|source| BenchError::System { action: "find this program".into(), source })?;
@@ -160,7 +174,7 @@ impl Bench {
             Benchmark::All => false,
             Benchmark::Overhead => of_rounds,
             Benchmark::Rounds => of_overhead,
-            Benchmark::Reduce => of_overhead || of_rounds,
+            Benchmark::Reduce | Benchmark::Wire => of_overhead || of_rounds,
         };
         if unused {
             return Err(Failure::here("option", "an option is another benchmark's: `stepbox bench --help` says whose"));

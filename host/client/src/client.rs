@@ -88,10 +88,11 @@ impl Client {
             let stream = TcpStream::connect(&config.server).await.map_err(unreachable)?;
             // Requests are whole when they are written: waiting to fill a packet would only delay them.
             stream.set_nodelay(true).map_err(unreachable)?;
-            let stream = connector.connect(name, stream).await.map_err(|error| disagreement(error.to_string()))?;
-            let connection = Connection::start(stream, config.limits, config.request_timeout);
+            let established = connector.connect(name, stream).await.map_err(|error| disagreement(error.to_string()))?;
+            let connection =
+                Connection::start((established.reader, established.writer), config.limits, config.request_timeout);
             let hello = Request::Hello { protocol: PROTOCOL_VERSION };
-            let answer = connection.request(&hello, Bytes::new()).await.map_err(|error| match error {
+            let answer = connection.request(&hello, Bytes::new(), Vec::new()).await.map_err(|error| match error {
                 // In TLS 1.3 the server judges the client's certificate after the client's part is done.
                 ClientError::ConnectionLost { reason } => disagreement(reason),
                 other => other,
@@ -171,9 +172,21 @@ impl Client {
         self.pull_version(key, self.progress.awaited(key)).await
     }
 
+    /// [`pull`](Self::pull) into the memory of weights that are no longer needed, so that none has to be had from the
+    /// system, which takes longer than to decrypt them. New memory is used where a clone of `weights` exists, or where
+    /// they are smaller. After an error `weights` is empty.
+    pub async fn pull_into(&self, key: &str, weights: &mut Tensor) -> Result<(), ClientError> {
+        *weights = self.pull_to(key, self.progress.awaited(key), weights.take_room()).await?;
+        Ok(())
+    }
+
     /// The weights once the key has reached `version`; those that are there for 0.
     pub async fn pull_version(&self, key: &str, version: u64) -> Result<Tensor, ClientError> {
-        let (found, weights) = self.pull_weights(key, version, false).await?;
+        self.pull_to(key, version, Vec::new()).await
+    }
+
+    async fn pull_to(&self, key: &str, version: u64, room: Vec<f32>) -> Result<Tensor, ClientError> {
+        let (found, weights) = self.pull_weights(key, version, false, room).await?;
         self.progress.saw(key, found);
         Ok(weights)
     }
@@ -181,7 +194,7 @@ impl Client {
     /// As [`pull`](Self::pull), but weights to evaluate the model with, where the optimizer makes others than those it
     /// trains: averages, for example. Gradients must not be computed from them.
     pub async fn pull_evaluation(&self, key: &str) -> Result<Tensor, ClientError> {
-        let (_, weights) = self.pull_weights(key, self.progress.awaited(key), true).await?;
+        let (_, weights) = self.pull_weights(key, self.progress.awaited(key), true, Vec::new()).await?;
         Ok(weights)
     }
 
@@ -193,10 +206,31 @@ impl Client {
 
     /// [`push`](Self::push) and then [`pull`](Self::pull), without waiting for the first one's answer in between.
     pub async fn push_pull(&self, key: &str, gradient: impl Into<WithLoss<'_, Tensor>>) -> Result<Tensor, ClientError> {
+        self.push_pull_to(key, gradient.into(), Vec::new()).await
+    }
+
+    /// [`push_pull`](Self::push_pull) into the memory of the weights that the gradient was computed from, as
+    /// [`pull_into`](Self::pull_into) does it: how a worker's loop allocates nothing.
+    pub async fn push_pull_into(
+        &self,
+        key: &str,
+        gradient: impl Into<WithLoss<'_, Tensor>>,
+        weights: &mut Tensor,
+    ) -> Result<(), ClientError> {
+        *weights = self.push_pull_to(key, gradient.into(), weights.take_room()).await?;
+        Ok(())
+    }
+
+    async fn push_pull_to(
+        &self,
+        key: &str,
+        gradient: WithLoss<'_, Tensor>,
+        room: Vec<f32>,
+    ) -> Result<Tensor, ClientError> {
         let round = self.progress.round(key)?;
         // Polled in this order, hence sent in this order. A push that is refused ends the pull, which could only wait.
         let (_push, weights) =
-            tokio::try_join!(biased; self.push_round(key, round, gradient.into()), self.pull_version(key, round))?;
+            tokio::try_join!(biased; self.push_round(key, round, gradient), self.pull_to(key, round, room))?;
         Ok(weights)
     }
 
@@ -301,9 +335,15 @@ impl Client {
         Ok(Push { round, repeated })
     }
 
-    async fn pull_weights(&self, key: &str, version: u64, evaluation: bool) -> Result<(u64, Tensor), ClientError> {
+    async fn pull_weights(
+        &self,
+        key: &str,
+        version: u64,
+        evaluation: bool,
+        room: Vec<f32>,
+    ) -> Result<(u64, Tensor), ClientError> {
         let request = Request::Pull { key: key.to_owned(), version, evaluation };
-        let answer = self.ask(&request, Bytes::new()).await?;
+        let answer = self.connection.request(&request, Bytes::new(), room).await?;
         let Response::Pulled { version: found, tensor } = answer.response else {
             return Err(unexpected("pull", &answer));
         };
@@ -333,7 +373,7 @@ impl Client {
     }
 
     async fn ask(&self, request: &Request, body: Bytes) -> Result<Answer, ClientError> {
-        self.connection.request(request, body).await
+        self.connection.request(request, body, Vec::new()).await
     }
 }
 

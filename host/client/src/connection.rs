@@ -13,7 +13,7 @@ use stepbox_wire::{
     Failure, FrameLimits, FramePrefix, PREFIX_BYTES, Request, RequestId, Response, UNADDRESSED, decode_response,
     encode_request,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -26,9 +26,6 @@ const OUTGOING_FRAMES: usize = 16;
 /// Requests that wait for an answer, about 200 bytes each. Pulls wait for other workers, so the bound must lie above the
 /// number of a model's tensors, or workers with other orders of keys would wait for each other.
 const UNANSWERED_REQUESTS: usize = 1 << 16;
-
-/// Gathers a header and a small body into one TLS record, which is 16 KiB at most.
-const WRITE_BUFFER_BYTES: usize = 16 << 10;
 
 /// A response and its body: the values of a pulled tensor, little-endian in memory, or nothing.
 #[derive(Debug)]
@@ -57,11 +54,11 @@ struct Outgoing {
 
 impl Connection {
     /// Takes over an authenticated stream. Must be called within a tokio runtime, whose tasks it uses.
-    pub(crate) fn start<Stream>(stream: Stream, limits: FrameLimits, timeout: Duration) -> Self
-    where
-        Stream: AsyncRead + AsyncWrite + Send + 'static,
-    {
-        let (read_half, write_half) = tokio::io::split(stream);
+    pub(crate) fn start(
+        (read_half, write_half): (impl AsyncRead + Unpin + Send + 'static, impl AsyncWrite + Unpin + Send + 'static),
+        limits: FrameLimits,
+        timeout: Duration,
+    ) -> Self {
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
         let waiting = Arc::new(Waiting::default());
         let writer = tokio::spawn(write_frames(write_half, frames, Arc::clone(&waiting)));
@@ -79,7 +76,10 @@ impl Connection {
 
     /// Sends a request and waits for its answer, which is no [`Response::Failed`]. Requests are sent in the order in
     /// which these futures are first polled. Dropping the future forgets the answer, not the request.
-    pub(crate) async fn request(&self, request: &Request, body: Bytes) -> Result<Answer, ClientError> {
+    ///
+    /// `room` is memory for the answer's values: where it has as many, they replace what it holds, and nothing is
+    /// allocated.
+    pub(crate) async fn request(&self, request: &Request, body: Bytes, room: Vec<f32>) -> Result<Answer, ClientError> {
         request.check()?;
         let body_bytes = body.len() as u64;
         if body_bytes > self.limits.body_bytes {
@@ -91,7 +91,7 @@ impl Connection {
             // The place in the channel comes first: between taking an id and sending it nothing may be awaited, or a
             // dropped future would leave an id that is never answered.
             let place = self.outgoing.reserve().await.map_err(|_| self.waiting.ending())?;
-            let (id, answer) = self.waiting.enter(permit)?;
+            let (id, answer) = self.waiting.enter(permit, room)?;
             place.send(Outgoing { head: encode_request(id, request, body_bytes), body });
             answer.await.unwrap_or_else(|_| Err(self.waiting.ending()))
         };
@@ -136,6 +136,8 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     answer: oneshot::Sender<Result<Answer, ClientError>>,
+    /// For the answer's values.
+    room: Vec<f32>,
     /// Held until the server answers, also where the caller has given up.
     _permit: OwnedSemaphorePermit,
 }
@@ -167,6 +169,7 @@ impl Waiting {
     fn enter(
         &self,
         permit: OwnedSemaphorePermit,
+        room: Vec<f32>,
     ) -> Result<(RequestId, oneshot::Receiver<Result<Answer, ClientError>>), ClientError> {
         let mut state = self.lock();
         if let Some(ending) = &state.ending {
@@ -175,8 +178,13 @@ impl Waiting {
         let (answer, receiver) = oneshot::channel();
         state.last_id += 1;
         let id = state.last_id;
-        state.requests.insert(id, Waiter { answer, _permit: permit });
+        state.requests.insert(id, Waiter { answer, room, _permit: permit });
         Ok((id, receiver))
+    }
+
+    /// Memory for the values of a request's answer, as far as there is any.
+    fn room(&self, id: RequestId) -> Vec<f32> {
+        self.lock().requests.get_mut(&id).map(|waiter| std::mem::take(&mut waiter.room)).unwrap_or_default()
     }
 
     /// Hands an answer over. `Err` where nobody asked.
@@ -210,8 +218,11 @@ impl Waiting {
     }
 }
 
-async fn write_frames(stream: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Outgoing>, waiting: Arc<Waiting>) {
-    let mut stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
+async fn write_frames(
+    mut stream: impl AsyncWrite + Unpin,
+    mut frames: mpsc::Receiver<Outgoing>,
+    waiting: Arc<Waiting>,
+) {
     let written: io::Result<()> = async {
         while let Some(frame) = frames.recv().await {
             stream.write_all(&frame.head).await?;
@@ -243,7 +254,7 @@ fn is_closed_by_peer(error: &io::Error) -> bool {
 
 async fn read_answers(mut stream: impl AsyncRead + Unpin, limits: FrameLimits, waiting: Arc<Waiting>) {
     let ending = loop {
-        match read_answer(&mut stream, &limits).await {
+        match read_answer(&mut stream, &limits, &waiting).await {
             Ok((UNADDRESSED, Answer { response: Response::Failed(failure), .. })) => break Ending::Refused(failure),
             Ok((id, answer)) => {
                 if let Err(ending) = waiting.answer(id, answer) {
@@ -259,6 +270,7 @@ async fn read_answers(mut stream: impl AsyncRead + Unpin, limits: FrameLimits, w
 async fn read_answer(
     stream: &mut (impl AsyncRead + Unpin),
     limits: &FrameLimits,
+    waiting: &Waiting,
 ) -> Result<(RequestId, Answer), Ending> {
     let mut prefix = [0; PREFIX_BYTES];
     if stream.read(&mut prefix[..1]).await.map_err(lost)? == 0 {
@@ -275,7 +287,12 @@ async fn read_answer(
     // Only tensors have bodies, so the bytes are whole elements and go straight to where the caller will find them.
     let elements = usize::try_from(prefix.body_bytes / size_of::<f32>() as u64)
         .map_err(|_| Ending::Protocol("it sends a tensor larger than this machine's memory".into()))?;
-    let mut values = vec![0.0; elements];
+    let mut values = waiting.room(id);
+    if values.capacity() < elements {
+        // Fresh memory is zero as it comes; to lengthen what is there would write to all of it.
+        values = vec![0.0; elements];
+    }
+    values.resize(elements, 0.0);
     stream.read_exact(bytemuck::cast_slice_mut(&mut values)).await.map_err(cut_off)?;
     Ok((id, Answer { response, values }))
 }

@@ -48,6 +48,12 @@ impl Tensor {
         Arc::unwrap_or_clone(self.values)
     }
 
+    /// Its memory, for other values; nothing where a clone still needs it. What is left is an empty tensor.
+    pub(crate) fn take_room(&mut self) -> Vec<f32> {
+        self.shape = vec![0];
+        Arc::try_unwrap(std::mem::take(&mut self.values)).unwrap_or_default()
+    }
+
     pub(crate) fn tensor_type(&self) -> TensorType {
         TensorType { element: ElementType::F32, shape: self.shape.clone() }
     }

@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{RootCertStore, version};
-use tokio_rustls::TlsConnector;
+use stepbox_tls::Connector;
 
 use crate::config::ClientConfig;
 use crate::error::ClientError;
 
 /// Reads the credentials `config` names.
-pub(crate) fn connector(config: &ClientConfig) -> Result<TlsConnector, ClientError> {
+pub(crate) fn connector(config: &ClientConfig) -> Result<Connector, ClientError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("the authority's certificate", &config.authority)? {
         roots.add(certificate).map_err(|error| credential("the authority's certificate", &config.authority, error))?;
@@ -21,13 +20,13 @@ pub(crate) fn connector(config: &ClientConfig) -> Result<TlsConnector, ClientErr
     let chain = certificates("this client's certificate", &config.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&config.key)
         .map_err(|error| credential("this client's key", &config.key, error))?;
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(stepbox_tls::provider()))
         .with_protocol_versions(&[&version::TLS13])
         .map_err(|error| ClientError::Tls { reason: error.to_string() })?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
         .map_err(|error| credential("this client's certificate and key", &config.certificate, error))?;
-    Ok(TlsConnector::from(Arc::new(tls)))
+    Ok(Connector::new(tls))
 }
 
 /// The name the server's certificate must be for.

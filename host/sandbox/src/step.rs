@@ -7,6 +7,7 @@ use crate::component::AdmittedComponent;
 use crate::contract::types;
 use crate::declarations::{Contributor, Granularity, Scope, SlotType};
 use crate::error::StepError;
+use crate::finite::{copy_finite, first_not_finite};
 use crate::house::{BoundSlice, House, vanished};
 use crate::state::{RowsApart, StatePart, state_parts, touched};
 use crate::statistics;
@@ -84,6 +85,22 @@ impl Pass<'_> {
         }
         self.check_shared_slots()?;
         self.collect(phase, accumulators)
+    }
+
+    /// The only phase over the whole slice in one call, whose gradient is in the scratch already.
+    pub(crate) fn whole_slice(&mut self, context: &StepContext) -> Result<(), StepError> {
+        self.begin(0, context)?;
+        self.step(0, 0..self.slice.layout.elements())
+    }
+
+    /// Makes sure that what the optimizer has left is finite, and copies the parameters to `out` on the way.
+    pub(crate) fn read_out(&self, out: &mut [u8]) -> Result<(), StepError> {
+        let mut parts = state_parts(self.slice);
+        let parameters = parts.next().filter(|part| part.slot.is_none()).ok_or_else(lost)?;
+        parts.try_for_each(|part| self.check_finite(&part))?;
+        let memory = self.house.instance.memory();
+        let values = memory.floats(parameters.bytes().start, parameters.elements.len()).ok_or_else(lost)?;
+        if copy_finite(values, out) { Ok(()) } else { self.check_finite(&parameters) }
     }
 
     /// Gathers the statistics that the server itself contributes and that this phase is the first to read.
@@ -337,30 +354,5 @@ fn here_mut<'a>(values: &'a mut [f64], scope: Scope, rows: &Range<u64>) -> &'a m
     match scope {
         Scope::Row => &mut values[rows.start as usize..rows.end as usize],
         _ => values,
-    }
-}
-
-/// The first NaN or infinity. The common case, none, is one pass without branches, which the compiler turns into SIMD.
-fn first_not_finite(values: &[f32]) -> Option<usize> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let all_finite = values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT));
-    if all_finite { None } else { values.iter().position(|value| !value.is_finite()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::first_not_finite;
-
-    #[test]
-    fn the_first_value_that_is_not_finite_is_found_wherever_it_is() {
-        let finite = [f32::MAX, f32::MIN, 0.0, -0.0, 1e-45];
-        for length in [0, 1, 31, 32, 33, 100] {
-            let mut values: Vec<f32> = finite.into_iter().cycle().take(length).collect();
-            assert_eq!(first_not_finite(&values), None);
-            for position in (0..length).rev() {
-                values[position] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][position % 3];
-                assert_eq!(first_not_finite(&values), Some(position));
-            }
-        }
     }
 }

@@ -3,6 +3,10 @@
 //! What a round may change is copied before the optimizer is called at all: parameters and slots of the whole slice, or
 //! of the rows that are touched. An optimizer that fails may have written anywhere in its slice by then. The log lies
 //! outside the guest's reach, and names places by view, so that it holds in another instance too.
+//!
+//! Copies are memory traffic, and that is what a step costs. So the log copies no parameters where the caller has them
+//! anyway, because it has published them ([`Former`]), and it writes slots over workers' gradients that have been used up:
+//! they are in the cache, and nothing needs to be fetched, or allocated, to be overwritten.
 
 use std::ops::Range;
 
@@ -10,43 +14,118 @@ use crate::layout::Layout;
 use crate::memory::GuestMemory;
 use crate::state::StatePart;
 
+/// Writes a slice's parameters as they were before the round: raw little-endian `f32`, as many as the slice has.
+pub type Former = Box<dyn Fn(&mut [u8]) + Send>;
+
 /// Former contents of parts of a slice.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct UndoLog {
-    /// A view of the slice's state, and elements of it.
-    places: Vec<(usize, Range<usize>)>,
-    bytes: Vec<u8>,
+    places: Vec<Place>,
+    own: Vec<u8>,
+    /// Buffers lent by the caller for as long as the round is open.
+    lent: Vec<Vec<u8>>,
+    /// Where the parameters are, unless they are among the places.
+    parameters: Option<Former>,
+}
+
+/// A view of the slice's state, elements of it, and where their former contents are.
+struct Place {
+    view: usize,
+    elements: Range<usize>,
+    store: Store,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    /// In the log's own bytes, behind those of the places before.
+    Own,
+    /// At the start of a lent buffer.
+    Lent(usize),
 }
 
 impl UndoLog {
     /// Remembers parts of a slice, in place of what was remembered before. `None` where one is not in the memory.
     pub(crate) fn remember(&mut self, memory: &GuestMemory, parts: &[StatePart]) -> Option<()> {
-        self.places.clear();
-        self.bytes.clear();
+        self.clear();
         // No more than that: growing twofold would keep up to twice the slice.
-        self.bytes.reserve_exact(parts.iter().map(|part| part.bytes().len()).sum());
-        for part in parts {
-            self.bytes.extend_from_slice(memory.bytes(part.bytes())?);
-            let view = part.slot.map_or(0, |slot| slot + 1);
-            match self.places.last_mut() {
-                Some((last, elements)) if *last == view && elements.end == part.elements.start => {
-                    elements.end = part.elements.end;
-                }
-                _ => self.places.push((view, part.elements.clone())),
+        self.own.reserve_exact(parts.iter().map(|part| part.bytes().len()).sum());
+        parts.iter().try_for_each(|part| self.remember_own(memory, part))
+    }
+
+    /// Remembers all of a slice, whose parameters `former` has, in `lent` buffers as far as they go.
+    pub(crate) fn remember_slots(
+        &mut self,
+        memory: &GuestMemory,
+        parts: impl Iterator<Item = StatePart>,
+        former: Former,
+        lent: Vec<Vec<u8>>,
+    ) -> Option<()> {
+        self.clear();
+        self.parameters = Some(former);
+        self.lent = lent;
+        let mut unused = 0..self.lent.len();
+        for part in parts.filter(|part| part.slot.is_some()) {
+            let bytes = part.bytes();
+            let fits = |index: &usize| self.lent[*index].len() >= bytes.len();
+            // Small parts would use up a large buffer.
+            let Some(index) = (bytes.len() >= SMALLEST_LENT_BYTES).then(|| unused.find(fits)).flatten() else {
+                self.remember_own(memory, &part)?;
+                continue;
+            };
+            self.lent[index][..bytes.len()].copy_from_slice(memory.bytes(bytes)?);
+            self.places.push(Place { view: view(&part), elements: part.elements, store: Store::Lent(index) });
+        }
+        Some(())
+    }
+
+    fn remember_own(&mut self, memory: &GuestMemory, part: &StatePart) -> Option<()> {
+        self.own.extend_from_slice(memory.bytes(part.bytes())?);
+        let view = view(part);
+        match self.places.last_mut() {
+            Some(last) if last.view == view && last.store == Store::Own && last.elements.end == part.elements.start => {
+                last.elements.end = part.elements.end;
             }
+            _ => self.places.push(Place { view, elements: part.elements.clone(), store: Store::Own }),
         }
         Some(())
     }
 
     /// Puts everything back to where the slice is now. `None` where a place is not in the memory.
     pub(crate) fn undo(&self, memory: &mut GuestMemory, layout: &Layout) -> Option<()> {
-        let mut former = self.bytes.as_slice();
-        for (view, elements) in &self.places {
+        if let Some(former) = &self.parameters {
+            former(memory.bytes_mut(layout.parameters.whole())?);
+        }
+        let mut own = self.own.as_slice();
+        for Place { view, elements, store } in &self.places {
             let place = layout.state().nth(*view)?.part(elements.clone());
-            let (contents, rest) = former.split_at_checked(place.len())?;
+            let contents = match store {
+                Store::Own => own.split_off(..place.len())?,
+                Store::Lent(index) => self.lent[*index].get(..place.len())?,
+            };
             memory.bytes_mut(place)?.copy_from_slice(contents);
-            former = rest;
         }
         Some(())
     }
+
+    /// Gives the lent buffers back. Nothing can be undone any more.
+    pub(crate) fn take_lent(&mut self) -> Vec<Vec<u8>> {
+        let lent = std::mem::take(&mut self.lent);
+        self.clear();
+        lent
+    }
+
+    fn clear(&mut self) {
+        self.places.clear();
+        self.own.clear();
+        self.lent.clear();
+        self.parameters = None;
+    }
+}
+
+/// Parts of fewer bytes go to the log's own memory: slots of rows, columns and runs, next to nothing beside a gradient.
+const SMALLEST_LENT_BYTES: usize = 4096;
+
+/// Position among a slice's state: parameters, then slots.
+fn view(part: &StatePart) -> usize {
+    part.slot.map_or(0, |slot| slot + 1)
 }

@@ -248,9 +248,9 @@ fn an_instance_that_ends_in_the_middle_of_another_keys_round_leaves_that_key_as_
         }
         phase(&mut pool, &third, 0).unwrap();
         if keep {
-            pool.commit(bystander.0)
+            pool.commit(bystander.0);
         } else {
-            pool.roll_back(bystander.0)
+            pool.roll_back(bystander.0);
         }
         assert!(state(&pool, &bystander) == if keep { after } else { before.clone() }, "settled late; kept: {keep}");
     }

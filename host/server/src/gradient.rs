@@ -1,6 +1,9 @@
 //! What workers push: whole gradients or some rows of them, and losses.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use stepbox_reduce::{Format, ReduceError, Reduction};
 
 use crate::key::Key;
 
@@ -14,10 +17,18 @@ pub(crate) struct Contribution {
 /// A gradient; every element is finite.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Gradient {
-    /// Of the whole tensor: its bytes.
-    Dense(Vec<u8>),
+    /// Of the whole tensor.
+    Dense(Dense),
     /// Of some rows; that of the others is zero.
     Rows(Rows),
+}
+
+/// A gradient of a whole tensor, in chunks as long as the key's slices: the thread that steps a slice owns its gradients,
+/// and has their memory for other things once they are added up.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Dense {
+    pub format: Format,
+    pub chunks: Vec<Vec<u8>>,
 }
 
 /// Rows of a tensor, each at most once: never more than the tensor has.
@@ -45,20 +56,74 @@ impl Gradient {
         }
     }
 
-    /// Its elements.
-    pub fn values(&self) -> &[u8] {
+    /// The buffers of a whole tensor, to be used again.
+    pub fn into_buffers(self) -> Vec<Vec<u8>> {
         match self {
-            Self::Dense(values) | Self::Rows(Rows { values, .. }) => values,
+            Self::Dense(dense) => dense.chunks,
+            Self::Rows(_) => Vec::new(),
         }
+    }
+}
+
+impl Dense {
+    /// The elements as `f32`s without gaps. Copies the tensor, unless that is what it is already.
+    pub fn into_values(mut self) -> Vec<u8> {
+        if self.format == Format::F32 && self.chunks.len() == 1 {
+            return self.chunks.swap_remove(0);
+        }
+        let mut values = vec![0.0; self.elements()];
+        // Every element was looked at when it came.
+        let copied = aggregate(Reduction::sum(), &[self], 0..values.len(), &mut values);
+        debug_assert_eq!(copied, Ok(()));
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 
-    /// The buffer of a whole tensor, to be used again.
-    pub fn into_buffer(self) -> Option<Vec<u8>> {
-        match self {
-            Self::Dense(buffer) => Some(buffer),
-            Self::Rows(_) => None,
+    fn elements(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum::<usize>() / self.format.element_bytes()
+    }
+
+    /// Writes `f32`s over the elements from `start` on.
+    fn write(&mut self, start: usize, values: &[u8]) {
+        let (mut at, mut values) = (start * size_of::<f32>(), values);
+        for chunk in &mut self.chunks {
+            if at < chunk.len() && !values.is_empty() {
+                let (here, rest) = values.split_at(values.len().min(chunk.len() - at));
+                chunk[at..at + here.len()].copy_from_slice(here);
+                (at, values) = (0, rest);
+            } else {
+                at -= chunk.len().min(at);
+            }
         }
     }
+}
+
+/// Reduces some elements of whole gradients, which are in the same chunks.
+pub(crate) fn aggregate(
+    reduction: Reduction,
+    gradients: &[Dense],
+    elements: Range<usize>,
+    out: &mut [f32],
+) -> Result<(), ReduceError> {
+    let Some(first) = gradients.first() else { return Err(ReduceError::NoGradients) };
+    let (mut start, mut out) = (0, out);
+    for (index, chunk) in first.chunks.iter().enumerate() {
+        let length = chunk.len() / first.format.element_bytes();
+        let here = elements.start.max(start)..elements.end.min(start + length);
+        if !here.is_empty() {
+            let parts: Vec<_> = gradients
+                .iter()
+                .map(|gradient| {
+                    let width = gradient.format.element_bytes();
+                    let bytes = (here.start - start) * width..(here.end - start) * width;
+                    stepbox_reduce::Gradient::new(gradient.format, &gradient.chunks[index][bytes])
+                })
+                .collect();
+            let target = out.split_off_mut(..here.len()).unwrap_or_default();
+            reduction.reduce_into(&parts, target)?;
+        }
+        start += length;
+    }
+    Ok(())
 }
 
 impl Rows {
@@ -92,11 +157,11 @@ impl Rows {
     }
 
     /// Writes the rows into a tensor of zeros.
-    fn scatter(&self, tensor: &mut [u8], row_bytes: usize) {
+    fn scatter(&self, tensor: &mut Dense, row_bytes: usize) {
         for (position, id) in self.ids.iter().enumerate() {
             // An id is below the number of rows, and the tensor is in memory.
-            let start = *id as usize * row_bytes;
-            tensor[start..start + row_bytes].copy_from_slice(&self.values[position * row_bytes..][..row_bytes]);
+            let start = *id as usize * row_bytes / size_of::<f32>();
+            tensor.write(start, &self.values[position * row_bytes..][..row_bytes]);
         }
     }
 }
@@ -117,19 +182,23 @@ pub(crate) fn mean_loss(contributions: &[Contribution]) -> Option<f32> {
 }
 
 /// All gradients as whole tensors, by rank. Costs a tensor's size for each worker that pushed rows.
-pub(crate) async fn whole(key: &Arc<Key>, contributions: Vec<Contribution>) -> Result<Vec<Vec<u8>>, String> {
+pub(crate) async fn whole(key: &Arc<Key>, contributions: Vec<Contribution>) -> Result<Vec<Dense>, String> {
     let is_whole = |contribution: &Contribution| matches!(contribution.gradient, Gradient::Dense(_));
     if contributions.iter().all(is_whole) {
-        return Ok(contributions.into_iter().filter_map(|contribution| contribution.gradient.into_buffer()).collect());
+        let dense = |contribution: Contribution| match contribution.gradient {
+            Gradient::Dense(dense) => Some(dense),
+            Gradient::Rows(_) => None,
+        };
+        return Ok(contributions.into_iter().filter_map(dense).collect());
     }
     let key = Arc::clone(key);
     let expand = move || {
         let row_bytes = key.row_layout().map_or(0, |layout| layout.row_bytes);
         let expanded = contributions.into_iter().map(|contribution| match contribution.gradient {
-            Gradient::Dense(buffer) => buffer,
+            Gradient::Dense(dense) => dense,
             Gradient::Rows(rows) => {
-                let mut tensor = key.gradient_buffer();
-                tensor.fill(0);
+                let mut tensor = Dense { format: Format::F32, chunks: key.gradient_buffers(Format::F32) };
+                tensor.chunks.iter_mut().for_each(|chunk| chunk.fill(0));
                 rows.scatter(&mut tensor, row_bytes);
                 tensor
             }
@@ -161,6 +230,25 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_aggregated_across_chunks_and_formats() {
+        let values: Vec<f32> = (0..10).map(|index| index as f32).collect();
+        let whole = Dense { format: Format::F32, chunks: vec![bytes(&values[..6]), bytes(&values[6..])] };
+        let half =
+            |values: &[f32]| values.iter().flat_map(|value| value.to_bits().to_le_bytes()[2..].to_vec()).collect();
+        let halves = Dense { format: Format::Bf16, chunks: vec![half(&values[..6]), half(&values[6..])] };
+        let both = [whole, halves];
+        for start in 0..10 {
+            for end in start..=10 {
+                let mut out = vec![f32::NAN; end - start];
+                assert_eq!(aggregate(Reduction::mean(), &both, start..end, &mut out), Ok(()));
+                assert_eq!(out, values[start..end]);
+            }
+        }
+        let [whole, halves] = both;
+        assert_eq!((whole.into_values(), halves.into_values()), (bytes(&values), bytes(&values)));
+    }
+
+    #[test]
     fn a_sum_that_is_not_finite_is_named_by_its_row() {
         let pushed = bytes(&[0.0, f32::MAX, 1.0, 1.0, 0.0, f32::MAX]);
         assert_eq!(Rows::combined(vec![9, 4, 9], pushed, 8), Err(9));
@@ -168,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_loss_is_the_mean_over_those_who_reported_one() {
-        let with = |loss| Contribution { gradient: Gradient::Dense(Vec::new()), loss };
+        let with = |loss| Contribution { gradient: Gradient::Rows(Rows::default()), loss };
         assert_eq!(mean_loss(&[with(None), with(None)]), None);
         assert_eq!(mean_loss(&[with(Some(1.0)), with(None), with(Some(2.0))]), Some(1.5));
         assert_eq!(mean_loss(&[with(Some(f32::MAX)), with(Some(f32::MAX))]), Some(f32::MAX));
@@ -189,9 +277,14 @@ mod tests {
             let values = pushed.iter().flat_map(|(_, values)| bytes(values)).collect();
             let rows = Rows::combined(ids, values, 8).expect("finite");
             prop_assert!(rows.ids.is_sorted_by(|before, after| before < after));
-            let mut tensor = vec![0; 64];
-            rows.scatter(&mut tensor, 8);
-            prop_assert_eq!(tensor, bytes(&expected));
+            for cut in [0, 5, 16] {
+                let chunks = vec![vec![0; cut * 4], vec![0; (16 - cut) * 4]];
+                let mut tensor = Dense { format: Format::F32, chunks };
+                rows.scatter(&mut tensor, 8);
+                let mut sums = [0.0; 16];
+                prop_assert_eq!(aggregate(Reduction::sum(), &[tensor], 0..16, &mut sums), Ok(()));
+                prop_assert_eq!(sums, expected);
+            }
         }
     }
 }

@@ -62,8 +62,8 @@ impl Identity {
     }
 
     /// Reads the identity from the peer's own certificate, the first of its chain.
-    pub(crate) fn of(chain: Option<&[CertificateDer<'_>]>) -> Result<Self, IdentityError> {
-        let own = chain.and_then(<[_]>::first).ok_or(IdentityError::NoCertificate)?;
+    pub(crate) fn of(chain: &[CertificateDer<'_>]) -> Result<Self, IdentityError> {
+        let own = chain.first().ok_or(IdentityError::NoCertificate)?;
         let (_, certificate) =
             X509Certificate::from_der(own).map_err(|error| IdentityError::Unreadable(error.to_string()))?;
         let names: Vec<_> = certificate.subject().iter_common_name().collect();
@@ -101,7 +101,7 @@ mod tests {
         params.distinguished_name = subject;
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
-        Identity::of(Some(&[certificate.der().clone()]))
+        Identity::of(&[certificate.der().clone()])
     }
 
     #[test]
@@ -112,13 +112,12 @@ mod tests {
 
     #[test]
     fn certificates_that_name_nobody_are_refused() {
-        assert_eq!(Identity::of(None), Err(IdentityError::NoCertificate));
-        assert_eq!(Identity::of(Some(&[])), Err(IdentityError::NoCertificate));
+        assert_eq!(Identity::of(&[]), Err(IdentityError::NoCertificate));
         assert_eq!(identity_of(&[]), Err(IdentityError::CommonNames { count: 0 }));
         assert_eq!(identity_of(&[""]), Err(IdentityError::Length { characters: 0 }));
         assert_eq!(identity_of(&[&"x".repeat(65)]), Err(IdentityError::Length { characters: 65 }));
         assert_eq!(identity_of(&["a\nb"]), Err(IdentityError::ControlCharacter { code: 10 }));
         let nonsense = CertificateDer::from(vec![1, 2, 3]);
-        assert!(matches!(Identity::of(Some(&[nonsense])), Err(IdentityError::Unreadable(_))));
+        assert!(matches!(Identity::of(&[nonsense]), Err(IdentityError::Unreadable(_))));
     }
 }

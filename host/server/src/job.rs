@@ -205,7 +205,7 @@ impl Job {
             // Held until it is counted: the run cannot end in between.
             let members = self.members.borrow();
             if !members.is_connected(worker.rank, worker.connection) {
-                key.keep_buffers(contribution.gradient.into_buffer().into_iter().collect());
+                key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
                 return Err(not_registered());
             }
             let _deployments = self.deployments.read();

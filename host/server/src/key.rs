@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use stepbox_reduce::Format;
 use stepbox_sandbox::{StepContext, TensorDescription};
 use stepbox_wire::{KeyStatus, TensorType};
 use tokio::sync::watch;
@@ -39,8 +40,8 @@ struct State {
     weights: Option<Arc<Weights>>,
     /// The version before, whose buffers serve the next one once nobody reads it any more.
     retired: Option<Arc<Weights>>,
-    /// Gradient buffers of past rounds, one for each worker at most.
-    spare: Vec<Vec<u8>>,
+    /// For each slice, buffers of past rounds: one for each worker at most, and one for new weights.
+    spare: Vec<Vec<Vec<u8>>>,
 }
 
 /// A key's place in the sandbox: where its weights and state live.
@@ -94,7 +95,12 @@ impl Key {
         workers: usize,
         residence: Option<Residence>,
     ) -> Self {
-        let state = State { rounds: Rounds::new(workers), weights: Some(first), retired: None, spare: Vec::new() };
+        let state = State {
+            rounds: Rounds::new(workers),
+            weights: Some(first),
+            retired: None,
+            spare: vec![Vec::new(); slices.len()],
+        };
         Self {
             id,
             name: description.name.clone(),
@@ -172,10 +178,21 @@ impl Key {
         self.state.lock().rounds.is_repeated(rank, round)
     }
 
-    /// A buffer of the tensor's size for a gradient.
-    pub fn gradient_buffer(&self) -> Vec<u8> {
-        let spare = self.state.lock().spare.pop();
-        spare.unwrap_or_else(|| vec![0; self.bytes()])
+    /// Buffers for a gradient in this format, one for each slice.
+    pub fn gradient_buffers(&self, format: Format) -> Vec<Vec<u8>> {
+        let mut state = self.state.lock();
+        let found: Vec<_> = self
+            .slices
+            .iter()
+            .zip(&mut state.spare)
+            .map(|(slice, spare)| {
+                let bytes = slice.elements as usize * format.element_bytes();
+                let fits = spare.iter().position(|buffer| buffer.len() == bytes);
+                fits.map(|index| spare.swap_remove(index)).ok_or(bytes)
+            })
+            .collect();
+        drop(state);
+        found.into_iter().map(|found| found.unwrap_or_else(|bytes| vec![0; bytes])).collect()
     }
 
     /// Takes a gradient. The caller runs the round that it completes.
@@ -185,16 +202,20 @@ impl Key {
             Push::Counted => Pushed::Counted,
             Push::Completed(contributions) => Pushed::Completed(contributions),
             Push::Repeated(unused) => {
-                state.keep(unused.gradient.into_buffer());
+                state.keep(unused.gradient.into_buffers().into_iter().enumerate());
                 Pushed::Repeated
             }
         })
     }
 
-    /// The shards' buffers of the version before the published one, by slice; empty where a pull still reads them.
-    pub fn retired_buffers(&self) -> Vec<Vec<u8>> {
-        let retired = self.state.lock().retired.take();
-        retired.map(Weights::into_buffers).unwrap_or_default()
+    /// Keeps the buffers of the version before the published one for gradients, unless a pull still reads them.
+    pub fn keep_retired(&self) {
+        let mut state = self.state.lock();
+        let buffers = state.retired.take().map(Weights::into_buffers).unwrap_or_default();
+        // The first weights' chunks, and those of another cut, need not be as the key's own slices are.
+        if buffers.iter().map(Vec::len).eq(self.slices.iter().map(|slice| slice.bytes().len())) {
+            state.keep(buffers.into_iter().enumerate());
+        }
     }
 
     /// Publishes a round's result and opens the next round.
@@ -221,16 +242,17 @@ impl Key {
         self.progress.send_modify(|changes| *changes += 1);
     }
 
-    /// Keeps gradients' buffers for rounds to come.
-    pub fn keep_buffers(&self, gradients: Vec<Vec<u8>>) {
-        self.state.lock().keep(gradients);
+    /// Keeps buffers, each with the position of the slice that it is for, for rounds to come.
+    pub fn keep_buffers(&self, buffers: impl IntoIterator<Item = (usize, Vec<u8>)>) {
+        self.state.lock().keep(buffers);
     }
 
     /// Forgets the gradients of the open round: the run that they belonged to has ended.
     pub fn abandon_round(&self) {
         let mut state = self.state.lock();
         let contributions = state.rounds.abandon();
-        state.keep(contributions.into_iter().filter_map(|contribution| contribution.gradient.into_buffer()));
+        let buffers = contributions.into_iter().map(|contribution| contribution.gradient.into_buffers());
+        state.keep(buffers.flat_map(|buffers| buffers.into_iter().enumerate()));
     }
 
     /// What a worker finds that wants the weights of at least this version.
@@ -249,9 +271,15 @@ impl Key {
 }
 
 impl State {
-    fn keep(&mut self, buffers: impl IntoIterator<Item = Vec<u8>>) {
-        let room = self.rounds.workers().saturating_sub(self.spare.len());
-        self.spare.extend(buffers.into_iter().take(room));
+    fn keep(&mut self, buffers: impl IntoIterator<Item = (usize, Vec<u8>)>) {
+        let most = self.rounds.workers() + 1;
+        for (slice, buffer) in buffers {
+            if let Some(spare) = self.spare.get_mut(slice)
+                && spare.len() < most
+            {
+                spare.push(buffer);
+            }
+        }
     }
 }
 
@@ -268,7 +296,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::cut;
-    use crate::gradient::Gradient;
+    use crate::gradient::{Dense, Gradient};
 
     /// A key of two elements.
     pub(crate) fn key(name: &str, workers: usize) -> Key {
@@ -287,7 +315,7 @@ pub(crate) mod tests {
 
     /// A gradient for it.
     pub(crate) fn zeros() -> Contribution {
-        Contribution { gradient: Gradient::Dense(vec![0; 8]), loss: None }
+        Contribution { gradient: Gradient::Dense(Dense { format: Format::F32, chunks: vec![vec![0; 8]] }), loss: None }
     }
 
     #[test]
@@ -307,10 +335,10 @@ pub(crate) mod tests {
         let key = key("w", 1);
         let round = |round, value| {
             assert!(matches!(key.push(0, round, zeros()), Ok(Pushed::Completed(_))));
-            let mut buffers = key.retired_buffers();
-            let mut chunk = buffers.pop().unwrap_or_else(|| vec![0; 8]);
+            let mut chunk = key.gradient_buffers(Format::F32).swap_remove(0);
             chunk.fill(value);
             key.publish(NewWeights::Chunks(vec![chunk]));
+            key.keep_retired();
         };
         round(1, 1);
         let pulled = key.weights().expect("published");
@@ -318,7 +346,12 @@ pub(crate) mod tests {
         round(3, 3);
         assert_eq!((pulled.version, &*pulled.range(0..8)), (1, &[1; 8][..]));
         assert_eq!(key.weights().expect("published").range(0..8), &[3; 8][..]);
-        assert_eq!(key.retired_buffers().len(), 1, "version 2 is nobody's, so its buffer serves the next");
+        assert_eq!(
+            key.gradient_buffers(Format::F32)[0],
+            [2; 8],
+            "version 2 is nobody's, so its buffer serves the next"
+        );
+        assert_eq!(key.gradient_buffers(Format::F32)[0], [0; 8], "version 1 is still read");
     }
 
     #[test]

@@ -10,13 +10,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use stepbox_sandbox::{Sandbox, SandboxError};
+use stepbox_tls::{Acceptor, Established};
 use stepbox_trust::{LedgerError, TrustStore, TrustStoreError, VersionLedger};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
@@ -47,7 +47,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    tls: TlsAcceptor,
+    tls: Acceptor,
     job: Arc<Job>,
     threads: ShardThreads,
     shutdown: watch::Sender<bool>,
@@ -202,7 +202,7 @@ struct Admitted {
 }
 
 impl Admitted {
-    async fn serve(mut self, tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(mut self, tls: Acceptor, stream: TcpStream, peer: SocketAddr) {
         let greeted_by = Instant::now() + self.job.config.limits.handshake_seconds.duration();
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "socket options could not be set");
@@ -211,8 +211,8 @@ impl Admitted {
             handshake = timeout_at(greeted_by, tls.accept(stream)) => handshake,
             _ = self.shutdown.wait_for(|stops| *stops) => return,
         };
-        let stream = match handshake {
-            Ok(Ok(stream)) => stream,
+        let Established { reader, writer, certificates } = match handshake {
+            Ok(Ok(established)) => established,
             Ok(Err(error)) => {
                 tracing::warn!(%peer, %error, "refused: the TLS handshake failed");
                 return;
@@ -222,7 +222,7 @@ impl Admitted {
                 return;
             }
         };
-        let identity = match Identity::of(stream.get_ref().1.peer_certificates()) {
+        let identity = match Identity::of(&certificates) {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::warn!(%peer, %error, "refused: the peer's certificate names nobody");
@@ -235,7 +235,7 @@ impl Admitted {
             return;
         };
         let greeting = greeted_by.saturating_duration_since(Instant::now());
-        session::serve(self.job, stream, identity, self.connection, greeting, self.shutdown).await;
+        session::serve(self.job, (reader, writer), identity, self.connection, greeting, self.shutdown).await;
         drop(self.permit);
     }
 }

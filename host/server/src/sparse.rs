@@ -5,13 +5,14 @@
 
 use std::ops::Range;
 
-use crate::gradient::Gradient;
+use crate::gradient::{Gradient, Rows};
 
 /// The union of all workers' rows, in ascending order, with where each worker's part lies.
 pub(crate) struct MergedRows {
     columns: usize,
     rows: Vec<u64>,
-    gradients: Vec<Gradient>,
+    /// What each worker has, in order of rank: elements without gaps.
+    values: Vec<Vec<u8>>,
     /// For each row, and for each worker in order of rank: the position of the row among the worker's own.
     positions: Vec<Option<u32>>,
     zeros: Vec<u8>,
@@ -42,7 +43,11 @@ impl MergedRows {
                 };
             }
         }
-        Self { columns, rows: union, gradients, positions, zeros }
+        let values = gradients.into_iter().map(|gradient| match gradient {
+            Gradient::Dense(dense) => dense.into_values(),
+            Gradient::Rows(Rows { values, .. }) => values,
+        });
+        Self { columns, rows: union, values: values.collect(), positions, zeros }
     }
 
     /// Elements of a row.
@@ -62,15 +67,16 @@ impl MergedRows {
     }
 
     /// What each worker has for the row at a position, in order of rank.
-    pub fn parts(&self, position: usize) -> Vec<&[u8]> {
-        let workers = self.gradients.len();
+    pub fn parts(&self, position: usize) -> Vec<stepbox_reduce::Gradient<'_>> {
+        let workers = self.values.len();
         let own = &self.positions[position * workers..(position + 1) * workers];
         own.iter()
-            .zip(&self.gradients)
-            .map(|(own, gradient)| match own {
-                Some(own) => &gradient.values()[*own as usize * self.zeros.len()..][..self.zeros.len()],
+            .zip(&self.values)
+            .map(|(own, values)| match own {
+                Some(own) => &values[*own as usize * self.zeros.len()..][..self.zeros.len()],
                 None => &self.zeros[..],
             })
+            .map(stepbox_reduce::Gradient::f32)
             .collect()
     }
 }
@@ -78,10 +84,21 @@ impl MergedRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradient::Rows;
+    use stepbox_reduce::Format;
+
+    use crate::gradient::Dense;
 
     fn rows(ids: &[u64], values: &[f32]) -> Gradient {
         Gradient::Rows(Rows { ids: ids.to_vec(), values: bytes(values) })
+    }
+
+    fn parts(merged: &MergedRows, position: usize) -> Vec<Vec<u8>> {
+        merged.parts(position).iter().map(|part| part.bytes().to_vec()).collect()
+    }
+
+    fn dense(values: &[f32]) -> Gradient {
+        let (first, second) = values.split_at(values.len() / 2);
+        Gradient::Dense(Dense { format: Format::F32, chunks: vec![bytes(first), bytes(second)] })
     }
 
     fn bytes(values: &[f32]) -> Vec<u8> {
@@ -93,17 +110,17 @@ mod tests {
         let merged =
             MergedRows::new(9, 2, vec![rows(&[1, 5], &[1.0, 2.0, 3.0, 4.0]), rows(&[0, 5], &[5.0, 6.0, 7.0, 8.0])]);
         assert_eq!((0..3).map(|position| merged.row(position)).collect::<Vec<_>>(), [0, 1, 5]);
-        assert_eq!(merged.parts(0), [bytes(&[0.0, 0.0]), bytes(&[5.0, 6.0])]);
-        assert_eq!(merged.parts(1), [bytes(&[1.0, 2.0]), bytes(&[0.0, 0.0])]);
-        assert_eq!(merged.parts(2), [bytes(&[3.0, 4.0]), bytes(&[7.0, 8.0])]);
+        assert_eq!(parts(&merged, 0), [bytes(&[0.0, 0.0]), bytes(&[5.0, 6.0])]);
+        assert_eq!(parts(&merged, 1), [bytes(&[1.0, 2.0]), bytes(&[0.0, 0.0])]);
+        assert_eq!(parts(&merged, 2), [bytes(&[3.0, 4.0]), bytes(&[7.0, 8.0])]);
         assert_eq!((merged.within(1..5), merged.within(5..9), merged.within(6..9)), (1..2, 2..3, 3..3));
     }
 
     #[test]
     fn a_whole_gradient_touches_all_rows() {
-        let merged = MergedRows::new(2, 1, vec![Gradient::Dense(bytes(&[1.0, 2.0])), rows(&[1], &[3.0])]);
+        let merged = MergedRows::new(2, 1, vec![dense(&[1.0, 2.0]), rows(&[1], &[3.0])]);
         assert_eq!(merged.within(0..2), 0..2);
-        assert_eq!(merged.parts(0), [bytes(&[1.0]), bytes(&[0.0])]);
-        assert_eq!(merged.parts(1), [bytes(&[2.0]), bytes(&[3.0])]);
+        assert_eq!(parts(&merged, 0), [bytes(&[1.0]), bytes(&[0.0])]);
+        assert_eq!(parts(&merged, 1), [bytes(&[2.0]), bytes(&[3.0])]);
     }
 }

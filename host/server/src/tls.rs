@@ -1,18 +1,16 @@
 //! The only way in: TLS 1.3 with certificates on both sides.
 //!
-//! There is no plaintext mode and no older version to fall back to. rustls' `ring` provider is named explicitly, so that
-//! what another crate of the process installs as the default changes nothing here.
+//! There is no plaintext mode and no older version to fall back to.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use stepbox_tls::Acceptor;
 use thiserror::Error;
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
 
@@ -45,8 +43,8 @@ pub enum TlsError {
 }
 
 /// Reads the certificates and sets up the accepting side.
-pub(crate) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+pub(crate) fn acceptor(config: &TlsConfig) -> Result<Acceptor, TlsError> {
+    let provider = Arc::new(stepbox_tls::provider());
 
     let mut authority = RootCertStore::empty();
     for certificate in certificates("the authority's certificates", &config.ca)? {
@@ -69,13 +67,11 @@ pub(crate) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, TlsError> {
         reason: error.to_string(),
     })?;
 
-    let mut tls = ServerConfig::builder_with_provider(provider)
+    let tls = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
         .map_err(|error| TlsError::Unusable(error.to_string()))?;
-    // A worker connects once and stays: tickets to resume sessions would only be keys to look after.
-    tls.send_tls13_tickets = 0;
-    Ok(TlsAcceptor::from(Arc::new(tls)))
+    Ok(Acceptor::new(tls))
 }
 
 /// As the signing keys are: whoever reads this key can pose as the server.

@@ -34,7 +34,8 @@ pub struct Round {
     epsilon: f32,
     decay: f32,
     rate: f32,
-    root_correction: f32,
+    /// 1 over the root of the variance's correction.
+    root_factor: f32,
 }
 
 impl Elementwise for AdamW {
@@ -59,7 +60,7 @@ impl Elementwise for AdamW {
             epsilon: self.epsilon,
             decay: (rate * self.weight_decay) as f32,
             rate: (rate / mean_correction) as f32,
-            root_correction: variance_correction.sqrt() as f32,
+            root_factor: (1.0 / variance_correction.sqrt()) as f32,
         }
     }
 
@@ -67,7 +68,7 @@ impl Elementwise for AdamW {
     fn update(round: &Round, parameter: f32, gradient: f32, [mean, variance]: [f32; 2]) -> (f32, [f32; 2]) {
         let mean = round.beta1 * mean + round.gradient_share * gradient;
         let variance = round.beta2 * variance + round.square_share * gradient * gradient;
-        let denominator = variance.sqrt() / round.root_correction + round.epsilon;
+        let denominator = variance.sqrt() * round.root_factor + round.epsilon;
         (parameter - (round.decay * parameter + round.rate * mean / denominator), [mean, variance])
     }
 }

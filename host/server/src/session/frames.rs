@@ -83,11 +83,25 @@ impl<Stream: AsyncRead + Unpin> FrameReader<Stream> {
 
     /// Fills `body` from the current frame's body, or with the next part of it, and shows it to `each` piece by piece as
     /// it comes in. Pieces start at multiples of four bytes.
-    pub async fn body(&mut self, body: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<(), ReadError> {
-        let length = body.len() as u64;
+    pub async fn body(&mut self, body: &mut [u8], each: impl FnMut(&[u8])) -> Result<(), ReadError> {
+        self.pieces(std::iter::once(body), each).await
+    }
+
+    /// As [`body`](Self::body), into several chunks.
+    pub async fn chunks(&mut self, chunks: &mut [Vec<u8>], each: impl FnMut(&[u8])) -> Result<(), ReadError> {
+        self.pieces(chunks.iter_mut().map(Vec::as_mut_slice), each).await
+    }
+
+    async fn pieces<'a>(
+        &mut self,
+        chunks: impl Iterator<Item = &'a mut [u8]>,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), ReadError> {
+        let chunks: Vec<_> = chunks.collect();
+        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         debug_assert!(length <= self.unread);
         let read = async |stream: &mut Stream| {
-            for piece in body.chunks_mut(PIECE_BYTES) {
+            for piece in chunks.into_iter().flat_map(|chunk| chunk.chunks_mut(PIECE_BYTES)) {
                 stream.read_exact(piece).await?;
                 each(piece);
             }

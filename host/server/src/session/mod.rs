@@ -71,16 +71,15 @@ enum End {
 /// Serves a connection whose TLS handshake is done.
 ///
 /// `greeting` is the time left for the peer to say `Hello`.
-pub(crate) async fn serve<Stream: AsyncRead + AsyncWrite + Send + 'static>(
+pub(crate) async fn serve(
     job: Arc<Job>,
-    stream: Stream,
+    (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
     identity: Identity,
     connection: ConnectionId,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let limits = job.config.limits.clone();
-    let (reading, writing) = tokio::io::split(stream);
     let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
     let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job)));
     let mut reader = FrameReader::new(reading, limits.clone());

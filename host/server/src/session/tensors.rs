@@ -1,7 +1,9 @@
 //! Requests that carry tensors: first values, gradients, weights.
 
+use std::slice;
 use std::sync::Arc;
 
+use stepbox_reduce::Format;
 use stepbox_wire::{ErrorCode, Response, TensorType};
 use tokio::io::AsyncRead;
 
@@ -11,7 +13,7 @@ use crate::checks::{check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
 use crate::deployment::off_the_runtime;
 use crate::evaluation;
-use crate::gradient::{Contribution, Gradient, Rows};
+use crate::gradient::{Contribution, Dense, Gradient, Rows};
 use crate::job::{Worker, not_registered};
 use crate::key::Key;
 use crate::refusal::Refusal;
@@ -47,7 +49,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let room = job.model.room(&key, &tensor, &job.config.limits)?;
         let permit = self.permit()?;
         let mut value = vec![0; self.body_bytes as usize];
-        self.finite_body(&key, &mut value).await?;
+        self.finite_body(&key, slice::from_mut(&mut value)).await?;
         // In a task of its own: once begun, it is not undone by the connection's end.
         let name = key.clone();
         let creation = tokio::spawn(create(job, key, tensor, value, tags, room));
@@ -71,9 +73,9 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
-        let mut gradient = key.gradient_buffer();
-        if let Err(stopped) = self.finite_body(&key.name, &mut gradient).await {
-            key.keep_buffers(vec![gradient]);
+        let mut gradient = Dense { format: Format::F32, chunks: key.gradient_buffers(Format::F32) };
+        if let Err(stopped) = self.finite_body(&key.name, &mut gradient.chunks).await {
+            key.keep_buffers(gradient.chunks.into_iter().enumerate());
             return Err(stopped);
         }
         let contribution = Contribution { gradient: Gradient::Dense(gradient), loss };
@@ -103,7 +105,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             row_ids(&key, layout, &raw)?
         };
         let mut values = vec![0; value_bytes as usize];
-        self.finite_body(&key.name, &mut values).await?;
+        self.finite_body(&key.name, slice::from_mut(&mut values)).await?;
         let name = key.name.clone();
         let rows = off_the_runtime(move || {
             Rows::combined(ids, values, layout.row_bytes).map_err(|row| {
@@ -176,15 +178,21 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         })
     }
 
-    /// Reads the body, the elements of a tensor, and refuses it where one is no number.
-    async fn finite_body(&mut self, key: &str, body: &mut [u8]) -> Result<(), Stopped> {
+    /// Reads the body, the elements of a tensor in any number of chunks, and refuses it where one is no number.
+    async fn finite_body(&mut self, key: &str, chunks: &mut [Vec<u8>]) -> Result<(), Stopped> {
         let mut finite = true;
-        self.reader.body(body, |piece| finite = finite && stepbox_reduce::all_finite(piece)).await?;
+        self.reader.chunks(chunks, |piece| finite = finite && stepbox_reduce::all_finite(piece)).await?;
         if finite {
             return Ok(());
         }
-        let message = match stepbox_reduce::first_not_finite(body) {
-            Some(found) => format!("element {} of the tensor for key `{key}` is {}", found.index, found.value),
+        let mut before = 0;
+        let found = chunks.iter().find_map(|chunk| {
+            let found = stepbox_reduce::first_not_finite(chunk).map(|found| (before + found.index, found.value));
+            before += chunk.len() / size_of::<f32>();
+            found
+        });
+        let message = match found {
+            Some((index, value)) => format!("element {index} of the tensor for key `{key}` is {value}"),
             None => format!("an element of the tensor for key `{key}` is not finite"),
         };
         Err(Refusal::new(ErrorCode::NotFinite, format!("{message}; nothing of it was used")).into())

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use stepbox_reduce::ReduceError;
+
 use super::KeyId;
 use super::residents::{Bound, Shard};
-use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks, reduce};
+use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks};
 use crate::optimizer::OptimizerId;
 
 impl Shard {
@@ -25,8 +27,10 @@ impl Shard {
             let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
                 let first = touched.start + elements.start / rows.columns();
                 for (position, out) in (first..).zip(out.chunks_exact_mut(rows.columns())) {
-                    if let Err(error) = reduce(step.aggregation, &rows.parts(position), out) {
-                        reduced = Err(error);
+                    // What is not finite is the sandbox's to see, which reads it next.
+                    match step.reduction.reduce_into(&rows.parts(position), out) {
+                        Ok(()) | Err(ReduceError::NotFinite(_)) => {}
+                        Err(error) => reduced = Err(error),
                     }
                 }
             };
@@ -60,7 +64,7 @@ impl Shard {
     /// All of a key's weights here.
     pub fn read_all(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<NewChunk>, StepFailure> {
         let (pool, slices) = self.home(optimizer, key);
-        new_chunks(pool, slices, Vec::new())
+        new_chunks(pool, slices)
     }
 }
 

@@ -1,15 +1,18 @@
 //! A round of one pass over the slices of a key that a shard owns, what goes out after a round, and a round's end.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use stepbox_sandbox::{GradientSource, InstancePool, SandboxError, StepContext, StepError};
+use stepbox_reduce::{Format, Gradient, NotFinite, ReduceError, Reduction};
+use stepbox_sandbox::{Exchange, GradientSource, InstancePool, SandboxError, StepContext, StepError};
 use thiserror::Error;
 
 use super::KeyId;
 use super::residents::{Bound, Shard};
-use crate::config::Aggregation;
+use crate::gradient::{self, Dense};
 use crate::optimizer::OptimizerId;
 use crate::sparse::MergedRows;
+use crate::weights::Weights;
 
 /// What a round of a key is computed from, the same for all its slices.
 pub(crate) struct Step {
@@ -17,19 +20,24 @@ pub(crate) struct Step {
     pub key: KeyId,
     pub context: StepContext,
     pub gradients: Gradients,
-    pub aggregation: Aggregation,
+    pub reduction: Reduction,
 }
 
 /// The workers' gradients, by rank.
 pub(crate) enum Gradients {
     /// Whole tensors.
-    Whole(Vec<Vec<u8>>),
+    Whole(Vec<Dense>),
+    /// Whole tensors that were handed to the slices' owners.
+    HandedOver,
     /// The rows that any worker has a gradient for.
     Rows(MergedRows),
 }
 
 /// A slice's new weights, with the slice's position in the cut.
 pub(crate) type NewChunk = (usize, Vec<u8>);
+
+/// Buffers that are free, each with the position of the slice that it is for.
+pub(crate) type Lent = Vec<(usize, Vec<u8>)>;
 
 /// Why a key's slices on a shard could not step. They are as they were before, or will be once the round is settled.
 #[derive(Debug, Error)]
@@ -53,47 +61,79 @@ pub(crate) enum StepFailure {
     Reduce(#[from] stepbox_reduce::ReduceError),
 }
 
+/// The gradients of a shard's slices, in their order.
+pub(crate) struct SliceGradients {
+    /// By rank.
+    pub formats: Arc<[Format]>,
+    /// For each slice: gradients by rank, and perhaps others, to be written to.
+    pub buffers: Vec<Vec<Vec<u8>>>,
+    /// The weights as they are.
+    pub former: Arc<Weights>,
+}
+
 impl Shard {
-    /// Runs a round of one pass on the key's slices here and returns their new weights, in `buffers` as far as they go.
+    /// Runs a round of one pass on the key's slices here and returns their new weights.
     ///
-    /// Unless the shard is `alone` with the key, so that its success is the key's, [`Shard::settle`] must follow.
-    pub fn step(&mut self, step: &Step, buffers: Vec<Vec<u8>>, alone: bool) -> Result<Vec<NewChunk>, StepFailure> {
+    /// Where the shard is `alone` with the key, its success is the key's, and with the weights it returns the buffers that
+    /// are free. Otherwise, and after a failure, [`Shard::settle`] must follow.
+    pub fn exchange(
+        &mut self,
+        step: &Step,
+        gradients: SliceGradients,
+        alone: bool,
+    ) -> Result<(Vec<NewChunk>, Lent), StepFailure> {
+        let SliceGradients { formats, buffers, former } = gradients;
         let (pool, slices) = self.home(step.optimizer, step.key);
-        let run = |pool: &mut InstancePool| {
-            for bound in slices {
-                with_gradient(bound, step, |gradient| pool.step(bound.id, &step.context, gradient))?;
-            }
-            new_chunks(pool, slices, buffers)
-        };
-        let outcome = run(pool);
-        match outcome {
-            Ok(_) if !alone => {}
-            Ok(_) => slices.iter().for_each(|slice| pool.commit(slice.id)),
-            // Those that have not stepped have nothing to take back.
-            Err(_) => slices.iter().for_each(|slice| pool.roll_back(slice.id)),
+        let mut chunks = Vec::with_capacity(slices.len());
+        for (Bound { index, slice, id }, gradients) in slices.iter().zip(buffers) {
+            let mut reduced = Ok(());
+            let mut aggregate = |buffers: &[Vec<u8>], out: &mut [f32]| {
+                let parts: Vec<_> =
+                    formats.iter().zip(buffers).map(|(format, bytes)| Gradient::new(*format, bytes)).collect();
+                match step.reduction.reduce_into(&parts, out) {
+                    Ok(()) => Ok(()),
+                    Err(ReduceError::NotFinite(NotFinite { index, value })) => {
+                        Err(StepError::GradientNotFinite { index: index as u64, value })
+                    }
+                    Err(error) => {
+                        reduced = Err(error);
+                        Ok(())
+                    }
+                }
+            };
+            let (weights, bytes) = (Arc::clone(&former), slice.bytes());
+            let exchange = Exchange {
+                gradients,
+                aggregate: &mut aggregate,
+                former: Box::new(move |parameters| parameters.copy_from_slice(&weights.range(bytes.clone()))),
+            };
+            chunks.push((*index, pool.exchange(*id, &step.context, exchange)?));
+            // If this is an error, the step ran on a gradient that was not there, and the caller takes it back.
+            reduced?;
         }
-        outcome
+        Ok((chunks, if alone { settle(pool, slices, true) } else { Lent::new() }))
     }
 
     /// Ends a round: keeps it where it succeeded on all shards, takes it back where it did not.
-    pub fn settle(&mut self, optimizer: OptimizerId, key: KeyId, keep: bool) {
+    /// Returns the buffers that slices were lent for it.
+    pub fn settle(&mut self, optimizer: OptimizerId, key: KeyId, keep: bool) -> Lent {
         let (pool, slices) = self.home(optimizer, key);
-        for Bound { id, .. } in slices {
-            if keep { pool.commit(*id) } else { pool.roll_back(*id) }
-        }
+        settle(pool, slices, keep)
     }
 }
 
-/// The weights of slices, in `buffers` as far as they go.
-pub(super) fn new_chunks(
-    pool: &InstancePool,
-    slices: &[Bound],
-    buffers: Vec<Vec<u8>>,
-) -> Result<Vec<NewChunk>, StepFailure> {
-    let mut buffers = buffers.into_iter();
+fn settle(pool: &mut InstancePool, slices: &[Bound], keep: bool) -> Lent {
+    let mut settle = |Bound { index, id, .. }: &Bound| {
+        let lent = if keep { pool.commit(*id) } else { pool.roll_back(*id) };
+        lent.into_iter().map(|buffer| (*index, buffer)).collect::<Lent>()
+    };
+    slices.iter().flat_map(&mut settle).collect()
+}
+
+/// The weights of slices.
+pub(super) fn new_chunks(pool: &InstancePool, slices: &[Bound]) -> Result<Vec<NewChunk>, StepFailure> {
     let read = |Bound { index, slice, id }: &Bound| {
-        let mut buffer = buffers.next().unwrap_or_default();
-        buffer.resize(slice.bytes().len(), 0);
+        let mut buffer = vec![0; slice.bytes().len()];
         pool.read_parameters(*id, &mut buffer)?;
         // The sandbox has looked at each block right after it was written; this is what goes out.
         match stepbox_reduce::first_not_finite(&buffer) {
@@ -111,32 +151,20 @@ pub(super) fn with_gradient<T>(
     run: impl FnOnce(&mut GradientSource<'_>) -> Result<T, StepError>,
 ) -> Result<T, StepFailure> {
     let Gradients::Whole(gradients) = &step.gradients else {
-        unreachable!("rows are made whole for optimizers that do not visit rows")
+        unreachable!("rounds of several passes keep their gradients, and rows are made whole for them")
     };
-    let tensor_bytes = bound.slice.bytes();
-    let mut parts = Vec::with_capacity(gradients.len());
+    let start = bound.slice.start as usize;
     let mut reduced = Ok(());
     let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
-        let bytes = tensor_bytes.start + elements.start * 4..tensor_bytes.start + elements.end * 4;
-        parts.clear();
-        parts.extend(gradients.iter().map(|gradient| &gradient[bytes.clone()]));
-        if let Err(error) = reduce(step.aggregation, &parts, out) {
-            reduced = Err(error);
+        let elements = start + elements.start..start + elements.end;
+        match gradient::aggregate(step.reduction, gradients, elements, out) {
+            // What is not finite is the sandbox's to see, which reads it next.
+            Ok(()) | Err(ReduceError::NotFinite(_)) => {}
+            Err(error) => reduced = Err(error),
         }
     };
     let outcome = run(&mut gradient)?;
     // If this is an error, the step ran on a gradient that was not there, and the caller takes it back.
     reduced?;
     Ok(outcome)
-}
-
-pub(super) fn reduce(
-    aggregation: Aggregation,
-    parts: &[&[u8]],
-    out: &mut [f32],
-) -> Result<(), stepbox_reduce::ReduceError> {
-    match aggregation {
-        Aggregation::Mean => stepbox_reduce::mean_into(parts, out),
-        Aggregation::Sum => stepbox_reduce::sum_into(parts, out),
-    }
 }

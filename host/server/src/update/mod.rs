@@ -4,8 +4,9 @@
 //! are the steps kept and the weights published; otherwise all are taken back, the key stays at its version bit for bit,
 //! and the round is open again without its gradients.
 //!
-//! How the slices step depends on the optimizer's plan: in one pass ([`one_pass`]), phase by phase with statistics
-//! combined in between ([`phases`]), or row by row ([`rows`]).
+//! How the slices step depends on the optimizer's plan: in one pass, for which each slice's gradients are handed to the
+//! thread that owns it ([`one_pass`]), phase by phase with statistics combined in between ([`phases`]), or row by row
+//! ([`rows`]).
 
 mod one_pass;
 mod phases;
@@ -14,13 +15,15 @@ mod rows;
 use std::sync::Arc;
 use std::time::Instant;
 
+use stepbox_reduce::Reduction;
 use stepbox_sandbox::{Granularity, Plan, StepContext};
 
+use crate::config::Aggregation;
 use crate::gradient::{self, Contribution};
 use crate::job::Job;
 use crate::key::{Key, NewWeights, Residence};
 use crate::move_over;
-use crate::shard::{Gradients, Shard, Step, StepFailure};
+use crate::shard::{Gradients, Lent, Pending, Shard, Step, StepFailure};
 use crate::sparse::MergedRows;
 
 /// Sets the update going. It ends in the key's new version or in the round's failure, whatever happens.
@@ -31,7 +34,8 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
     tokio::spawn(async move {
         let Some(key) = unfinished.key.clone() else { return };
         let mut home = key.turn.lock().await;
-        match run(&job, &key, &mut home, round, contributions).await {
+        let mut settlement = Settlement::default();
+        match run(&job, &key, &mut home, round, contributions, &mut settlement).await {
             Ok(weights) => {
                 job.statistics.count_update(since.elapsed());
                 unfinished.succeed(weights);
@@ -41,6 +45,7 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
                 unfinished.fail(&reason);
             }
         }
+        settlement.finish(&key).await;
         // Where an optimizer waits for this version, or for this failure, the key moves before its next round.
         if let Err(reason) = move_over::if_due(&job, &key, &mut home).await {
             tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
@@ -75,6 +80,25 @@ impl Drop for Unfinished {
     }
 }
 
+/// What is left to do after a round: the shards keep it or take it back, and give buffers back. Nobody who waits for the
+/// round waits for that.
+#[derive(Default)]
+struct Settlement {
+    running: Vec<Pending<Lent>>,
+    buffers: Lent,
+}
+
+impl Settlement {
+    async fn finish(self, key: &Key) {
+        key.keep_buffers(self.buffers);
+        for pending in self.running {
+            // A shard that is gone has nothing to give back.
+            key.keep_buffers(pending.wait().await.unwrap_or_default());
+        }
+        key.keep_retired();
+    }
+}
+
 /// Runs the round. On success the sandbox holds the new weights that are returned, on failure the old ones.
 async fn run(
     job: &Arc<Job>,
@@ -82,6 +106,7 @@ async fn run(
     home: &mut Option<Residence>,
     round: u64,
     contributions: Vec<Contribution>,
+    settlement: &mut Settlement,
 ) -> Result<NewWeights, String> {
     move_over::if_due(job, key, home).await?;
     let residence = home.as_mut().ok_or("no optimizer holds the key's weights; deploy one (`stepbox deploy`)")?;
@@ -91,24 +116,34 @@ async fn run(
         return Ok(NewWeights::Chunks(Vec::new()));
     }
     let context = context(job, residence, round, gradient::mean_loss(&contributions))?;
+    let mut handed_over = None;
     let gradients = match plan.granularity {
         Granularity::TouchedRows => Gradients::Rows(touched_rows(&plan, contributions).await?),
-        Granularity::Elements | Granularity::Tensor => Gradients::Whole(gradient::whole(key, contributions).await?),
+        Granularity::Elements | Granularity::Tensor => {
+            let gradients = gradient::whole(key, contributions).await?;
+            match one_pass::former(job, key, residence) {
+                Some(former) => {
+                    handed_over = Some(one_pass::HandedOver::new(key, gradients, former));
+                    Gradients::HandedOver
+                }
+                None => Gradients::Whole(gradients),
+            }
+        }
     };
-    let step = Step {
-        optimizer: residence.optimizer.id,
-        key: key.id,
-        context,
-        gradients,
-        aggregation: job.config.job.aggregation,
+    let reduction = match job.config.job.aggregation {
+        Aggregation::Mean => Reduction::mean(),
+        Aggregation::Sum => Reduction::sum(),
     };
+    let step = Step { optimizer: residence.optimizer.id, key: key.id, context, gradients, reduction };
     let update = Update { job, key, residence, shards: residence.planned.shards(), step: Arc::new(step) };
-    let outcome = match plan.granularity {
-        Granularity::TouchedRows => rows::run(&update).await.map(|()| NewWeights::InSandbox),
-        _ if plan.is_one_pass() => one_pass::run(&update).await.map(NewWeights::Chunks),
-        _ => phases::run(&update, round).await.map(NewWeights::Chunks),
+    let outcome = match (plan.granularity, handed_over) {
+        (Granularity::TouchedRows, _) => rows::run(&update).await.map(|()| NewWeights::InSandbox),
+        (_, Some(handed_over)) => {
+            one_pass::run(&update, handed_over, &mut settlement.buffers).await.map(NewWeights::Chunks)
+        }
+        (_, None) => phases::run(&update, round).await.map(NewWeights::Chunks),
     };
-    update.settle(outcome.is_ok()).await;
+    update.settle(outcome.is_ok(), settlement).await;
     if outcome.is_ok() {
         residence.last = Some(context);
     }
@@ -168,18 +203,6 @@ impl Update<'_> {
         failure.map_or(Ok(outcomes), Err)
     }
 
-    /// Buffers for new weights, for each of the slices that a shard owns.
-    fn buffers(&self) -> impl FnMut(usize) -> Vec<Vec<u8>> {
-        let slices = &self.residence.planned.slices;
-        let mut buffers = self.key.retired_buffers();
-        buffers.resize(slices.len(), Vec::new());
-        let owners: Vec<_> = slices.iter().map(|slice| slice.shard).collect();
-        move |shard| {
-            let owned = owners.iter().zip(&mut buffers).filter(|(owner, _)| **owner == shard);
-            owned.map(|(_, buffer)| std::mem::take(buffer)).collect()
-        }
-    }
-
     /// Puts what shards return into the order of the cut.
     fn in_order<T: Default + Clone>(&self, parts: impl IntoIterator<Item = Vec<(usize, T)>>) -> Vec<T> {
         let mut ordered = vec![T::default(); self.residence.planned.slices.len()];
@@ -187,19 +210,27 @@ impl Update<'_> {
         ordered
     }
 
-    /// Keeps the round on all shards, or takes it back, and gives the gradients' buffers back.
-    async fn settle(self, keep: bool) {
+    /// Has all shards keep the round, or take it back.
+    async fn settle(self, keep: bool, settlement: &mut Settlement) {
         let (optimizer, key) = (self.step.optimizer, self.key.id);
-        // A single shard has settled a round of one pass already; to do it again does nothing.
-        for shard in &self.shards {
+        // What a single shard was handed, it has settled if it succeeded.
+        let is_settled = keep && self.is_alone() && matches!(self.step.gradients, Gradients::HandedOver);
+        for shard in self.shards.iter().filter(|_| !is_settled) {
             // A shard does its work in order, so this is done before anything else is done with the key. A shard that
             // is gone since has nothing left to settle.
-            let _ = self.job.shards.submit(*shard, move |shard| shard.settle(optimizer, key, keep)).await;
+            let settled = self.job.shards.submit(*shard, move |shard| shard.settle(optimizer, key, keep)).await;
+            settlement.running.extend(settled);
         }
         // The shards are done with them.
-        if let Some(Step { gradients: Gradients::Whole(buffers), .. }) = Arc::into_inner(self.step) {
-            self.key.keep_buffers(buffers);
+        if let Some(Step { gradients: Gradients::Whole(gradients), .. }) = Arc::into_inner(self.step) {
+            let buffers = gradients.into_iter().flat_map(|gradient| gradient.chunks.into_iter().enumerate());
+            settlement.buffers.extend(buffers);
         }
+    }
+
+    /// Whether one shard has all of the key, so that its success is the key's.
+    fn is_alone(&self) -> bool {
+        self.shards.len() == 1
     }
 }
 
