@@ -23,9 +23,10 @@ const TILE: usize = 1 << 14;
 /// Words that are added up side by side: four vectors of the widest kind.
 const LANES: usize = 64;
 
-/// Time of the fastest way. `result` has as many elements as each gradient has words.
+/// Time of the fastest way. Each gradient has two or four bytes for each element of `result`.
 pub(crate) fn probe(gradients: &[&[u8]], result: &mut [u32]) -> Duration {
     let arch = Arch::new();
+    let width = gradients.first().map_or(4, |gradient| gradient.len() / result.len().max(1));
     let whole = timed(|| {
         for gradient in gradients {
             black_box(arch.dispatch(Sum(gradient)));
@@ -34,14 +35,14 @@ pub(crate) fn probe(gradients: &[&[u8]], result: &mut [u32]) -> Duration {
     });
     let tiled = timed(|| {
         for (tile, result) in black_box(&mut *result).chunks_mut(TILE).enumerate() {
-            let bytes = tile * TILE * 4..(tile * TILE + result.len()) * 4;
+            let bytes = tile * TILE * width..(tile * TILE + result.len()) * width;
             for gradient in gradients {
                 black_box(arch.dispatch(Sum(&gradient[bytes.clone()])));
             }
             result.fill(0);
         }
     });
-    let streams = timed(|| arch.dispatch(Streams { gradients, result: black_box(&mut *result) }));
+    let streams = timed(|| arch.dispatch(Streams { gradients, width, result: black_box(&mut *result) }));
     whole.min(tiled).min(streams)
 }
 
@@ -61,6 +62,8 @@ impl NullaryFnOnce for Sum<'_> {
 /// The words of all gradients at each place, added up and written.
 struct Streams<'a> {
     gradients: &'a [&'a [u8]],
+    /// Bytes of an element.
+    width: usize,
     result: &'a mut [u32],
 }
 
@@ -70,26 +73,28 @@ impl NullaryFnOnce for Streams<'_> {
     #[inline(always)]
     fn call(self) {
         for (run, result) in self.result.chunks_mut(LANES).enumerate() {
-            let start = run * LANES * 4;
+            let start = run * LANES * self.width;
             match result.as_chunks_mut::<LANES>() {
-                ([result], []) => add_up(self.gradients, start, result),
-                (_, rest) => add_up(self.gradients, start, rest),
+                ([result], []) => add_up(self.gradients, start, self.width, result),
+                (_, rest) => add_up(self.gradients, start, self.width, rest),
             }
         }
     }
 }
 
 #[inline(always)]
-fn add_up(gradients: &[&[u8]], start: usize, result: &mut [u32]) {
+fn add_up(gradients: &[&[u8]], start: usize, width: usize, result: &mut [u32]) {
     let mut sums = [0_u32; LANES];
-    let sums = &mut sums[..result.len()];
     for gradient in gradients {
-        let (words, _) = gradient[start..start + size_of_val(result)].as_chunks::<4>();
+        let (words, _) = gradient[start..start + result.len() * width].as_chunks::<4>();
         for (sum, word) in sums.iter_mut().zip(words) {
             *sum = sum.wrapping_add(u32::from_le_bytes(*word));
         }
     }
-    result.copy_from_slice(sums);
+    // Where elements are half as wide there are half as many sums, which are written twice.
+    let (first, second) = result.split_at_mut(result.len() * width / 4);
+    first.copy_from_slice(&sums[..first.len()]);
+    second.copy_from_slice(&sums[..second.len()]);
 }
 
 fn timed(run: impl FnOnce()) -> Duration {
@@ -109,5 +114,9 @@ mod tests {
         let mut result = vec![1; 1001];
         assert!(probe(&[&bytes, &bytes], &mut result) > Duration::ZERO);
         assert!(result.iter().zip(1..).all(|(sum, word)| *sum == 2 * word));
+
+        let mut twice = vec![1; 2002];
+        assert!(probe(&[&bytes, &bytes, &bytes], &mut twice) > Duration::ZERO);
+        assert!(twice.iter().all(|sum| sum % 3 == 0 && *sum > 0));
     }
 }

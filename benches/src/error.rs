@@ -34,6 +34,12 @@ pub enum BenchError {
     /// There is no memory for numbers.
     #[error("no memory: {0}")]
     Memory(#[from] io::Error),
+    /// What is measured over the wire does not work.
+    #[error("{0}")]
+    Wire(#[from] crate::wire::MeasurementError),
+    /// An optimizer cannot be admitted.
+    #[error("{0}")]
+    Admission(#[from] crate::admission::AdmissionError),
     /// Gradients cannot be reduced.
     #[error("{0}")]
     Reduce(#[from] stepbox_reduce::ReduceError),

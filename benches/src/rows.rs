@@ -35,7 +35,7 @@ pub struct RowFigures {
 /// The component cannot be run.
 pub fn measure(component: &[u8], rows: u64, touched: u64) -> Result<RowFigures, BenchError> {
     let admitted = Sandbox::new(SandboxConfig::default())?.admit(component)?;
-    let settings = admitted.configure(None, &[]).map_err(|_| BenchError::OtherResult)?;
+    let settings = admitted.configure(None, &[])?;
     let tensor = LocalTensor {
         description: TensorDescription {
             name: "embedding".into(),

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use stepbox_benches::report::{self, About};
-use stepbox_benches::{BenchError, Components, Effort, Findings, Machine, Row, overhead, reduce, rounds};
+use stepbox_benches::{
+    BenchError, Components, Effort, Findings, Machine, Row, admission, overhead, reduce, rounds, wire,
+};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -19,7 +21,9 @@ Benchmarks:
   overhead   an optimizer in the sandbox against native code, against an interface that copies lists, and with and
              without metering; with --component one of yours
   reduce     the mean of gradients against the bandwidth of memory
+  wire       pushes and pulls by a real server against a raw TLS pipe
   rounds     whole rounds with a real server over TLS
+  admission  an optimizer from its signed file to its first step, compiled and from the cache
   all        all of these
 
 A figure and its baseline are measured in turn, in one run; the ratio is the median of the pairs' ratios. Leave the
@@ -85,7 +89,9 @@ fn parameters() -> clap::builder::RangedU64ValueParser {
 enum Benchmark {
     Overhead,
     Reduce,
+    Wire,
     Rounds,
+    Admission,
     All,
 }
 
@@ -136,6 +142,18 @@ impl Bench {
         if wanted(Benchmark::Reduce) {
             findings.add(reduce::measure(&effort)?);
         }
+        if wanted(Benchmark::Wire) {
+            progress("pushes and pulls against a raw TLS pipe");
+            let options = if self.quick {
+                wire::Options { parameters: vec![1 << 16], rounds: 3, workers: vec![1], small_rounds: 20 }
+            } else {
+                let parameters = vec![1 << 16, 1 << 20, 1 << 24];
+                wire::Options { parameters, rounds: 9, workers: vec![1, 2, 4], small_rounds: 1000 }
+            };
+            // An optimizer that costs little: it is not what is measured.
+            let rows = wire::measure(&components.read("sgd")?, "sgd", &options)?;
+            findings.add(Findings { rows, ..Findings::default() });
+        }
         if wanted(Benchmark::Rounds) {
             let program = std::env::current_exe()
                 .map_err(|source| BenchError::System { action: "find this program".into(), source })?;
@@ -149,6 +167,12 @@ impl Bench {
             };
             findings.add(rounds::measure(&options, &effort)?);
         }
+        if wanted(Benchmark::Admission) {
+            progress("admission of adamw");
+            let adamw = Components(self.components.clone()).read("adamw")?;
+            let rows = admission::measure("adamw", &adamw, effort.either(2, 15)).map_err(BenchError::from)?;
+            findings.add(Findings { rows, ..Findings::default() });
+        }
         Ok(findings)
     }
 
@@ -160,7 +184,7 @@ impl Bench {
             Benchmark::All => false,
             Benchmark::Overhead => of_rounds,
             Benchmark::Rounds => of_overhead,
-            Benchmark::Reduce => of_overhead || of_rounds,
+            Benchmark::Reduce | Benchmark::Wire | Benchmark::Admission => of_overhead || of_rounds,
         };
         if unused {
             return Err(Failure::here("option", "an option is another benchmark's: `stepbox bench --help` says whose"));

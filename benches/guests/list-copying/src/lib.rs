@@ -74,7 +74,8 @@ mod component {
     struct Round {
         decay: f32,
         rate: f32,
-        root_correction: f32,
+        /// 1 over the root of the variance's correction.
+        root_factor: f32,
     }
 
     impl Round {
@@ -85,7 +86,7 @@ mod component {
             Self {
                 decay: (rate * WEIGHT_DECAY) as f32,
                 rate: (rate / mean_correction) as f32,
-                root_correction: variance_correction.sqrt() as f32,
+                root_factor: (1.0 / variance_correction.sqrt()) as f32,
             }
         }
 
@@ -102,7 +103,7 @@ mod component {
                 let gradient = gradient[lane];
                 first[lane] = BETA1 as f32 * first[lane] + (1.0 - BETA1) as f32 * gradient;
                 second[lane] = BETA2 as f32 * second[lane] + (1.0 - BETA2) as f32 * gradient * gradient;
-                let denominator = second[lane].sqrt() / self.root_correction + EPSILON;
+                let denominator = second[lane].sqrt() * self.root_factor + EPSILON;
                 old[lane] -= self.decay * old[lane] + self.rate * first[lane] / denominator;
             }
             parameters.copy_from_slice(&old[..count]);
