@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::config::ClientConfig;
 use crate::connection::{Answer, Connection};
 use crate::error::ClientError;
-use crate::gradient::{Rows, WithLoss, id_bytes, is_rows};
+use crate::gradient::{Rows, WholeGradient, WithLoss, id_bytes, is_rows};
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::tls;
@@ -152,8 +152,9 @@ impl Client {
     /// Sends this worker's gradient for the round after the version of the weights this client has last seen. Returns
     /// when the server has it; the round runs once all workers have pushed.
     ///
-    /// The gradient is a `&Tensor`, or [with its loss](Tensor::with_loss) for optimizers that use it.
-    pub async fn push(&self, key: &str, gradient: impl Into<WithLoss<'_, Tensor>>) -> Result<Push, ClientError> {
+    /// The gradient is a `&Tensor` or a [`&HalfTensor`](crate::HalfTensor), or either
+    /// [with its loss](Tensor::with_loss) for optimizers that use it.
+    pub async fn push(&self, key: &str, gradient: impl Into<WholeGradient>) -> Result<Push, ClientError> {
         let round = self.progress.round(key)?;
         self.push_round(key, round, gradient.into()).await
     }
@@ -192,7 +193,7 @@ impl Client {
     }
 
     /// [`push`](Self::push) and then [`pull`](Self::pull), without waiting for the first one's answer in between.
-    pub async fn push_pull(&self, key: &str, gradient: impl Into<WithLoss<'_, Tensor>>) -> Result<Tensor, ClientError> {
+    pub async fn push_pull(&self, key: &str, gradient: impl Into<WholeGradient>) -> Result<Tensor, ClientError> {
         let round = self.progress.round(key)?;
         // Polled in this order, hence sent in this order. A push that is refused ends the pull, which could only wait.
         let (_push, weights) =
@@ -278,10 +279,10 @@ impl Client {
         self.connection.close().await;
     }
 
-    async fn push_round(&self, key: &str, round: u64, pushed: WithLoss<'_, Tensor>) -> Result<Push, ClientError> {
-        let WithLoss { gradient, loss } = pushed;
-        let request = Request::Push { key: key.to_owned(), round, tensor: gradient.tensor_type(), loss };
-        let answer = self.ask(&request, gradient.wire_bytes()).await?;
+    async fn push_round(&self, key: &str, round: u64, pushed: WholeGradient) -> Result<Push, ClientError> {
+        let WholeGradient { tensor, values, loss } = pushed;
+        let request = Request::Push { key: key.to_owned(), round, tensor, loss };
+        let answer = self.ask(&request, values).await?;
         self.counted(key, round, &answer)
     }
 
