@@ -29,6 +29,8 @@ pub struct Options {
     pub reconnect_grace_seconds: f64,
     /// Who may set the learning rate besides the deployer.
     pub schedulers: &'static [&'static str],
+    /// More fields of the configuration's section `[job]`.
+    pub job: &'static str,
     /// More sections of the configuration.
     pub more: &'static str,
 }
@@ -44,6 +46,7 @@ impl Options {
             round_timeout_seconds: HANGS.as_secs_f64(),
             reconnect_grace_seconds: HANGS.as_secs_f64(),
             schedulers: &["scheduler"],
+            job: "",
             more: "",
         }
     }
@@ -112,13 +115,15 @@ impl TestServer {
         fs::write(authority.folder().join("publishers.toml"), trust).unwrap();
         let workers: Vec<_> = (0..options.workers).map(|rank| format!("{}-worker-{rank}", options.name)).collect();
         let schedulers: Vec<_> = options.schedulers.iter().map(|role| format!("{}-{role}", options.name)).collect();
-        let Options { name, shard_threads, aggregation, round_timeout_seconds, reconnect_grace_seconds, more, .. } =
-            options;
+        let Options {
+            name, shard_threads, aggregation, round_timeout_seconds, reconnect_grace_seconds, job, more, ..
+        } = options;
         let configuration = format!(
             "listen = '127.0.0.1:0'\nstate_directory = 'state'\nshard_threads = {shard_threads}\n\
              [tls]\nca = 'ca.pem'\ncertificate = {:?}\nkey = {:?}\n\
              [job]\nworkers = {workers:?}\naggregation = '{aggregation}'\n\
              round_timeout_seconds = {round_timeout_seconds}\nreconnect_grace_seconds = {reconnect_grace_seconds}\n\
+             {job}\n\
              [access]\nschedulers = {schedulers:?}\ndeployers = ['{name}-deployer']\noperators = ['{name}-operator']\n\
              [trust]\nstore = 'publishers.toml'\n{more}\n",
             server.certificate, server.key

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::config::ClientConfig;
 use crate::connection::{Answer, Connection};
 use crate::error::ClientError;
-use crate::gradient::{Rows, WithLoss, id_bytes, is_rows};
+use crate::gradient::{Rows, WholeGradient, WithLoss, id_bytes, is_rows};
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::tls;
@@ -153,8 +153,9 @@ impl Client {
     /// Sends this worker's gradient for the round after the version of the weights this client has last seen. Returns
     /// when the server has it; the round runs once all workers have pushed.
     ///
-    /// The gradient is a `&Tensor`, or [with its loss](Tensor::with_loss) for optimizers that use it.
-    pub async fn push(&self, key: &str, gradient: impl Into<WithLoss<'_, Tensor>>) -> Result<Push, ClientError> {
+    /// The gradient is a `&Tensor` or a [`&HalfTensor`](crate::HalfTensor), or either
+    /// [with its loss](Tensor::with_loss) for optimizers that use it.
+    pub async fn push(&self, key: &str, gradient: impl Into<WholeGradient>) -> Result<Push, ClientError> {
         let round = self.progress.round(key)?;
         self.push_round(key, round, gradient.into()).await
     }
@@ -205,7 +206,7 @@ impl Client {
     }
 
     /// [`push`](Self::push) and then [`pull`](Self::pull), without waiting for the first one's answer in between.
-    pub async fn push_pull(&self, key: &str, gradient: impl Into<WithLoss<'_, Tensor>>) -> Result<Tensor, ClientError> {
+    pub async fn push_pull(&self, key: &str, gradient: impl Into<WholeGradient>) -> Result<Tensor, ClientError> {
         self.push_pull_to(key, gradient.into(), Vec::new()).await
     }
 
@@ -214,7 +215,7 @@ impl Client {
     pub async fn push_pull_into(
         &self,
         key: &str,
-        gradient: impl Into<WithLoss<'_, Tensor>>,
+        gradient: impl Into<WholeGradient>,
         weights: &mut Tensor,
     ) -> Result<(), ClientError> {
         *weights = self.push_pull_to(key, gradient.into(), weights.take_room()).await?;
@@ -224,7 +225,7 @@ impl Client {
     async fn push_pull_to(
         &self,
         key: &str,
-        gradient: WithLoss<'_, Tensor>,
+        gradient: WholeGradient,
         room: Vec<f32>,
     ) -> Result<Tensor, ClientError> {
         let round = self.progress.round(key)?;
@@ -312,10 +313,10 @@ impl Client {
         self.connection.close().await;
     }
 
-    async fn push_round(&self, key: &str, round: u64, pushed: WithLoss<'_, Tensor>) -> Result<Push, ClientError> {
-        let WithLoss { gradient, loss } = pushed;
-        let request = Request::Push { key: key.to_owned(), round, tensor: gradient.tensor_type(), loss };
-        let answer = self.ask(&request, gradient.wire_bytes()).await?;
+    async fn push_round(&self, key: &str, round: u64, pushed: WholeGradient) -> Result<Push, ClientError> {
+        let WholeGradient { tensor, values, loss } = pushed;
+        let request = Request::Push { key: key.to_owned(), round, tensor, loss };
+        let answer = self.ask(&request, values).await?;
         self.counted(key, round, &answer)
     }
 

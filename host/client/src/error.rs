@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use stepbox_wire::{ErrorCode, Failure, FrameError};
+use stepbox_wire::{ElementType, ErrorCode, Failure, FrameError};
 use thiserror::Error;
 
 /// Why a client could not connect, or a request failed.
@@ -95,6 +95,19 @@ pub enum ClientError {
         expected: u64,
         /// Number of values.
         found: usize,
+    },
+    /// A value cannot be sent in half precision. Nothing was sent.
+    #[error(
+        "element {index} is {value}, which {element} has no finite number for; scale the loss down, clip the gradient, or \
+         push it as bf16 or f32"
+    )]
+    NotRepresentable {
+        /// Position of the first such value.
+        index: usize,
+        /// The value.
+        value: f32,
+        /// The type it was to have.
+        element: ElementType,
     },
     /// The values are not as many rows as there are ids.
     #[error("{ids} row ids are given with values of shape {shape:?}; its first extent must be their number")]

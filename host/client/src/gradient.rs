@@ -4,6 +4,7 @@ use bytes::Bytes;
 use stepbox_wire::{ElementType, TensorType};
 
 use crate::error::ClientError;
+use crate::half_tensor::HalfTensor;
 use crate::tensor::Tensor;
 
 /// Some rows of a tensor, whose first axis counts them. The other rows' gradient is zero.
@@ -53,8 +54,48 @@ impl Tensor {
     }
 }
 
-/// A gradient, a [`Tensor`] or [`Rows`], and the loss it belongs to, if that is reported. Made from a reference alone, or
-/// by `with_loss`.
+impl HalfTensor {
+    /// The gradient and the loss it belongs to, to be pushed.
+    pub fn with_loss(&self, loss: f32) -> WithLoss<'_, Self> {
+        WithLoss { gradient: self, loss: Some(loss) }
+    }
+}
+
+/// A gradient of a whole tensor to be pushed: made from a `&Tensor` or `&HalfTensor`, or from either with its loss. Shares
+/// the values.
+#[derive(Debug, Clone)]
+pub struct WholeGradient {
+    pub(crate) tensor: TensorType,
+    pub(crate) values: Bytes,
+    pub(crate) loss: Option<f32>,
+}
+
+impl From<WithLoss<'_, Tensor>> for WholeGradient {
+    fn from(WithLoss { gradient, loss }: WithLoss<'_, Tensor>) -> Self {
+        Self { tensor: gradient.tensor_type(), values: gradient.wire_bytes(), loss }
+    }
+}
+
+impl From<WithLoss<'_, HalfTensor>> for WholeGradient {
+    fn from(WithLoss { gradient, loss }: WithLoss<'_, HalfTensor>) -> Self {
+        Self { tensor: gradient.tensor_type(), values: gradient.wire_bytes(), loss }
+    }
+}
+
+impl From<&Tensor> for WholeGradient {
+    fn from(gradient: &Tensor) -> Self {
+        WithLoss::from(gradient).into()
+    }
+}
+
+impl From<&HalfTensor> for WholeGradient {
+    fn from(gradient: &HalfTensor) -> Self {
+        WithLoss::from(gradient).into()
+    }
+}
+
+/// A gradient, a [`Tensor`], [`HalfTensor`] or [`Rows`], and the loss it belongs to, if that is reported. Made from a
+/// reference alone, or by `with_loss`.
 #[derive(Debug, Clone, Copy)]
 pub struct WithLoss<'a, Gradient> {
     pub(crate) gradient: &'a Gradient,

@@ -37,6 +37,9 @@
 //!
 //! A large embedding of which a round touches few rows is pushed and pulled by rows: [`Client::push_pull_rows`].
 //!
+//! Where the network is what takes time, gradients go in half precision: `push("weight", &gradient.to_bf16()?)`, or
+//! [`to_f16`](Tensor::to_f16). Weights come back as `f32`.
+//!
 //! # Rounds
 //!
 //! A key's version counts the updates it has seen. A gradient belongs to the round that makes the next version from
@@ -52,6 +55,7 @@ mod config;
 mod connection;
 mod error;
 mod gradient;
+mod half_tensor;
 mod progress;
 mod tensor;
 mod tls;
@@ -59,9 +63,10 @@ mod tls;
 pub use client::{Client, Deployment, Initialization, Push, Registration};
 pub use config::{ClientConfig, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT};
 pub use error::ClientError;
-pub use gradient::{Rows, WithLoss};
+pub use gradient::{Rows, WholeGradient, WithLoss};
+pub use half_tensor::HalfTensor;
 pub use stepbox_wire::{
-    DeployOptions, ErrorCode, FrameError, FrameLimits, Group, KeyStatus, OptimizerStatus, Schedule, ScheduleKind,
-    ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus,
+    DeployOptions, ElementType, ErrorCode, FrameError, FrameLimits, Group, KeyStatus, OptimizerStatus, Schedule,
+    ScheduleKind, ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus,
 };
 pub use tensor::Tensor;

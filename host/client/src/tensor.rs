@@ -27,6 +27,11 @@ impl Tensor {
         Ok(tensor)
     }
 
+    /// A tensor of as many values as a checked shape has.
+    pub(crate) fn of_shape(shape: Vec<u64>, values: Vec<f32>) -> Self {
+        Self { shape, values: Arc::new(values) }
+    }
+
     /// Extents, outermost first; empty for a scalar.
     pub fn shape(&self) -> &[u64] {
         &self.shape
@@ -79,7 +84,7 @@ impl Tensor {
         if cfg!(target_endian = "big") {
             values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
         }
-        Self { shape: tensor.shape, values: Arc::new(values) }
+        Self::of_shape(tensor.shape, values)
     }
 }
 

@@ -21,9 +21,10 @@ pub type RequestId = u64;
 /// on its connection.
 pub const UNADDRESSED: RequestId = 0;
 
-/// Element type of a tensor. Weights and gradients are [`F32`](Self::F32) in this version; the others have names so that
-/// a peer that offers one is told [`ErrorCode::WrongElementType`], and not that its message makes no sense. New ones are
-/// added at the end.
+/// Element type of a tensor. Weights and rows are [`F32`](Self::F32) in this version, and whole gradients may also be
+/// [`F16`](Self::F16) or [`Bf16`](Self::Bf16), whatever those of other workers are; the others have names so that a peer
+/// that offers one is told [`ErrorCode::WrongElementType`], and not that its message makes no sense. New ones are added
+/// at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ElementType {
@@ -121,7 +122,7 @@ pub enum Request {
         key: String,
         /// The round the gradient belongs to: one more than the version of the weights it was computed from.
         round: u64,
-        /// Type of the body.
+        /// Type of the body: the key's shape, and one of the types that gradients may have.
         tensor: TensorType,
         /// The loss the gradient belongs to, for optimizers that use it. Must be finite.
         loss: Option<f32>,
@@ -282,7 +283,7 @@ pub enum ErrorCode {
     UnknownKey,
     /// The shape is not the key's. Peer's fault.
     WrongShape,
-    /// The element type is not the key's. Peer's fault.
+    /// The element type is not the key's, or for a gradient none that is accepted. Peer's fault.
     WrongElementType,
     /// The body's length is not what the type says. Peer's fault.
     WrongLength,

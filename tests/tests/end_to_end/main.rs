@@ -4,6 +4,7 @@ mod departures;
 mod deployments;
 mod failures;
 mod groups;
+mod half_precision;
 mod learning_rate;
 mod loss;
 mod optimizers;
