@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = if given("--full") {
         Options { parameters: vec![1 << 16, 1 << 20, 1 << 24], rounds: 15, workers: vec![1, 2, 4], small_rounds: 5000 }
     } else {
-        Options { parameters: vec![1 << 24], rounds: 7, workers: vec![1, 2, 4], small_rounds: 1000 }
+        Options { parameters: vec![1 << 24], rounds: 9, workers: vec![1, 2, 4], small_rounds: 1000 }
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests/components/sgd.wasm");
     let component =

@@ -99,7 +99,7 @@ fn large(component: &[u8], name: &str, parameters: usize, rounds: usize) -> Resu
         let gradient = Tensor::new([1 << 8, parameters as u64 >> 8], vec![0.25; parameters])?;
         let mut weights = worker.pull(KEY).await?;
         for index in 0..WARM_UP + rounds {
-            let (there, back) = pipe.there_and_back()?;
+            let (there, back) = (pipe.transfer()?, pipe.transfer()?);
             // Each way by itself, with the update in between.
             let since = Instant::now();
             worker.push(KEY, &gradient).await?;
