@@ -9,25 +9,22 @@ new weights are there, and {"event":"finished"} at the end. Each of them ends wh
 import argparse
 import json
 import os
+import queue
 import sys
 import threading
 import time
 
-ROLE = os.environ["DMLC_ROLE"]
+LINES = queue.Queue()
 
 
-def end_with_standard_input():
-    """So that nothing is left behind if the driver is killed."""
-
-    def wait():
-        sys.stdin.buffer.read()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def read_standard_input():
+    """In a thread of its own, so that no process outlives the driver, wherever in MXNet it waits."""
+    for line in sys.stdin:
+        LINES.put(line)
+    os._exit(1)
 
 
-if ROLE != "worker":
-    end_with_standard_input()
+threading.Thread(target=read_standard_input, daemon=True).start()
 
 import mxnet as mx  # noqa: E402: in a scheduler or server this import is the whole program, and does not return
 import numpy as np  # noqa: E402
@@ -77,8 +74,7 @@ def main():
         mx.nd.broadcast_mul(first, mx.nd.array([scale(rank, round_)]), out=gradient)
         gradient.wait_to_read()
         say(event="ready")
-        if not sys.stdin.readline():
-            sys.exit(1)
+        LINES.get()
         since = time.monotonic_ns()
         if options.separate:
             store.push(KEY, gradient)
@@ -91,8 +87,7 @@ def main():
         weights.asnumpy().astype("<f4").tofile(options.weights)
     say(event="finished")
     # The driver ends all of the cluster; MXNet's own way out would wait for the others.
-    sys.stdin.read()
-    os._exit(0)
+    LINES.get()
 
 
 if __name__ == "__main__":

@@ -23,17 +23,19 @@ pub struct MxNet {
 }
 
 impl MxNet {
-    /// With a Python that has MXNet, and variables besides those that name role and cluster. `separate` pushes and pulls
+    /// With a Python (a path) that has MXNet, and variables besides those that name role and cluster. `separate` pushes and pulls
     /// with two calls in place of `pushpull`.
     ///
     /// # Errors
     /// It is not the MXNet to compare with.
     pub async fn new(python: &Path, environment: Vec<(String, String)>, separate: bool) -> Result<Self> {
+        // Processes run in folders of their own. Not resolved: an environment's Python is known by where its link lies.
+        let python = std::path::absolute(python).with_context(|| python.display().to_string())?;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("role.py");
-        let asked = output_of(Command::new(python).args(["-c", "import mxnet; print(mxnet.__version__)"])).await;
+        let asked = output_of(Command::new(&python).args(["-c", "import mxnet; print(mxnet.__version__)"])).await;
         let version = String::from_utf8(asked.context("MXNet cannot be used")?)?;
         ensure!(version.trim() == VERSION, "this is MXNet {}, not {VERSION}", version.trim());
-        Ok(Self { python: python.to_owned(), program, environment, separate })
+        Ok(Self { python, program, environment, separate })
     }
 
     /// What stands beside a baseline.
