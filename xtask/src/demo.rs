@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+use crate::process::handed_on;
 use crate::{guests, workspace};
 
 /// The demonstration's program, made by the package `stepbox-demo`.
@@ -28,14 +29,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         bail!("the demonstration does not build; the errors are above");
     }
     let program = workspace::release_folder(&root).join(PROGRAM);
-    let status = Command::new(&program)
-        .args(&options.arguments)
-        .current_dir(&root)
-        .status()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    match status.code() {
-        // An exit code has eight bits wherever this program runs.
-        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
-        None => bail!("the demonstration was ended by a signal ({status})"),
-    }
+    let mut command = Command::new(program);
+    handed_on(command.args(&options.arguments).current_dir(&root))
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_mxnet;
 mod demo;
 mod guests;
 mod process;
@@ -34,6 +35,14 @@ enum Task {
     #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench reduce --json\n  \
                       cargo xtask bench all --quick")]
     Bench(bench::Options),
+    /// Measure whole rounds beside MXNet 1.9.1's, which it installs from PyPI
+    #[command(
+        long_about = "Measure whole rounds beside MXNet 1.9.1's, which it installs from PyPI.\n\n\
+                      Needs Linux on x86-64 and Python 3.8 to 3.11 with venv; benches/mxnet/README.md has more.",
+        after_help = "Examples:\n  cargo xtask bench-mxnet\n  cargo xtask bench-mxnet -- --json\n  \
+                      cargo xtask bench-mxnet -- --workers 4 --parameters 1000000 --repetitions 1"
+    )]
+    BenchMxnet(bench_mxnet::Options),
     /// Train a model through a server with a signed optimizer, and attack it
     #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --json | jq .accuracy")]
     Demo(demo::Options),
@@ -68,6 +77,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Bench(options) => bench::run(&options),
+        Task::BenchMxnet(options) => bench_mxnet::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Guests(options) => {
             let components = guests::build(&options)?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -74,6 +74,16 @@ pub fn output_of(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} did not print text", name(command)))
 }
 
+/// Runs `command` with our own input and output, and hands on its exit code.
+pub fn handed_on(command: &mut Command) -> Result<ExitCode> {
+    let status = command.status().with_context(|| format!("cannot start {}", name(command)))?;
+    match status.code() {
+        // An exit code has eight bits wherever this program runs.
+        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
+        None => bail!("{} was ended by a signal ({status})", name(command)),
+    }
+}
+
 /// Whether a program of this name is on the search path.
 pub fn is_available(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -125,5 +135,12 @@ mod tests {
     fn a_program_that_does_not_exist_is_an_error_with_its_name() {
         let error = run_within(Duration::from_secs(1), &mut Command::new("no-such-program")).err().unwrap();
         assert!(format!("{error:#}").contains("`no-such-program`"));
+    }
+
+    #[test]
+    fn an_exit_code_is_handed_on() {
+        assert_eq!(handed_on(Command::new("sh").args(["-c", "exit 3"])).unwrap(), ExitCode::from(3));
+        let error = handed_on(Command::new("sh").args(["-c", "kill -9 $$"])).unwrap_err();
+        assert!(error.to_string().contains("ended by a signal"), "{error}");
     }
 }

@@ -37,6 +37,13 @@ pub struct Options {
     pub json: bool,
 }
 
+impl Options {
+    /// These alone.
+    pub fn only(names: &[&str]) -> Self {
+        Self { only: names.iter().map(ToString::to_string).collect(), ..Self::default() }
+    }
+}
+
 /// A component that was built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
