@@ -191,12 +191,12 @@ struct Memory {
     workers: u32,
     /// Bytes for each parameter.
     per_parameter: Footprint,
-    at_rest_bytes_per_parameter: f64,
+    before_rounds_bytes_per_parameter: f64,
     in_a_round_bytes_per_parameter: f64,
     /// How many parameters were asked for, if any.
     parameters: Option<u64>,
     /// All of these, in MiB.
-    at_rest_mebibytes: Option<f64>,
+    before_rounds_mebibytes: Option<f64>,
     in_a_round_mebibytes: Option<f64>,
 }
 
@@ -208,9 +208,9 @@ impl Memory {
         let mebibytes = |bytes: f64| parameters.map(|count| bytes * count as f64 / f64::from(1 << 20));
         Self {
             workers: options.workers,
-            at_rest_bytes_per_parameter: per_parameter.at_rest(),
+            before_rounds_bytes_per_parameter: per_parameter.before_rounds(),
             in_a_round_bytes_per_parameter: per_parameter.in_a_round(),
-            at_rest_mebibytes: mebibytes(per_parameter.at_rest()),
+            before_rounds_mebibytes: mebibytes(per_parameter.before_rounds()),
             in_a_round_mebibytes: mebibytes(per_parameter.in_a_round()),
             per_parameter,
             parameters,
@@ -228,9 +228,9 @@ impl Memory {
             self.in_a_round_bytes_per_parameter
         );
         if let (Some(parameters), Some(rest), Some(round)) =
-            (self.parameters, self.at_rest_mebibytes, self.in_a_round_mebibytes)
+            (self.parameters, self.before_rounds_mebibytes, self.in_a_round_mebibytes)
         {
-            text += &format!("; {round:.1} MiB for {parameters}, {rest:.1} MiB of it between rounds");
+            text += &format!("; {round:.1} MiB for {parameters}, {rest:.1} MiB of it before the first round");
         }
         text
     }

@@ -176,10 +176,10 @@ fn inspect_predicts_the_memory_of_a_server() {
     );
     let alone = memory("--workers 1 --shape 1024,1024");
     assert_eq!((&alone["in_a_round_bytes_per_parameter"], &alone["parameters"]), (&28.0.into(), &(1 << 20).into()));
-    assert_eq!((&alone["at_rest_mebibytes"], &alone["in_a_round_mebibytes"]), (&16.0.into(), &28.0.into()));
+    assert_eq!((&alone["before_rounds_mebibytes"], &alone["in_a_round_mebibytes"]), (&16.0.into(), &28.0.into()));
     let text = folder.done("inspect signed.wasm --parameters 2097152").stdout();
     assert!(text.contains("with 4 workers: 32.0 bytes for each parameter"), "{text}");
-    assert!(text.contains("64.0 MiB for 2097152, 32.0 MiB of it between rounds"), "{text}");
+    assert!(text.contains("64.0 MiB for 2097152, 32.0 MiB of it before the first round"), "{text}");
 
     // Factored state depends on the shape.
     folder.write("adafactor.wasm", component("adafactor"));

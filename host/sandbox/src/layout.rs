@@ -108,8 +108,10 @@ impl Layout {
         let mut end = 0_u64;
         // The gradient has the first colour.
         let mut colours = 1..;
+        let mut is_coloured = false;
         let mut place = |elements: u64, element_bytes: u64| {
             let bytes = elements.checked_mul(element_bytes)?;
+            is_coloured |= bytes >= COLOURED_BYTES;
             let offset = if bytes >= COLOURED_BYTES { coloured(end, colours.next()?)? } else { end };
             end = offset.checked_add(bytes)?.checked_next_multiple_of(ALIGNMENT)?;
             Some(View {
@@ -136,7 +138,6 @@ impl Layout {
             contributions.push(place(if of_optimizer { gives } else { 0 }, size_of::<f64>() as u64)?);
             combined.push(place(takes, size_of::<f64>() as u64)?);
         }
-        let is_coloured = parameters.offset > 0;
         let bytes = u32::try_from(end + if is_coloured { COLOUR_SLACK } else { 0 }).ok()?;
         Some(Self { parameters, slots, contributions, combined, rows, bytes, is_coloured })
     }

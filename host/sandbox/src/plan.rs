@@ -85,6 +85,11 @@ impl Plan {
         self.phases.len() == 1 && self.accumulators.is_empty()
     }
 
+    /// Whether a round can be an [exchange](crate::Exchange): one pass over the gradient, of elements or whole tensors.
+    pub fn takes_exchange(&self) -> bool {
+        self.is_one_pass() && self.phases[0].reads_gradient && self.granularity != Granularity::TouchedRows
+    }
+
     /// Whether it reads what other tensors contribute.
     pub fn shares(&self) -> bool {
         self.accumulators.iter().any(|accumulator| matches!(accumulator.scope, Scope::Group | Scope::Model))

@@ -133,6 +133,20 @@ impl InstancePool {
         Ok(())
     }
 
+    /// Gives a slice other parameters, as raw little-endian `f32`, and leaves its slots as they are.
+    ///
+    /// # Errors
+    /// The memory is not there: the optimizer misbehaved.
+    ///
+    /// # Panics
+    /// If `parameters` has another length than the slice.
+    pub fn write_parameters(&mut self, slice: SliceId, parameters: &[u8]) -> Result<(), SandboxError> {
+        let slice = &self.slices[slice.0];
+        let memory = self.houses[slice.house].instance.memory_mut();
+        memory.bytes_mut(slice.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
+        Ok(())
+    }
+
     /// Forgets a slice, which must not be named again. Its room is used again at once if it was alone in its instance,
     /// otherwise when the instance is set up anew, before its next step.
     pub fn release(&mut self, slice: SliceId) {

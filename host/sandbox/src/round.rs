@@ -15,9 +15,9 @@ use crate::state::{RowsApart, state_parts, touched};
 use crate::step::{GradientSource, Pass, StepContext, lost};
 use crate::undo::{Former, UndoLog};
 
-/// Undo logs whose room is kept between steps: enough for the slices of a large tensor, and no more than 64 times the
-/// largest slice's state.
-const SPARE_LOGS: usize = 64;
+/// Undo logs whose room is kept between rounds: enough for the slices that a shard thread has of a tensor of 256 Mi
+/// parameters. There are never more than were open at the same time; most of an exchange's log is in gradients' memory.
+const SPARE_LOGS: usize = 1024;
 
 /// What a slice and the server exchange in a round of one pass.
 pub struct Exchange<'a> {
@@ -126,17 +126,20 @@ impl InstancePool {
         let bound = &self.slices[slice.0];
         let house = &mut self.houses[bound.house];
         let scratch = house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        if bound.layout.elements() > scratch.elements as usize {
+            return Err(lost());
+        }
         let memory = house.instance.memory_mut();
         let target = memory.floats_mut(scratch.gradient as usize, bound.layout.elements()).ok_or_else(lost)?;
         aggregate(gradients, target)
     }
 
-    /// Whether [`exchange`](Self::exchange) can be used: the plan is one pass over elements or the whole tensor, and the
-    /// slice no longer than a block.
+    /// Whether [`exchange`](Self::exchange) can be used: the plan [allows for it](crate::Plan::takes_exchange), and the
+    /// slice is no longer than a block or visited whole.
     pub fn takes_exchange(&self, slice: SliceId) -> bool {
         let bound = &self.slices[slice.0];
         let in_a_block = bound.layout.elements() <= self.component.block_elements() as usize;
-        bound.plan.is_one_pass() && (in_a_block || bound.plan.granularity == Granularity::Tensor)
+        bound.plan.takes_exchange() && (in_a_block || bound.plan.granularity == Granularity::Tensor)
     }
 
     /// Gathers what the server itself contributes to accumulators that `phase` is the first to read. Changes nothing.

@@ -63,19 +63,23 @@ impl UndoLog {
         self.clear();
         self.parameters = Some(former);
         self.lent = lent;
-        let mut unused = 0..self.lent.len();
+        let mut free: Vec<usize> = (0..self.lent.len()).collect();
+        let mut without = Vec::new();
         for part in parts.filter(|part| part.slot.is_some()) {
             let bytes = part.bytes();
-            let fits = |index: &usize| self.lent[*index].len() >= bytes.len();
-            // Small parts would use up a large buffer.
-            let Some(index) = (bytes.len() >= SMALLEST_LENT_BYTES).then(|| unused.find(fits)).flatten() else {
-                self.remember_own(memory, &part)?;
+            // The shortest that is long enough. Small parts would use up a large buffer.
+            let long_enough = free.iter().enumerate().filter(|(_, index)| self.lent[**index].len() >= bytes.len());
+            let shortest = long_enough.min_by_key(|(_, index)| self.lent[**index].len()).map(|(position, _)| position);
+            let Some(position) = shortest.filter(|_| bytes.len() >= SMALLEST_LENT_BYTES) else {
+                without.push(part);
                 continue;
             };
+            let index = free.swap_remove(position);
             self.lent[index][..bytes.len()].copy_from_slice(memory.bytes(bytes)?);
             self.places.push(Place { view: view(&part), elements: part.elements, store: Store::Lent(index) });
         }
-        Some(())
+        self.own.reserve_exact(without.iter().map(|part| part.bytes().len()).sum());
+        without.iter().try_for_each(|part| self.remember_own(memory, part))
     }
 
     fn remember_own(&mut self, memory: &GuestMemory, part: &StatePart) -> Option<()> {

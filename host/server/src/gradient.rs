@@ -81,20 +81,6 @@ impl Dense {
     fn elements(&self) -> usize {
         self.chunks.iter().map(Vec::len).sum::<usize>() / self.format.element_bytes()
     }
-
-    /// Writes `f32`s over the elements from `start` on.
-    fn write(&mut self, start: usize, values: &[u8]) {
-        let (mut at, mut values) = (start * size_of::<f32>(), values);
-        for chunk in &mut self.chunks {
-            if at < chunk.len() && !values.is_empty() {
-                let (here, rest) = values.split_at(values.len().min(chunk.len() - at));
-                chunk[at..at + here.len()].copy_from_slice(here);
-                (at, values) = (0, rest);
-            } else {
-                at -= chunk.len().min(at);
-            }
-        }
-    }
 }
 
 /// Reduces some elements of whole gradients, which are in the same chunks.
@@ -158,10 +144,22 @@ impl Rows {
 
     /// Writes the rows into a tensor of zeros.
     fn scatter(&self, tensor: &mut Dense, row_bytes: usize) {
+        // Rows ascend, so that each chunk is come to once. Its first byte's position in the tensor goes with it.
+        let (mut chunk, mut start) = (0, 0);
         for (position, id) in self.ids.iter().enumerate() {
             // An id is below the number of rows, and the tensor is in memory.
-            let start = *id as usize * row_bytes / size_of::<f32>();
-            tensor.write(start, &self.values[position * row_bytes..][..row_bytes]);
+            let mut at = *id as usize * row_bytes;
+            let mut values = &self.values[position * row_bytes..][..row_bytes];
+            while !values.is_empty() {
+                let end = start + tensor.chunks[chunk].len();
+                if at >= end {
+                    (chunk, start) = (chunk + 1, end);
+                    continue;
+                }
+                let (here, rest) = values.split_at(values.len().min(end - at));
+                tensor.chunks[chunk][at - start..][..here.len()].copy_from_slice(here);
+                (at, values) = (at + here.len(), rest);
+            }
         }
     }
 }

@@ -35,12 +35,11 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
     let state_since = kept.map_or(next_round - 1, |old| old.state_since);
     // Where the tensor stays cut as it was, each shard moves what it has.
     let in_place = home.as_ref().filter(|old| old.planned.slices == planned.slices).map(|old| old.optimizer.id);
-    // Published weights are bit for bit those in the old instances.
     let weights = match in_place {
-        // Only an optimizer of touched rows leaves them in the sandbox alone; from now on every round publishes them.
+        // Only an optimizer of touched rows leaves them in the sandbox alone; from now on every round publishes them. What
+        // is published is what the new optimizer gets, whatever the old one has left in its own memory since.
         Some(_) if planned.plan.granularity != Granularity::TouchedRows => {
-            published::in_turn(job, key, home.as_ref()).await?;
-            None
+            Some(published::in_turn(job, key, home.as_ref()).await?)
         }
         Some(_) => None,
         None => Some(published::in_turn(job, key, home.as_ref()).await?),
@@ -50,7 +49,7 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
         let weights = weights.clone();
         let keep_slots = kept.is_some();
         let moved = job.shards.call(shard, move |shard| match (in_place, weights) {
-            (Some(from), _) => shard.take_over(to, from, id, keep_slots),
+            (Some(from), weights) => shard.take_over(to, from, id, keep_slots, weights.as_deref()),
             (None, Some(weights)) => shard.load(to, id, &weights),
             (None, None) => Ok(()),
         });

@@ -42,10 +42,10 @@ impl Shard {
         Ok((contributed, accumulators))
     }
 
-    /// The new weights after the last phase.
-    pub fn read_out(&mut self, step: &Step) -> Result<Vec<NewChunk>, StepFailure> {
+    /// The new weights after the last phase, in `buffers` as far as they go.
+    pub fn read_out(&mut self, step: &Step, buffers: Vec<Vec<u8>>) -> Result<Vec<NewChunk>, StepFailure> {
         let (pool, slices) = self.home(step.optimizer, step.key);
-        new_chunks(pool, slices)
+        new_chunks(pool, slices, buffers)
     }
 
     /// The weights to evaluate the model with.

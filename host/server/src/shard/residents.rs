@@ -62,14 +62,15 @@ impl Shard {
         slices.iter().try_for_each(|bound| pool.load(bound.id, &weights.range(bound.slice.bytes())))
     }
 
-    /// Copies a key's weights, and its state where that is kept, from an older optimizer's instances, which stay as they
-    /// are.
+    /// Copies a key's weights, unless they are given, and its state where that is kept, from an older optimizer's
+    /// instances, which stay as they are.
     pub fn take_over(
         &mut self,
         optimizer: OptimizerId,
         from: OptimizerId,
         key: KeyId,
         keep_slots: bool,
+        weights: Option<&Weights>,
     ) -> Result<(), SandboxError> {
         let [Some(home), Some(old)] = self.homes.get_disjoint_mut([&optimizer, &from]) else {
             unreachable!("both optimizers have been prepared for this key on this shard");
@@ -77,6 +78,9 @@ impl Shard {
         for (new, old_slice) in home.keys[&key].iter().zip(&old.keys[&key]) {
             debug_assert_eq!(new.slice, old_slice.slice);
             home.pool.take_over(new.id, &old.pool, old_slice.id, keep_slots)?;
+            if let Some(weights) = weights {
+                home.pool.write_parameters(new.id, &weights.range(new.slice.bytes()))?;
+            }
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Shard {
     /// All of a key's weights here.
     pub fn read_all(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<NewChunk>, StepFailure> {
         let (pool, slices) = self.home(optimizer, key);
-        new_chunks(pool, slices)
+        new_chunks(pool, slices, Vec::new())
     }
 }
 

@@ -130,10 +130,16 @@ fn settle(pool: &mut InstancePool, slices: &[Bound], keep: bool) -> Lent {
     slices.iter().flat_map(&mut settle).collect()
 }
 
-/// The weights of slices.
-pub(super) fn new_chunks(pool: &InstancePool, slices: &[Bound]) -> Result<Vec<NewChunk>, StepFailure> {
+/// The weights of slices, in `buffers` as far as they go.
+pub(super) fn new_chunks(
+    pool: &InstancePool,
+    slices: &[Bound],
+    buffers: Vec<Vec<u8>>,
+) -> Result<Vec<NewChunk>, StepFailure> {
+    let mut buffers = buffers.into_iter();
     let read = |Bound { index, slice, id }: &Bound| {
-        let mut buffer = vec![0; slice.bytes().len()];
+        let mut buffer = buffers.next().unwrap_or_default();
+        buffer.resize(slice.bytes().len(), 0);
         pool.read_parameters(*id, &mut buffer)?;
         // The sandbox has looked at each block right after it was written; this is what goes out.
         match stepbox_reduce::first_not_finite(&buffer) {

@@ -15,8 +15,10 @@ mod rows;
 use std::sync::Arc;
 use std::time::Instant;
 
+use stepbox_reduce::Format;
 use stepbox_sandbox::{Granularity, Plan, StepContext};
 
+use crate::cut::Slice;
 use crate::gradient::{self, Contribution};
 use crate::job::Job;
 use crate::key::{Key, NewWeights, Residence};
@@ -36,6 +38,8 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
         match run(&job, &key, &mut home, round, contributions, &mut settlement).await {
             Ok(weights) => {
                 job.statistics.count_update(since.elapsed());
+                // What is free already is there for pushes of the next round.
+                key.keep_buffers(std::mem::take(&mut settlement.buffers));
                 unfinished.succeed(weights);
             }
             Err(reason) => {
@@ -196,6 +200,21 @@ impl Update<'_> {
             }
         }
         failure.map_or(Ok(outcomes), Err)
+    }
+
+    /// Buffers for new weights, for each of the slices that a shard owns; none where the plan has a cut of its own.
+    fn buffers(&self) -> impl FnMut(usize) -> Vec<Vec<u8>> {
+        let slices = &self.residence.planned.slices;
+        let lengths = |slices: &[Slice]| slices.iter().map(|slice| slice.elements).collect::<Vec<_>>();
+        let mut buffers = match lengths(slices) == lengths(&self.key.slices) {
+            true => self.key.gradient_buffers(Format::F32),
+            false => vec![Vec::new(); slices.len()],
+        };
+        let owners: Vec<_> = slices.iter().map(|slice| slice.shard).collect();
+        move |shard| {
+            let owned = owners.iter().zip(&mut buffers).filter(|(owner, _)| **owner == shard);
+            owned.map(|(_, buffer)| std::mem::take(buffer)).collect()
+        }
     }
 
     /// Puts what shards return into the order of the cut.

@@ -12,8 +12,8 @@ use crate::key::{Key, Residence};
 use crate::shard::{Lent, SliceGradients};
 use crate::weights::Weights;
 
-/// The weights that a round can be taken back to, where it can run in this way: the plan is one pass, it takes over the
-/// key's own cut, and no slice is longer than a block.
+/// The weights that a round can be taken back to, where it can run in this way: the plan is one pass over the gradient, it
+/// takes over the key's own cut, and no slice is longer than a block.
 pub(super) fn former(job: &Job, key: &Key, residence: &Residence) -> Option<Arc<Weights>> {
     let planned = &residence.planned;
     let block = job.config.sandbox.limits.block_elements;
@@ -24,7 +24,7 @@ pub(super) fn former(job: &Job, key: &Key, residence: &Residence) -> Option<Arc<
             .zip(&key.slices)
             .all(|(planned, own)| planned.start == own.start && planned.elements == own.elements);
     let fits = planned.slices.iter().all(|slice| slice.elements <= block);
-    (planned.plan.is_one_pass() && as_the_keys && fits).then(|| key.weights()).flatten()
+    (planned.plan.takes_exchange() && as_the_keys && fits).then(|| key.weights()).flatten()
 }
 
 /// Gradients on their way to the slices.

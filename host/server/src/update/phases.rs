@@ -35,7 +35,13 @@ pub(super) async fn run(update: &Update<'_>, round: u64) -> Result<Vec<Vec<u8>>,
         }
         accumulators.add(update.in_order(contributed));
     }
-    let read = update.on_shards(|_| |shard, step| shard.read_out(step)).await?;
+    let mut buffers = update.buffers();
+    let read = update
+        .on_shards(|shard| {
+            let buffers = buffers(shard);
+            move |shard, step| shard.read_out(step, buffers)
+        })
+        .await?;
     Ok(update.in_order(read))
 }
 
