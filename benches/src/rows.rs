@@ -6,8 +6,8 @@ use std::time::Instant;
 use serde::Serialize;
 use stepbox_sandbox::{LocalTensor, LocalTraining, Sandbox, SandboxConfig, StepContext, TensorDescription};
 
-use crate::Spread;
 use crate::BenchError;
+use crate::Spread;
 
 /// Elements of a row.
 const COLUMNS: usize = 16;

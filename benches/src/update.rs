@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use stepbox_guest::bench;
 use stepbox_reduce::{Gradient, Reduction};
 use stepbox_sandbox::{
-    Exchange, InstancePool, Sandbox, SandboxConfig, SliceId, StepContext, StepError, TensorDescription,
+    AdmittedComponent, Exchange, InstancePool, Sandbox, SandboxConfig, Settings, SliceId, StepContext, StepError,
+    TensorDescription,
 };
 
 use crate::findings::count;
@@ -20,12 +21,14 @@ use crate::native::{Numbers, Round, State};
 use crate::{BenchError, Goal, Row, Spread};
 
 /// The longest slice a server cuts, in elements.
-const SLICE_ELEMENTS: usize = 1 << 18;
+pub(crate) const SLICE_ELEMENTS: usize = 1 << 18;
 
 /// Turns before the clock counts: pages are touched, code is warm.
 const WARM_UP: u64 = 3;
 
 const RATE: f32 = 1e-3;
+
+const WORKERS: u32 = 4;
 
 /// What the baseline is called in a row.
 const NATIVE: &str = "native code for this processor, one loop, in place";
@@ -37,8 +40,12 @@ const NATIVE: &str = "native code for this processor, one loop, in place";
 /// The component cannot be run, or ends with other bits than the native code.
 pub fn measure(component: &[u8], elements: usize, turns: u64, goals: [Option<f64>; 2]) -> Result<Vec<Row>, BenchError> {
     let parameters = bench::parameters(elements);
-    let mut metered = Sandboxed::new(component, &parameters)?;
-    let mut protected = Sandboxed::new(component, &parameters)?;
+    let admitted = Sandbox::new(SandboxConfig::default())?.admit(component)?;
+    let settings = admitted.configure(Some(f64::from(RATE)), &[])?;
+    let tensor =
+        TensorDescription { name: "tensor".into(), shape: vec![elements as u64], ..TensorDescription::default() };
+    let new = || Exchanging::new(&admitted, &settings, &tensor, &parameters, WORKERS);
+    let (mut metered, mut protected) = (new()?, new()?);
     let mut native = State::new(&parameters)?;
     let mut numbers = [0, 1, 2, 3].map(|place| Numbers::zeros(elements, place));
     for (gradient, place) in numbers.iter_mut().flatten().zip(0..) {
@@ -52,7 +59,7 @@ pub fn measure(component: &[u8], elements: usize, turns: u64, goals: [Option<f64
 
     let mut times = [const { Vec::new() }; 3];
     for turn in 1..=WARM_UP + turns {
-        let context = bench_context(turn);
+        let context = context(turn, RATE, WORKERS);
         metered.receive(&gradients);
         let in_metered = timed(|| metered.unprotected(&context))?;
         protected.receive(&gradients);
@@ -67,7 +74,7 @@ pub fn measure(component: &[u8], elements: usize, turns: u64, goals: [Option<f64
         }
     }
     for (sandboxed, what) in [(&metered, "the component"), (&protected, "the component with full rollback")] {
-        if !sandboxed.has(native.parameters.floats()) {
+        if sandboxed.parameters()? != native.parameters.floats() {
             return Err(BenchError::OtherBits { what: what.into(), other: "the native code".into() });
         }
     }
@@ -82,8 +89,8 @@ pub fn measure(component: &[u8], elements: usize, turns: u64, goals: [Option<f64
     Ok(vec![row("fuel and epochs", metered, goals[0]), row("full rollback", protected, goals[1])])
 }
 
-/// AdamW in a pool, cut as a server cuts it.
-struct Sandboxed {
+/// A tensor in a pool, cut as a server cuts it, whose rounds are exchanges.
+pub(crate) struct Exchanging {
     pool: InstancePool,
     slices: Vec<Resident>,
 }
@@ -97,28 +104,33 @@ struct Resident {
     published: Arc<Vec<u8>>,
 }
 
-impl Sandboxed {
-    fn new(component: &[u8], parameters: &[f32]) -> Result<Self, BenchError> {
-        let admitted = Sandbox::new(SandboxConfig::default())?.admit(component)?;
-        let settings = admitted.configure(Some(f64::from(RATE)), &[])?;
-        let shape = vec![parameters.len() as u64];
-        let tensor = TensorDescription { name: "tensor".into(), shape, ..TensorDescription::default() };
-        let plan = Arc::new(admitted.plan(&settings, &tensor)?);
-        let mut pool = admitted.pool();
+impl Exchanging {
+    /// A tensor before its first round. The component's plan for it takes exchanges.
+    pub(crate) fn new(
+        component: &AdmittedComponent,
+        settings: &Settings,
+        tensor: &TensorDescription,
+        parameters: &[f32],
+        workers: u32,
+    ) -> Result<Self, BenchError> {
+        let plan = Arc::new(component.plan(settings, tensor)?);
+        let mut pool = component.pool();
         let mut slices = Vec::new();
-        for (index, part) in parameters.chunks(SLICE_ELEMENTS).enumerate() {
-            let (start, elements) = (index * SLICE_ELEMENTS, part.len());
-            let id = pool.bind(&tensor, &plan, &settings, start as u64, elements as u32)?;
+        // Where tensors are visited whole there is one slice.
+        let longest = plan.slice_unit().map_or(parameters.len(), |_| SLICE_ELEMENTS);
+        for (index, part) in parameters.chunks(longest).enumerate() {
+            let (start, elements) = (index * longest, part.len());
+            let id = pool.bind(tensor, &plan, settings, start as u64, elements as u32)?;
             let bytes: &[u8] = bytemuck::cast_slice(part);
             pool.load(id, bytes)?;
-            let gradients = vec![vec![0; bytes.len()]; 4];
+            let gradients = vec![vec![0; bytes.len()]; workers as usize];
             slices.push(Resident { id, start, elements, gradients, published: Arc::new(bytes.to_vec()) });
         }
         Ok(Self { pool, slices })
     }
 
     /// Puts gradients where a server's connections put them.
-    fn receive(&mut self, gradients: &[&[f32]; 4]) {
+    pub(crate) fn receive(&mut self, gradients: &[&[f32]]) {
         for Resident { start, elements, gradients: buffers, .. } in &mut self.slices {
             for (buffer, gradient) in buffers.iter_mut().zip(gradients) {
                 buffer.copy_from_slice(bytemuck::cast_slice(&gradient[*start..*start + *elements]));
@@ -132,7 +144,8 @@ impl Sandboxed {
             .try_for_each(|slice| self.pool.step_unprotected(slice.id, context, &slice.gradients, &mut mean))
     }
 
-    fn protected(&mut self, context: &StepContext) -> Result<(), StepError> {
+    /// A round with all that a server does for safety.
+    pub(crate) fn protected(&mut self, context: &StepContext) -> Result<(), StepError> {
         let mut published = Vec::with_capacity(self.slices.len());
         for slice in &mut self.slices {
             let former = Arc::clone(&slice.published);
@@ -151,13 +164,14 @@ impl Sandboxed {
         Ok(())
     }
 
-    fn has(&self, parameters: &[f32]) -> bool {
-        self.slices.iter().all(|slice| {
-            let mut found = vec![0; slice.elements * size_of::<f32>()];
-            let read = self.pool.read_parameters(slice.id, &mut found);
-            let expected: &[u8] = bytemuck::cast_slice(&parameters[slice.start..slice.start + slice.elements]);
-            read.is_ok() && found == expected
-        })
+    pub(crate) fn parameters(&self) -> Result<Vec<f32>, BenchError> {
+        let mut parameters = Vec::new();
+        for slice in &self.slices {
+            let start = parameters.len();
+            parameters.resize(start + slice.elements, 0.0);
+            self.pool.read_parameters(slice.id, bytemuck::cast_slice_mut(&mut parameters[start..]))?;
+        }
+        Ok(parameters)
     }
 }
 
@@ -167,15 +181,16 @@ fn mean(gradients: &[Vec<u8>], target: &mut [f32]) -> Result<(), StepError> {
     Reduction::mean().reduce_into(&gradients, target).map_err(|_| StepError::Interrupted)
 }
 
-fn bench_context(turn: u64) -> StepContext {
+/// What an optimizer is told of a round.
+pub(crate) fn context(round: u64, learning_rate: f32, contributors: u32) -> StepContext {
     StepContext {
-        step: turn,
-        tensor_step: turn,
-        learning_rate: RATE,
-        peak_learning_rate: RATE,
-        contributors: 4,
+        step: round,
+        tensor_step: round,
+        learning_rate,
+        peak_learning_rate: learning_rate,
+        contributors,
         staleness: 0,
-        loss: None,
+        loss: Some(1.0),
         seed: 0,
     }
 }

@@ -12,7 +12,7 @@ use wasmtime::component::{Component, Func, Linker};
 use wasmtime::{Config, Engine, Store};
 
 use super::Tensor;
-use super::resident::SLICE_ELEMENTS;
+use crate::update::SLICE_ELEMENTS;
 use crate::BenchError;
 use crate::turns::Contestant;
 
@@ -71,7 +71,7 @@ impl ListCopying {
         let step = instance.get_func(&mut store, "step").ok_or_else(|| wasmtime::Error::msg("it exports no `step`"))?;
         let parameters = bench::parameters(tensor.elements());
         let run = |run: &[f32]| (run.to_vec(), vec![0.0; run.len()], vec![0.0; run.len()]);
-        let runs = parameters.chunks(SLICE_ELEMENTS as usize).map(run).collect();
+        let runs = parameters.chunks(SLICE_ELEMENTS).map(run).collect();
         Ok(Self { store, step, runs, gradient: Arc::clone(&tensor.gradient), rounds: 0, _ticking: ticking })
     }
 
@@ -84,7 +84,7 @@ impl ListCopying {
     fn round(&mut self) -> wasmtime::Result<()> {
         self.rounds += 1;
         let Self { store, step, runs, gradient, rounds, .. } = self;
-        for (run, gradient) in runs.iter_mut().zip(gradient.chunks(SLICE_ELEMENTS as usize)) {
+        for (run, gradient) in runs.iter_mut().zip(gradient.chunks(SLICE_ELEMENTS)) {
             store.set_fuel(CALL_FUEL)?;
             store.set_epoch_deadline(DEADLINE_TICKS);
             let (parameters, mean, variance) = &*run;

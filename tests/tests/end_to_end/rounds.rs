@@ -132,3 +132,29 @@ async fn a_wait_ends_at_the_time_out_and_names_who_is_missing() {
     }
     assert_eq!(first.pull("w").await.unwrap().values(), [-1.0]);
 }
+
+/// Shampoo takes hundreds of milliseconds for a matrix of this size. Meanwhile the same connection pushes another key, has
+/// it updated and pulls it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_key_is_pushed_updated_and_pulled_while_another_is_being_updated() {
+    const SIDE: u64 = 512;
+    let server = TestServer::start(Options { workers: 1, shard_threads: 2, ..Options::new("overlap") });
+    server.deploy("shampoo", "1.0.0", &[]).await;
+    let workers = server.workers(0..1).await;
+    let matrix = |side: u64, scale: f32| {
+        let values: Vec<f32> = (0..side * side).map(|index| ((index * 7919 % 1009) as f32 - 500.0) * scale).collect();
+        Tensor::new([side, side], values).unwrap()
+    };
+    // A matrix that is visited whole lives on one shard thread, neighbouring keys on different ones.
+    init(&workers, "large", &matrix(SIDE, 1e-3)).await;
+    init(&workers, "small", &matrix(8, 1e-3)).await;
+    let version = async |key: &str| {
+        let status = server.status().await;
+        status.keys.iter().find(|status| status.key == key).unwrap().version
+    };
+    workers[0].push("large", &matrix(SIDE, 1e-4)).await.unwrap();
+    in_time(workers[0].push_pull("small", &matrix(8, 1e-4))).await.unwrap();
+    assert_eq!((version("small").await, version("large").await), (1, 0), "the large key is still being updated");
+    in_time(workers[0].pull("large")).await.unwrap();
+    assert_eq!(version("large").await, 1);
+}
