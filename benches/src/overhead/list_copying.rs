@@ -12,9 +12,9 @@ use wasmtime::component::{Component, Func, Linker};
 use wasmtime::{Config, Engine, Store};
 
 use super::Tensor;
-use crate::update::SLICE_ELEMENTS;
 use crate::BenchError;
 use crate::turns::Contestant;
+use crate::update::SLICE_ELEMENTS;
 
 /// What it is called in a row.
 pub(super) const NAME: &str = "the same arithmetic in a component that takes and returns lists";

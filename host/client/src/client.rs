@@ -222,12 +222,7 @@ impl Client {
         Ok(())
     }
 
-    async fn push_pull_to(
-        &self,
-        key: &str,
-        gradient: WholeGradient,
-        room: Vec<f32>,
-    ) -> Result<Tensor, ClientError> {
+    async fn push_pull_to(&self, key: &str, gradient: WholeGradient, room: Vec<f32>) -> Result<Tensor, ClientError> {
         let round = self.progress.round(key)?;
         // Polled in this order, hence sent in this order. A push that is refused ends the pull, which could only wait.
         let (_push, weights) =

@@ -8,7 +8,7 @@ use crate::job::Job;
 use crate::key::Key;
 use crate::published;
 use crate::refusal::{Answered, Refusal};
-use crate::shard::NewChunk;
+use crate::shard::Shard;
 use crate::weights::Weights;
 
 /// The weights for evaluation that belong to the key's weights: what the optimizer's phase of that purpose makes of them,
@@ -21,18 +21,15 @@ pub(crate) async fn weights(job: &Arc<Job>, key: &Arc<Key>) -> Answered<Arc<Weig
         return published::in_turn(job, key, home.as_ref()).await.map_err(internal);
     };
     let (optimizer, id) = (residence.optimizer.id, key.id);
-    let mut chunks: Vec<NewChunk> = Vec::new();
-    for shard in residence.planned.shards() {
-        let evaluated = job.shards.call(shard, move |shard| shard.evaluate(optimizer, id, &context)).await;
-        chunks.extend(evaluated.map_err(|lost| internal(lost.to_string()))?.map_err(|error| {
-            let status = &residence.optimizer.status;
-            let message = format!(
-                "{} {} could not compute evaluation weights of key `{}`: {error}; the weights are as they were",
-                status.name, status.version, key.name
-            );
-            Refusal::new(ErrorCode::OptimizerFailed, message)
-        })?);
-    }
-    chunks.sort_by_key(|(index, _)| *index);
-    Ok(Arc::new(Weights::new(key.version(), chunks.into_iter().map(|(_, chunk)| chunk).collect())))
+    let evaluate = move |shard: &mut Shard| shard.evaluate(optimizer, id, &context);
+    let evaluated = published::gathered(job, key, residence, evaluate).await;
+    let weights = evaluated.map_err(|lost| internal(lost.to_string()))?.map_err(|error| {
+        let status = &residence.optimizer.status;
+        let message = format!(
+            "{} {} could not compute evaluation weights of key `{}`: {error}; the weights are as they were",
+            status.name, status.version, key.name
+        );
+        Refusal::new(ErrorCode::OptimizerFailed, message)
+    })?;
+    Ok(Arc::new(weights))
 }

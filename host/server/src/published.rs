@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::gradient::RowLayout;
 use crate::job::Job;
 use crate::key::{Key, Residence};
-use crate::shard::NewChunk;
+use crate::shard::{NewChunk, Shard, ShardLost, StepFailure};
 use crate::weights::Weights;
 
 /// All of a key's weights, of one version.
@@ -26,16 +26,32 @@ pub(crate) async fn in_turn(job: &Arc<Job>, key: &Arc<Key>, home: Option<&Reside
     }
     let residence = home.ok_or("the key's weights are nowhere; please report it with the server's log")?;
     let (optimizer, id) = (residence.optimizer.id, key.id);
-    let mut chunks: Vec<NewChunk> = Vec::new();
-    for shard in residence.planned.shards() {
-        let read = job.shards.call(shard, move |shard| shard.read_all(optimizer, id)).await;
-        chunks.extend(read.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?);
-    }
-    chunks.sort_by_key(|(index, _)| *index);
-    let chunks = chunks.into_iter().map(|(_, chunk)| chunk).collect();
-    let weights = Arc::new(Weights::new(key.version(), chunks));
+    let read = gathered(job, key, residence, move |shard| shard.read_all(optimizer, id)).await;
+    let weights = Arc::new(read.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?);
     key.cache(Arc::clone(&weights));
     Ok(weights)
+}
+
+/// What all of a key's shards read of it, all at the same time.
+pub(crate) async fn gathered(
+    job: &Job,
+    key: &Key,
+    residence: &Residence,
+    read: impl Fn(&mut Shard) -> Result<Vec<NewChunk>, StepFailure> + Clone + Send + 'static,
+) -> Result<Result<Weights, StepFailure>, ShardLost> {
+    let mut running = Vec::new();
+    for shard in residence.planned.shards() {
+        running.push(job.shards.submit(shard, read.clone()).await?);
+    }
+    let mut chunks: Vec<NewChunk> = Vec::new();
+    for pending in running {
+        match pending.wait().await? {
+            Ok(read) => chunks.extend(read),
+            Err(failure) => return Ok(Err(failure)),
+        }
+    }
+    chunks.sort_by_key(|(index, _)| *index);
+    Ok(Ok(Weights::new(key.version(), chunks.into_iter().map(|(_, chunk)| chunk).collect())))
 }
 
 /// Some rows of a key's weights, in the order asked for, and their version. Costs in proportion to the rows.

@@ -12,9 +12,9 @@ use rustls::unbuffered::UnbufferedConnectionCommon as Common;
 use rustls::{ClientConfig, ExtractedSecrets, ServerConfig};
 use tokio::net::TcpStream;
 
-use crate::handshake::{Rest, shake_hands};
+use crate::handshake::shake_hands;
 use crate::keys::Keys;
-use crate::reader::TlsReader;
+use crate::reader::{Peer, TlsReader};
 use crate::record::{Opener, Sealer};
 use crate::writer::TlsWriter;
 
@@ -23,7 +23,8 @@ pub fn provider() -> CryptoProvider {
     ring::default_provider()
 }
 
-/// A connection whose peer is authenticated.
+/// A connection whose handshake is done. A client knows by then who the server is; a server knows who the client is where
+/// its configuration demands a certificate.
 pub struct Established {
     /// What the peer sends.
     pub reader: TlsReader,
@@ -48,6 +49,8 @@ impl Acceptor {
         config.enable_secret_extraction = true;
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
+        // The handshake ends with the client's part of it; before that nothing is sent.
+        config.send_half_rtt_data = false;
         Self(Arc::new(config))
     }
 
@@ -57,11 +60,11 @@ impl Acceptor {
     /// The connection breaks, or the two sides do not agree; what the peer is told of it is sent.
     pub async fn accept(&self, mut stream: TcpStream) -> io::Result<Established> {
         let mut connection = UnbufferedServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other)?;
-        let rest =
+        let records =
             shake_hands(&mut stream, &mut connection, Common::<ServerConnectionData>::process_tls_records).await?;
         let certificates = owned(connection.peer_certificates());
         let (secrets, kernel) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
-        establish(stream, rest, secrets, kernel, certificates)
+        establish(stream, Peer::Client, records, secrets, kernel, certificates)
     }
 }
 
@@ -80,11 +83,11 @@ impl Connector {
     /// The connection breaks, or the two sides do not agree; what the peer is told of it is sent.
     pub async fn connect(&self, name: ServerName<'static>, mut stream: TcpStream) -> io::Result<Established> {
         let mut connection = UnbufferedClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
-        let rest =
+        let records =
             shake_hands(&mut stream, &mut connection, Common::<ClientConnectionData>::process_tls_records).await?;
         let certificates = owned(connection.peer_certificates());
         let (secrets, kernel) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
-        establish(stream, rest, secrets, kernel, certificates)
+        establish(stream, Peer::Server, records, secrets, kernel, certificates)
     }
 }
 
@@ -94,7 +97,8 @@ fn owned(certificates: Option<&[CertificateDer<'static>]>) -> Vec<CertificateDer
 
 fn establish<Side: Send + Sync + 'static>(
     stream: TcpStream,
-    rest: Rest,
+    peer: Peer,
+    records: Vec<u8>,
     secrets: ExtractedSecrets,
     kernel: KernelConnection<Side>,
     certificates: Vec<CertificateDer<'static>>,
@@ -105,7 +109,7 @@ fn establish<Side: Send + Sync + 'static>(
     let opener = Opener::new(suite, secrets.rx).map_err(io::Error::other)?;
     let (reading, writing) = stream.into_split();
     Ok(Established {
-        reader: TlsReader::new(reading, opener, Arc::clone(&keys), rest),
+        reader: TlsReader::new(reading, opener, Arc::clone(&keys), peer, records),
         writer: TlsWriter::new(writing, sealer, keys),
         certificates,
     })

@@ -9,51 +9,47 @@ use rustls::unbuffered::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::record::announced_length;
+
 /// Room for what the peer sends, at first: all of a usual handshake.
 const FIRST_BYTES: usize = 16 << 10;
 
 /// Room for what the peer sends, at most: the longest message that rustls takes, 64 KiB of certificates, in its records.
-const MOST_BYTES: usize = 128 << 10;
+const MAX_HANDSHAKE_BYTES: usize = 128 << 10;
 
-/// What the peer has sent behind its part of the handshake.
-pub(crate) struct Rest {
-    /// Already decrypted, and before the other.
-    pub plaintext: Vec<u8>,
-    /// The beginning of a record.
-    pub records: Vec<u8>,
-}
-
-/// Does the handshake. `process` is the connection's own `process_tls_records`.
+/// Does the handshake. `process` is the connection's own `process_tls_records`. Returns what the peer has sent behind its
+/// part of the handshake: records, the last of them perhaps not all there.
 ///
 /// Where it fails, the peer has been told why, as far as it still listens.
 pub(crate) async fn shake_hands<Side>(
     stream: &mut TcpStream,
     connection: &mut UnbufferedConnectionCommon<Side>,
     process: impl for<'c, 'i> Fn(&'c mut UnbufferedConnectionCommon<Side>, &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Side>,
-) -> io::Result<Rest> {
+) -> io::Result<Vec<u8>> {
     let (mut incoming, mut filled) = (vec![0; FIRST_BYTES], 0);
+    // Where the record ends that rustls is at. It is shown no other: what follows the handshake it would act upon, and
+    // that would be lost with it where the keys are taken over (an answer to a key update, a `close_notify`).
+    let mut end = 0;
     let mut outgoing = Vec::new();
-    let mut plaintext = Vec::new();
     let mut failure: Option<Error> = None;
     loop {
-        let UnbufferedStatus { discard, state, .. } = process(connection, &mut incoming[..filled]);
+        let UnbufferedStatus { discard, state, .. } = process(connection, &mut incoming[..filled.min(end)]);
         let mut is_blocked = false;
         match state {
             Ok(ConnectionState::EncodeTlsData(mut message)) => encode(&mut outgoing, |room| message.encode(room))?,
             Ok(ConnectionState::TransmitTlsData(message)) => {
-                stream.write_all(&outgoing).await?;
+                let sent = stream.write_all(&outgoing).await;
+                // The peer may be gone; that is not why.
+                if failure.is_none() {
+                    sent?;
+                }
                 outgoing.clear();
                 message.done();
-            }
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(record) = traffic.next_record() {
-                    plaintext.extend_from_slice(record.map_err(invalid)?.payload);
-                }
             }
             Ok(ConnectionState::WriteTraffic(_)) if failure.is_none() => {
                 incoming.copy_within(discard..filled, 0);
                 incoming.truncate(filled - discard);
-                return Ok(Rest { plaintext, records: incoming });
+                return Ok(incoming);
             }
             Ok(ConnectionState::BlockedHandshake) if failure.is_none() => is_blocked = true,
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) if failure.is_none() => {
@@ -62,17 +58,23 @@ pub(crate) async fn shake_hands<Side>(
             // The first one counts. What rustls says to the peer about it comes out before it is repeated.
             Err(error) if failure.is_none() => failure = Some(error),
             _ => {
-                // The peer may be gone; that is not why.
                 let _ = stream.write_all(&outgoing).await;
                 let unforeseen = || Error::General("the handshake has taken an unforeseen turn".into());
                 return Err(invalid(failure.unwrap_or_else(unforeseen)));
             }
         }
-        incoming.copy_within(discard..filled, 0);
-        filled -= discard;
+        if discard > 0 {
+            incoming.copy_within(discard..filled, 0);
+            filled -= discard;
+            end -= discard;
+        }
         if is_blocked {
+            if let Some(length) = incoming.get(end..filled).and_then(announced_length) {
+                end += length;
+                continue;
+            }
             if filled == incoming.len() {
-                if filled >= MOST_BYTES {
+                if filled >= MAX_HANDSHAKE_BYTES {
                     return Err(invalid(Error::General("the peer's handshake message is too long".into())));
                 }
                 incoming.resize(2 * filled, 0);

@@ -13,11 +13,16 @@
 //! counts the records, takes them apart, and follows the rules for what is no application data: `close_notify`, other
 //! alerts, key updates (RFC 8446, sections 4.6.3 and 6). Keys are updated after as many records as the cipher suite
 //! allows for.
+//!
+//! Stricter than the RFC: no more than 32 records in a row may come without application data, and a message that comes
+//! after the handshake is to be in one record. Where what is read is refused, the reader's error says why, and stays;
+//! the peer gets the alert (RFC 8446, section 6.2) when the writer is shut down, and none where it is dropped.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod connect;
+mod fault;
 mod handshake;
 mod keys;
 mod reader;

@@ -100,7 +100,9 @@ impl Opener {
 
 /// The length of the record that these bytes start with; `None` where its header is not all there.
 pub(crate) fn record_length(bytes: &[u8]) -> Result<Option<usize>, Error> {
-    let Some((&[content_type, major, _minor, high, low], _)) = bytes.split_first_chunk() else { return Ok(None) };
+    let (Some(&[content_type, major]), Some(length)) = (bytes.first_chunk(), announced_length(bytes)) else {
+        return Ok(None);
+    };
     // After the handshake nothing is sent in the clear, and what is encrypted looks like application data.
     if ContentType::from(content_type) != ContentType::ApplicationData {
         return Err(InvalidMessage::InvalidContentType.into());
@@ -108,8 +110,13 @@ pub(crate) fn record_length(bytes: &[u8]) -> Result<Option<usize>, Error> {
     if major != 3 {
         return Err(InvalidMessage::UnknownProtocolVersion.into());
     }
-    let length = HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
     if length > MAX_RECORD_BYTES { Err(Error::PeerSentOversizedRecord) } else { Ok(Some(length)) }
+}
+
+/// The length, as its header has it, of the record that these bytes start with: in the clear or not, valid or not.
+pub(crate) fn announced_length(bytes: &[u8]) -> Option<usize> {
+    let &[_content_type, _major, _minor, high, low] = bytes.first_chunk::<HEADER_BYTES>()?;
+    Some(HEADER_BYTES + usize::from(u16::from_be_bytes([high, low])))
 }
 
 fn tls13(suite: SupportedCipherSuite) -> Result<&'static Tls13CipherSuite, Error> {

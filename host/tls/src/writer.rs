@@ -18,14 +18,18 @@ use crate::record::{MAX_CONTENT_BYTES, Sealer};
 /// Records that are protected before they are sent, with one system call: they stay in the processor's second cache.
 const SEALED_RECORDS: usize = 16;
 
-/// A warning.
+/// An alert's level.
 const WARNING: u8 = 1;
+
+/// An alert's level.
+const FATAL: u8 = 2;
 
 /// `key_update`, one byte long: the peer need not follow.
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// What the peer is sent. Bytes are gathered into whole records, and records into large writes, until it is flushed.
-/// Shutting it down says goodbye.
+/// Shutting it down says goodbye: `close_notify`, or the alert for what was wrong with what the other half has read. Then
+/// nothing more can be written.
 pub struct TlsWriter {
     stream: OwnedWriteHalf,
     sealer: Sealer,
@@ -103,6 +107,10 @@ impl TlsWriter {
 impl AsyncWrite for TlsWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_closed {
+            // The peer has been told that nothing follows.
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if this.sealed.len() >= SEALED_RECORDS {
             ready!(this.poll_send(cx))?;
         }
@@ -133,8 +141,10 @@ impl AsyncWrite for TlsWriter {
             if !this.gathered.is_empty() {
                 this.seal(&[]).map_err(invalid)?;
             }
-            let goodbye = [WARNING, AlertDescription::CloseNotify.into()];
-            let record = this.sealer.seal(ContentType::Alert, OutboundChunks::Single(&goodbye)).map_err(invalid)?;
+            let farewell = this.keys.farewell();
+            let level = if farewell == AlertDescription::CloseNotify { WARNING } else { FATAL };
+            let alert = [level, farewell.into()];
+            let record = this.sealer.seal(ContentType::Alert, OutboundChunks::Single(&alert)).map_err(invalid)?;
             this.sealed.push_back(record);
             this.is_closed = true;
         }

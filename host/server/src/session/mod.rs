@@ -10,6 +10,7 @@ mod frames;
 mod requests;
 mod tensors;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -139,7 +140,9 @@ pub(crate) async fn serve(
         }
         End::Peer(error) => {
             tracing::warn!(%identity, reason = %error, "the connection ends");
-            matches!(error, ReadError::Frame(_) | ReadError::Slow { .. })
+            // Where its records are wrong, TLS has an alert for the peer, which goes out as the writer ends.
+            let are_records_wrong = matches!(error, ReadError::Io(error) if error.kind() == ErrorKind::InvalidData);
+            are_records_wrong || matches!(error, ReadError::Frame(_) | ReadError::Slow { .. })
         }
     };
     tracing::debug!(%identity, connection, "disconnected");
