@@ -28,7 +28,7 @@ const COLOURED_BYTES: u64 = 16 << 10;
 /// The first offset from `end` on where the view of this number may begin.
 fn coloured(end: u64, number: u64) -> Option<u64> {
     let colour = number * COLOUR % COLOUR_PERIOD;
-    (end.checked_sub(colour).unwrap_or_default()).checked_next_multiple_of(COLOUR_PERIOD)?.checked_add(colour)
+    end.saturating_sub(colour).checked_next_multiple_of(COLOUR_PERIOD)?.checked_add(colour)
 }
 
 /// The offset, at or behind `offset`, from which colours count. Needs up to [`COLOUR_SLACK`] bytes.

@@ -68,7 +68,7 @@ pub use limits::{
 pub use local::{LocalTensor, LocalTraining};
 pub use plan::{Phase, Plan, TensorDescription};
 pub use pool::{InstancePool, SliceId};
-pub use round::Exchange;
+pub use round::{Aggregate, Exchange};
 pub use settings::{Settings, SettingsError};
 pub use step::{GradientSource, StepContext};
 pub use undo::Former;

@@ -19,6 +19,9 @@ use crate::undo::{Former, UndoLog};
 /// parameters. There are never more than were open at the same time; most of an exchange's log is in gradients' memory.
 const SPARE_LOGS: usize = 1024;
 
+/// Adds gradients up: into as many elements as the slice has. `Err` where the result is not finite.
+pub type Aggregate<'a> = dyn FnMut(&[Vec<u8>], &mut [f32]) -> Result<(), StepError> + 'a;
+
 /// What a slice and the server exchange in a round of one pass.
 pub struct Exchange<'a> {
     /// The workers' gradients of the slice, in buffers of this round alone. Once they are added up the first that is as
@@ -26,7 +29,7 @@ pub struct Exchange<'a> {
     /// element, one that is as long is needed for no copy to be made elsewhere.
     pub gradients: Vec<Vec<u8>>,
     /// Adds gradients up into the optimizer's memory. `Err` where the result is not finite.
-    pub aggregate: &'a mut dyn FnMut(&[Vec<u8>], &mut [f32]) -> Result<(), StepError>,
+    pub aggregate: &'a mut Aggregate<'a>,
     /// The parameters as they are, in case the round is taken back.
     pub former: Former,
 }
@@ -109,7 +112,7 @@ impl InstancePool {
         slice: SliceId,
         context: &StepContext,
         gradients: &[Vec<u8>],
-        aggregate: &mut dyn FnMut(&[Vec<u8>], &mut [f32]) -> Result<(), StepError>,
+        aggregate: &mut Aggregate<'_>,
     ) -> Result<(), StepError> {
         assert!(self.takes_exchange(slice), "a plan of one pass, in a slice no longer than a block");
         self.write_whole_gradient(slice, gradients, aggregate)?;
@@ -121,7 +124,7 @@ impl InstancePool {
         &mut self,
         slice: SliceId,
         gradients: &[Vec<u8>],
-        aggregate: &mut dyn FnMut(&[Vec<u8>], &mut [f32]) -> Result<(), StepError>,
+        aggregate: &mut Aggregate<'_>,
     ) -> Result<(), StepError> {
         let bound = &self.slices[slice.0];
         let house = &mut self.houses[bound.house];
