@@ -1,9 +1,9 @@
 //! A round of a slice in its pool: what may change is remembered, the optimizer runs, and what it did is kept or taken
 //! back.
 //!
-//! A plan of one pass goes through [`InstancePool::step`]. Others go through
-//! [`InstancePool::statistics`] and [`InstancePool::phase`] for each phase in turn, with the accumulators combined over
-//! the tensor's slices in between. Touched rows go through [`InstancePool::step_rows`]. After any error the slice is bit
+//! A plan of one pass goes through [`InstancePool::exchange`] on a server, and through [`InstancePool::step`] where
+//! gradients are not the caller's to give away. Others go through [`InstancePool::statistics`] and
+//! [`InstancePool::phase`] for each phase in turn, with the accumulators combined over the tensor's slices in between. Touched rows go through [`InstancePool::step_rows`]. After any error the slice is bit
 //! for bit what it was before the round; after success, [`InstancePool::commit`] keeps the round and
 //! [`InstancePool::roll_back`] takes it back.
 
