@@ -17,7 +17,7 @@ use stepbox_sandbox::{
 };
 
 use crate::findings::count;
-use crate::native::{Numbers, Round, State};
+use crate::native::{Numbers, State};
 use crate::{BenchError, Goal, Row, Spread};
 
 /// The longest slice a server cuts, in elements.
@@ -65,7 +65,7 @@ pub fn measure(component: &[u8], elements: usize, turns: u64, goals: [Option<f64
         protected.receive(&gradients);
         let in_protected = timed(|| protected.protected(&context))?;
         let in_native = timed(|| {
-            native.round(Round::new(RATE, turn), gradients);
+            native.round(&bench::context(turn, RATE), gradients);
             Ok(())
         })?;
         if turn > WARM_UP {

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use crate::process::output_of;
+use crate::process::{handed_on, output_of};
 use crate::{guests, workspace};
 
 /// Where the figures go that the documentation shows, relative to the workspace's root.
@@ -19,17 +19,12 @@ pub struct Options {
     arguments: Vec<OsString>,
 }
 
-/// Prepares and runs them. Standard output is the benchmarks' alone.
+/// Prepares and runs them. Standard output is the benchmarks' alone, and so is the exit code.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let root = workspace::root()?;
     guests::build(&guests::Options::default())?;
-    let mut build = workspace::cargo(&root);
-    build.args(["build", "--release", "--locked", "--package", "stepbox"]);
-    if !build.status().context("cannot start cargo")?.success() {
-        bail!("the command line does not build; the errors are above");
-    }
-    let program = workspace::release_folder(&root).join("stepbox");
-    let mut bench = Command::new(&program);
+    workspace::build(&root, &["stepbox"], "the command line")?;
+    let mut bench = Command::new(workspace::release_folder(&root).join("stepbox"));
     bench.arg("bench").current_dir(&root);
     match &options.arguments[..] {
         [] => bench.args(["all", "--output", FOLDER]),
@@ -38,8 +33,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if let Some(commit) = commit(&root) {
         bench.args(["--commit", &commit]);
     }
-    let status = bench.status().with_context(|| format!("cannot start {}", program.display()))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    handed_on(&mut bench)
 }
 
 /// The commit that the sources are of, and whether they differ from it; `None` where there is no repository.

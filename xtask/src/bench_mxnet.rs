@@ -45,11 +45,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let root = workspace::root()?;
     let python = environment(&root, options.python.as_deref())?;
     guests::build(&guests::Options::only(&["adam"]))?;
-    let mut build = workspace::cargo(&root);
-    build.args(["build", "--release", "--locked", "--package", "stepbox", "--package", PROGRAM]);
-    if !build.status().context("cannot start cargo")?.success() {
-        bail!("the comparison does not build; the errors are above");
-    }
+    workspace::build(&root, &["stepbox", PROGRAM], "the comparison")?;
     let mut command = Command::new(workspace::release_folder(&root).join(PROGRAM));
     command.arg("run").arg("--python").arg(python).args(&options.arguments);
     handed_on(command.current_dir(&root))

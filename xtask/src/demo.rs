@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::process::handed_on;
 use crate::{guests, workspace};
@@ -23,11 +23,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let root = workspace::root()?;
     guests::build(&guests::Options::default())?;
-    let mut build = workspace::cargo(&root);
-    build.args(["build", "--release", "--locked", "--package", "stepbox", "--package", "stepbox-demo"]);
-    if !build.status().context("cannot start cargo")?.success() {
-        bail!("the demonstration does not build; the errors are above");
-    }
+    workspace::build(&root, &["stepbox", "stepbox-demo"], "the demonstration")?;
     let program = workspace::release_folder(&root).join(PROGRAM);
     let mut command = Command::new(program);
     handed_on(command.args(&options.arguments).current_dir(&root))

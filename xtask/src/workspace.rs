@@ -35,6 +35,19 @@ pub fn cargo(root: &Path) -> std::process::Command {
     command
 }
 
+/// Builds packages for release; `what` they are is told where that fails.
+pub fn build(root: &Path, packages: &[&str], what: &str) -> Result<()> {
+    let mut build = cargo(root);
+    build.args(["build", "--release", "--locked"]);
+    for package in packages {
+        build.args(["--package", package]);
+    }
+    match build.status().context("cannot start cargo")?.success() {
+        true => Ok(()),
+        false => bail!("{what} does not build; the errors are above"),
+    }
+}
+
 /// Where cargo puts what it builds.
 pub fn target_folder(root: &Path) -> PathBuf {
     root.join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from))

@@ -11,19 +11,14 @@ const BLOCK: usize = 1024;
 
 /// The first NaN or infinity.
 pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
-    if arch().dispatch(AllFinite(values)) { None } else { values.iter().position(|value| !value.is_finite()) }
+    if Arch::new().dispatch(AllFinite(values)) { None } else { values.iter().position(|value| !value.is_finite()) }
 }
 
 /// Copies numbers as little-endian bytes and says whether all are finite. `out` has four bytes for each.
 pub(crate) fn copy_finite(values: &[f32], out: &mut [u8]) -> bool {
     let (out, rest) = out.as_chunks_mut::<4>();
     assert!(out.len() == values.len() && rest.is_empty(), "four bytes for each number");
-    arch().dispatch(Copy { values, out })
-}
-
-/// Detected once.
-fn arch() -> Arch {
-    Arch::new()
+    Arch::new().dispatch(Copy { values, out })
 }
 
 struct AllFinite<'a>(&'a [f32]);

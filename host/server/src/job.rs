@@ -14,6 +14,7 @@ use stepbox_wire::{ErrorCode, Response, TensorType};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
+use crate::audit::Audit;
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
 use crate::config::{Config, Seconds};
@@ -49,6 +50,7 @@ pub(crate) struct Job {
     /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.
     pub members: watch::Sender<Membership>,
     pub statistics: Statistics,
+    pub audit: Audit,
     /// Where keys meet whose optimizer combines them.
     pub rendezvous: Rendezvous,
     barrier: watch::Sender<Barrier>,
@@ -113,6 +115,7 @@ impl Job {
             deploying: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
+            audit: Audit,
             rendezvous: Rendezvous::default(),
             barrier: watch::Sender::new(Barrier::new(workers)),
             shutdown,

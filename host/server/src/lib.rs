@@ -29,6 +29,7 @@
 #![deny(missing_docs)]
 
 mod access;
+mod audit;
 mod barrier;
 mod cache;
 mod checks;

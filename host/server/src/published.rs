@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use stepbox_reduce::CopyError;
+
 use crate::gradient::RowLayout;
 use crate::job::Job;
 use crate::key::{Key, Residence};
@@ -80,11 +82,14 @@ pub(crate) async fn rows(
         let columns = row_bytes / size_of::<f32>();
         let read = job.shards.call(shard, move |shard| shard.read_rows(optimizer, id, columns, &wanted)).await;
         for (position, row) in read.map_err(|lost| lost.to_string())? {
-            if let Some(found) = stepbox_reduce::first_not_finite(&row) {
-                let id = ids[position];
-                return Err(format!("the optimizer has made row {id} of key `{}` {}", key.name, found.value));
+            match stepbox_reduce::copy_finite(&row, &mut rows[position * row_bytes..][..row_bytes]) {
+                Ok(()) => {}
+                Err(CopyError::NotFinite(found)) => {
+                    let id = ids[position];
+                    return Err(format!("the optimizer has made row {id} of key `{}` {}", key.name, found.value));
+                }
+                Err(error) => return Err(error.to_string()),
             }
-            rows[position * row_bytes..][..row_bytes].copy_from_slice(&row);
         }
     }
     Ok((version, rows))

@@ -313,6 +313,13 @@ pub enum ErrorCode {
     LossMissing,
     /// A row's id is not below the number of the key's rows. Peer's fault.
     RowOutOfRange,
+    /// The identity asks more often, or for more, than it may; the message says when to come again. Peer's fault.
+    RateLimited,
+    /// The optimizer was paused, as when it is revoked; no round updates until another is deployed. Operator's to mend.
+    Paused,
+    /// The certificate has expired or was revoked since the connection began. The connection is closed after it.
+    /// Operator's to mend.
+    CertificateInvalid,
 }
 
 impl ErrorCode {
@@ -341,13 +348,16 @@ impl ErrorCode {
             Self::Internal => "internal",
             Self::LossMissing => "loss-missing",
             Self::RowOutOfRange => "row-out-of-range",
+            Self::RateLimited => "rate-limited",
+            Self::Paused => "paused",
+            Self::CertificateInvalid => "certificate-invalid",
         }
     }
 
     /// Whether the connection ends with this failure, because the receiver cannot tell where the next frame starts or
     /// whether the peer speaks this protocol at all.
     pub const fn closes_connection(self) -> bool {
-        matches!(self, Self::Malformed | Self::Oversized | Self::ProtocolVersion)
+        matches!(self, Self::Malformed | Self::Oversized | Self::ProtocolVersion | Self::CertificateInvalid)
     }
 }
 
@@ -389,6 +399,9 @@ mod tests {
             ErrorCode::Internal,
             ErrorCode::LossMissing,
             ErrorCode::RowOutOfRange,
+            ErrorCode::RateLimited,
+            ErrorCode::Paused,
+            ErrorCode::CertificateInvalid,
         ];
         for (number, code) in (0_u8..).zip(all) {
             assert_eq!(postcard::to_stdvec(&code), Ok(vec![number]), "{code}");

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::access::Rights;
+use crate::audit::{Action, Event};
 use crate::identity::Identity;
 use crate::job::{Job, Worker};
 use crate::membership::{ConnectionId, Presence};
@@ -237,7 +238,9 @@ async fn replaced(context: &Context) {
 fn refused(job: &Job, identity: &Identity, request: &str, key: &str, mut refusal: Refusal) -> Response {
     refusal.shorten();
     job.statistics.refusals.fetch_add(1, Ordering::Relaxed);
-    tracing::warn!(%identity, request, key, code = %refusal.code, reason = refusal.message, "refused");
+    let subject = if key.is_empty() { request } else { key };
+    let reason = format!("{request}: {}", refusal.message);
+    job.audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
     Response::Failed(refusal.into())
 }
 
