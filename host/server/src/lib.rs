@@ -10,7 +10,8 @@
 //! | `server` | accepts connections, within limits |
 //! | `tls`, `identity`, `access` | who it is and what it may do |
 //! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
-//! | `job` | what all connections share; waiting for other workers |
+//! | `jobs`, `settings` | which jobs there are, what each of them has, who is let into which |
+//! | `job` | what all connections of a job share; waiting for other workers |
 //! | `membership`, `barrier`, `rounds` | who is there and what has come: state machines without I/O or clock |
 //! | `checks` | what is sent, held against its key |
 //! | `gradient` | what has been pushed: whole tensors, rows, losses |
@@ -43,6 +44,7 @@ mod gradient;
 mod groups;
 mod identity;
 mod job;
+mod jobs;
 mod key;
 mod learning_rate;
 mod limits;
@@ -58,6 +60,7 @@ mod rounds;
 mod schedule;
 mod server;
 mod session;
+mod settings;
 mod shard;
 mod sparse;
 mod status;
@@ -81,5 +84,6 @@ pub use limits::{
 };
 pub use rates::MAX_SCHEDULES;
 pub use server::{Server, ServerError};
+pub use settings::{JobLimits, MAX_JOBS};
 pub use stepbox_sandbox::SandboxConfig;
 pub use tls::TlsError;
