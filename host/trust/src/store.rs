@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -151,6 +152,14 @@ impl TrustStore {
     /// # Errors
     /// [`TrustError`], by the first check that fails.
     pub fn verify(&self, file: impl Into<Arc<[u8]>>) -> Result<VerifiedComponent, TrustError> {
+        self.verify_at(file, SystemTime::now())
+    }
+
+    /// Verifies a signed component as of another time than now.
+    ///
+    /// # Errors
+    /// As from [`verify`](Self::verify).
+    pub fn verify_at(&self, file: impl Into<Arc<[u8]>>, now: SystemTime) -> Result<VerifiedComponent, TrustError> {
         let bytes: Arc<[u8]> = file.into();
         if bytes.len() > self.max_component_bytes {
             return Err(TrustError::TooLarge { bytes: bytes.len(), limit: self.max_component_bytes });
@@ -169,15 +178,36 @@ impl TrustStore {
             return Err(TrustError::RevokedDigest { digest });
         }
         let manifest = read_manifest(&signed)?;
-        if !publisher.allows(&manifest.name) {
-            return Err(TrustError::NameNotAllowed {
-                name: manifest.name,
-                publisher: publisher.name.clone(),
-                allowed: publisher.allowed(),
-            });
+        let component =
+            VerifiedComponent { publisher_name: publisher.name.clone(), content: signed.hash, manifest, digest, bytes };
+        self.recheck(&component, now)?;
+        Ok(component)
+    }
+
+    /// Checks once more what a server has verified before, against what is trusted now: keys, digests, names. The bytes
+    /// are not hashed again. Cheap enough to do for everything that runs whenever the trust file changes.
+    ///
+    /// # Errors
+    /// [`TrustError`] as from [`verify_at`](Self::verify_at).
+    pub fn recheck(&self, component: &VerifiedComponent, _now: SystemTime) -> Result<(), TrustError> {
+        let key = component.manifest.publisher;
+        if self.revoked_keys.contains(&key) {
+            return Err(TrustError::RevokedKey { key });
         }
-        let publisher_name = publisher.name.clone();
-        Ok(VerifiedComponent { bytes, manifest, publisher_name, digest })
+        let publisher = self.publishers.get(&key).ok_or(TrustError::UnknownKey { key })?;
+        let digests = [component.digest, component.content];
+        if let Some(digest) = digests.into_iter().find(|digest| self.revoked_digests.contains(digest)) {
+            return Err(TrustError::RevokedDigest { digest });
+        }
+        let name = &component.manifest.name;
+        if publisher.allows(name) {
+            return Ok(());
+        }
+        Err(TrustError::NameNotAllowed {
+            name: name.clone(),
+            publisher: publisher.name.clone(),
+            allowed: publisher.allowed(),
+        })
     }
 }
 
@@ -221,6 +251,7 @@ pub struct VerifiedComponent {
     manifest: Manifest,
     publisher_name: String,
     digest: Digest,
+    content: Digest,
 }
 
 impl VerifiedComponent {
@@ -242,6 +273,11 @@ impl VerifiedComponent {
     /// What the trust store calls the owner of that key.
     pub fn publisher_name(&self) -> &str {
         &self.publisher_name
+    }
+
+    /// Every key whose signature was verified, in the order of their ids.
+    pub fn signers(&self) -> &[KeyId] {
+        std::slice::from_ref(&self.manifest.publisher)
     }
 
     /// SHA-256 of the whole signed file.
