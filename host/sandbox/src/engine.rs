@@ -55,6 +55,11 @@ pub(crate) fn engine(limits: &Limits, metering: Metering) -> Result<Engine, Sand
     Ok(engine)
 }
 
+/// An engine that compiles as [`engine`]'s, for a process that runs nothing.
+pub(crate) fn compiler_engine(limits: &Limits, metering: Metering) -> wasmtime::Result<Engine> {
+    Engine::new(&config(limits, metering))
+}
+
 fn tick(engine: &EngineWeak) {
     loop {
         std::thread::sleep(EPOCH);

@@ -20,6 +20,7 @@
 mod accumulate;
 mod admission;
 mod cache;
+mod compiler;
 mod component;
 mod contract;
 mod declarations;
@@ -37,6 +38,7 @@ mod limits;
 mod linear_algebra;
 mod local;
 mod memory;
+mod native;
 mod plan;
 mod pool;
 mod round;
@@ -51,6 +53,11 @@ mod wasi;
 pub use accumulate::{Accumulators, Contributions};
 pub use admission::{Admission, Origin};
 pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
+pub use compiler::{
+    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, DEFAULT_COMPILER_CODE_BYTES,
+    DEFAULT_COMPILER_DEADLINE_MILLISECONDS, DEFAULT_COMPILER_MEMORY_BYTES, DEFAULT_COMPILER_PROCESSOR_SECONDS,
+    compile_process,
+};
 pub use component::{AdmittedComponent, Sandbox};
 pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
 pub use description::{Description, Domain, Hyperparameter, NumberRange};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use stepbox_sandbox::{Sandbox, SandboxError};
+use stepbox_sandbox::{Compiler, Sandbox, SandboxError};
 use stepbox_tls::{Acceptor, Established};
 use stepbox_trust::{LedgerError, TrustStore, TrustStoreError, VersionLedger};
 use thiserror::Error;
@@ -94,15 +94,27 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Sets everything up and listens. Nobody is served before [`Server::run`].
+    /// Sets everything up and listens. Nobody is served before [`Server::run`]. Optimizers are compiled in this process,
+    /// which nothing bounds: see [`Server::bind_with`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        Self::bind_with(config, Compiler::InProcess).await
+    }
+
+    /// As [`bind`](Self::bind), with somebody else to compile optimizers.
+    pub async fn bind_with(config: Config, compiler: Compiler) -> Result<Self, ServerError> {
         let tls = acceptor(&config.tls)?;
         // Read again for each deployment; read now so that a server that could never deploy does not start.
         TrustStore::load(&config.trust.store)?;
         std::fs::create_dir_all(&config.state_directory)
             .map_err(|source| ServerError::StateDirectory { path: config.state_directory.clone(), source })?;
         let ledger = VersionLedger::load(config.state_directory.join(LEDGER_FILE))?;
-        let sandbox = config.cache.give_to(Sandbox::new(config.sandbox.clone())?, &config.state_directory);
+        let broker = match &compiler {
+            Compiler::Broker(broker) => broker.process_id(),
+            Compiler::InProcess => None,
+        };
+        tracing::info!(%compiler, broker, "where optimizers are compiled");
+        let sandbox = Sandbox::new(config.sandbox.clone())?.with_compiler(compiler);
+        let sandbox = config.cache.give_to(sandbox, &config.state_directory);
         let identities = config.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
