@@ -18,6 +18,7 @@ mod timed;
 mod worker;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use broker::Compiled;
 pub use broker::{Broker, BrokerError};
 
-/// Address space of a worker, in bytes. The largest of our own optimizers needs 100 MiB, of which half is the program
-/// itself; a component of several megabytes, with an interpreter in it, fits too.
+/// Address space of a worker, in bytes. The largest of our own optimizers needs 46 MiB, of which 36 are the program itself;
+/// a component of several megabytes, with an interpreter in it, fits too.
 pub const DEFAULT_COMPILER_MEMORY_BYTES: u64 = 1 << 30;
 
 /// Processor time of a worker, in seconds. Our own optimizers take a fifth of a second.
@@ -38,6 +39,9 @@ pub const DEFAULT_COMPILER_DEADLINE_MILLISECONDS: u64 = 60_000;
 
 /// Native code of a component, in bytes. Our own optimizers have half a megabyte; no more than the cache would keep.
 pub const DEFAULT_COMPILER_CODE_BYTES: u64 = 256 << 20;
+
+/// The least address space that can be set: less would refuse what nobody wants refused.
+pub const MIN_COMPILER_MEMORY_BYTES: u64 = 64 << 20;
 
 /// The longest time that can be set, a week: longer is a typing error.
 const MAX_COMPILER_SECONDS: u64 = 7 * 86_400;
@@ -74,16 +78,16 @@ impl Default for CompilerLimits {
 }
 
 impl CompilerLimits {
-    /// A limit that is out of range, with its value and the greatest one allowed.
-    pub fn out_of_range(&self) -> Option<(&'static str, u64, u64)> {
+    /// A limit that is out of range, with its value and the range.
+    pub fn out_of_range(&self) -> Option<(&'static str, u64, RangeInclusive<u64>)> {
         [
-            ("memory_bytes", self.memory_bytes, i64::MAX as u64),
-            ("processor_seconds", self.processor_seconds, MAX_COMPILER_SECONDS),
-            ("deadline_milliseconds", self.deadline_milliseconds, 1000 * MAX_COMPILER_SECONDS),
-            ("code_bytes", self.code_bytes, i64::MAX as u64),
+            ("memory_bytes", self.memory_bytes, MIN_COMPILER_MEMORY_BYTES..=i64::MAX as u64),
+            ("processor_seconds", self.processor_seconds, 1..=MAX_COMPILER_SECONDS),
+            ("deadline_milliseconds", self.deadline_milliseconds, 1..=1000 * MAX_COMPILER_SECONDS),
+            ("code_bytes", self.code_bytes, 1..=i64::MAX as u64),
         ]
         .into_iter()
-        .find(|(_, value, greatest)| !(1..=*greatest).contains(value))
+        .find(|(_, value, range)| !range.contains(value))
     }
 }
 

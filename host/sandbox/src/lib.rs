@@ -56,7 +56,7 @@ pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENT
 pub use compiler::{
     Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, DEFAULT_COMPILER_CODE_BYTES,
     DEFAULT_COMPILER_DEADLINE_MILLISECONDS, DEFAULT_COMPILER_MEMORY_BYTES, DEFAULT_COMPILER_PROCESSOR_SECONDS,
-    compile_process,
+    MIN_COMPILER_MEMORY_BYTES, compile_process,
 };
 pub use component::{AdmittedComponent, Sandbox};
 pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};

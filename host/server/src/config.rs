@@ -340,8 +340,9 @@ impl Config {
         if let Some(name) = self.limits.zeros().next() {
             return Err(wrong(&format!("limits.{name}"), "must be above 0, or the server could do nothing".into()));
         }
-        if let Some((name, value, greatest)) = self.compiler.out_of_range() {
-            return Err(wrong(&format!("compiler.{name}"), format!("is {value}; it must be from 1 to {greatest}")));
+        if let Some((name, value, range)) = self.compiler.out_of_range() {
+            let reason = format!("is {value}; it must be from {} to {}", range.start(), range.end());
+            return Err(wrong(&format!("compiler.{name}"), reason));
         }
         for (field, zero) in [("cache.entries", self.cache.entries == 0), ("cache.bytes", self.cache.bytes == 0)] {
             if zero {

@@ -109,7 +109,7 @@ impl Server {
             .map_err(|source| ServerError::StateDirectory { path: config.state_directory.clone(), source })?;
         let ledger = VersionLedger::load(config.state_directory.join(LEDGER_FILE))?;
         let broker = match &compiler {
-            Compiler::Broker(broker) => broker.process_id(),
+            Compiler::Broker(broker) => Some(broker.process_id()),
             Compiler::InProcess => None,
         };
         tracing::info!(%compiler, broker, "where optimizers are compiled");

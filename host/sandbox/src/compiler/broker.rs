@@ -1,9 +1,11 @@
 //! The server's side of the broker.
 
 use std::io::{self, ErrorKind};
+use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,14 +37,14 @@ pub enum BrokerError {
     #[error("cannot start the process that compiles optimizers: {0}")]
     Start(#[from] io::Error),
     /// A limit is out of range.
-    #[error("compiler.{name} is {value}; it must be from 1 to {greatest}")]
+    #[error("compiler.{name} is {value}; it must be from {} to {}", range.start(), range.end())]
     OutOfRange {
         /// The limit.
         name: &'static str,
         /// What was configured.
         value: u64,
-        /// The greatest value that is taken.
-        greatest: u64,
+        /// What is taken.
+        range: RangeInclusive<u64>,
     },
 }
 
@@ -56,6 +58,8 @@ pub struct Broker {
     program: PathBuf,
     limits: CompilerLimits,
     running: Mutex<Option<Running>>,
+    /// Of the last one that was started.
+    process_id: AtomicU32,
 }
 
 impl Broker {
@@ -73,11 +77,12 @@ impl Broker {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn start_program(program: &Path, limits: CompilerLimits) -> Result<Self, BrokerError> {
-        if let Some((name, value, greatest)) = limits.out_of_range() {
-            return Err(BrokerError::OutOfRange { name, value, greatest });
+        if let Some((name, value, range)) = limits.out_of_range() {
+            return Err(BrokerError::OutOfRange { name, value, range });
         }
-        let running = Mutex::new(Some(Running::start(program)?));
-        Ok(Self { program: program.to_owned(), limits, running })
+        let running = Running::start(program)?;
+        let process_id = AtomicU32::new(running.process.id());
+        Ok(Self { program: program.to_owned(), limits, running: Mutex::new(Some(running)), process_id })
     }
 
     /// What compiling a component may take.
@@ -85,9 +90,9 @@ impl Broker {
         self.limits
     }
 
-    /// The broker's process, while it is known to run.
-    pub fn process_id(&self) -> Option<u32> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|running| running.process.id())
+    /// The broker's process; the last one, where it has been started anew.
+    pub fn process_id(&self) -> u32 {
+        self.process_id.load(Ordering::Relaxed)
     }
 
     /// Has a component compiled.
@@ -126,12 +131,14 @@ impl Broker {
                 Some(broker) => broker,
                 None => {
                     started_anew = true;
-                    Running::start(&self.program).map_err(|error| {
+                    let broker = Running::start(&self.program).map_err(|error| {
                         SandboxError::Compiler(format!(
                             "the process that starts compilers has ended and cannot be started anew ({error}); restart \
                              the server"
                         ))
-                    })?
+                    })?;
+                    self.process_id.store(broker.process.id(), Ordering::Relaxed);
+                    broker
                 }
             };
             match broker.ask(request) {
