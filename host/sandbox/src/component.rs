@@ -9,6 +9,7 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use crate::admission::{Admission, Origin};
+use crate::allow_list::{self, Structure};
 use crate::cache::{self, CompileCache, Subject};
 use crate::compiler::Compiler;
 use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
@@ -112,6 +113,7 @@ impl Sandbox {
         if let Some(admitted) = self.in_use(&subject.component) {
             return Ok(admitted);
         }
+        let structure = allow_list::check(component, &self.config.component)?;
         let code = self.code(&subject, component)?;
         let compiled = &code.component;
         let imports = self.check_imports(compiled)?;
@@ -133,6 +135,7 @@ impl Sandbox {
             memory: Arc::clone(&self.memory),
             imports,
             exports,
+            structure,
             admission: Admission { origin: code.origin, code: code.took, trial: Duration::ZERO },
         };
         let description =
@@ -264,6 +267,7 @@ struct Inner {
     memory: Arc<MemoryBudget>,
     imports: Vec<String>,
     exports: Vec<String>,
+    structure: Structure,
     admission: Admission,
 }
 
@@ -293,6 +297,11 @@ impl AdmittedComponent {
     /// What it exports.
     pub fn exports(&self) -> &[String] {
         &self.0.exports
+    }
+
+    /// What it consists of.
+    pub fn structure(&self) -> &Structure {
+        &self.0.structure
     }
 
     /// How it came to be admitted.

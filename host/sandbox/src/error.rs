@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 use wasmtime::{Trap, WasmBacktrace};
 
+use crate::allow_list::Forbidden;
 use crate::compiler::CompileLimit;
 
 /// Who has to act on an error.
@@ -36,7 +37,10 @@ pub enum SandboxError {
     /// The engine could not be set up.
     #[error("the sandbox's engine cannot start: {0}")]
     Engine(String),
-    /// The bytes do not parse, validate or compile.
+    /// It consists of what the compiler is not shown.
+    #[error("this is no component that an optimizer may be: {0}")]
+    Forbidden(#[from] Forbidden),
+    /// wasmtime does not compile it.
     #[error("this is not a component the sandbox can compile: {0}")]
     Invalid(String),
     /// Compiling the component takes too much.

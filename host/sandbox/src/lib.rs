@@ -19,6 +19,7 @@
 
 mod accumulate;
 mod admission;
+mod allow_list;
 mod cache;
 mod compiler;
 mod component;
@@ -52,6 +53,7 @@ mod wasi;
 
 pub use accumulate::{Accumulators, Contributions};
 pub use admission::{Admission, Origin};
+pub use allow_list::*;
 pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
 pub use compiler::{
     Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, DEFAULT_COMPILER_CODE_BYTES,
