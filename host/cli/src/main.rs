@@ -55,6 +55,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: a process that compiles takes from itself what it does not need.
+    if let Some(code) = stepbox_sandbox::compile_process() {
+        return code;
+    }
     let CommandLine { json, verb } = CommandLine::parse();
     let format = if json { Format::Json } else { Format::Text };
     let result = match verb {

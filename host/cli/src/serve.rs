@@ -3,9 +3,11 @@
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use stepbox_sandbox::{Broker, Compiler};
 use stepbox_server::{Config, Server};
 use tracing_subscriber::EnvFilter;
 
@@ -50,6 +52,9 @@ impl Serve {
         };
         let mut config = Config::load(&self.config).map_err(|error| about(&error))?;
         config.cache.enabled &= !self.no_cache;
+        // Before there are threads, open files or rights given up: it goes on with what this process has now.
+        let broker = Broker::start(config.compiler).map_err(|error| Failure::here("compiler", error.to_string()))?;
+        let compiler = Compiler::Broker(Arc::new(broker));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -57,7 +62,7 @@ impl Serve {
         runtime.block_on(async {
             // From before anybody is told that the server listens: who reads that may already want it to stop.
             let stop = stop_signal()?;
-            let server = Server::bind(config).await.map_err(|error| about(&error))?;
+            let server = Server::bind_with(config, compiler).await.map_err(|error| about(&error))?;
             format.print(&Listening { listening: server.local_address() })?;
             server.run(stop).await;
             Ok(())

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use stepbox_reduce::{Format, Reduction};
-use stepbox_sandbox::SandboxConfig;
+use stepbox_sandbox::{CompilerLimits, SandboxConfig};
 use thiserror::Error;
 
 use crate::cache::CacheConfig;
@@ -92,6 +92,9 @@ pub struct Config {
     /// What an optimizer may use.
     #[serde(default)]
     pub sandbox: SandboxConfig,
+    /// What compiling an optimizer may take.
+    #[serde(default)]
+    pub compiler: CompilerLimits,
     /// Compiled optimizers on disk.
     #[serde(default)]
     pub cache: CacheConfig,
@@ -332,6 +335,10 @@ impl Config {
         if let Some(name) = self.limits.zeros().next() {
             return Err(wrong(&format!("limits.{name}"), "must be above 0, or the server could do nothing".into()));
         }
+        if let Some((name, value, range)) = self.compiler.out_of_range() {
+            let reason = format!("is {value}; it must be from {} to {}", range.start(), range.end());
+            return Err(wrong(&format!("compiler.{name}"), reason));
+        }
         for (field, zero) in [("cache.entries", self.cache.entries == 0), ("cache.bytes", self.cache.bytes == 0)] {
             if zero {
                 return Err(wrong(field, "must be above 0; to have no cache set cache.enabled = false".into()));
@@ -455,6 +462,7 @@ mod tests {
             ("[access]", "deployer = ['x']"),
             ("[sandbox]", "feul = 1"),
             ("[cache]", "enable = false"),
+            ("[compiler]", "memory = 1"),
         ] {
             let message = refused(&format!("{SMALLEST}\n{section}\n{field}"));
             let name = field.split(' ').next().expect("a name");
@@ -477,6 +485,7 @@ mod tests {
         assert!(refused(&format!("shard_threads = 0\n{SMALLEST}")).contains("shard_threads"));
         assert!(refused(&format!("{SMALLEST}\n[limits]\nkeys = 0")).contains("limits.keys"));
         assert!(refused(&format!("{SMALLEST}\n[cache]\nentries = 0")).contains("cache.entries"));
+        assert!(refused(&format!("{SMALLEST}\n[compiler]\ncode_bytes = 0")).contains("compiler.code_bytes"));
         for seconds in ["0", "-1", "nan", "inf", "1e9"] {
             let text = format!("{SMALLEST}\n[limits]\nhandshake_seconds = {seconds}");
             assert!(refused(&text).contains("time-out"), "{seconds}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use stepbox_sandbox::SandboxError;
+use stepbox_sandbox::{Compiler, SandboxError};
 use stepbox_tls::{Acceptor, Established};
 use stepbox_trust::{LedgerError, TrustStoreError};
 use thiserror::Error;
@@ -94,14 +94,25 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Sets everything up and listens. Nobody is served before [`Server::run`].
+    /// Sets everything up and listens. Nobody is served before [`Server::run`]. Optimizers are compiled in this process,
+    /// which nothing bounds: see [`Server::bind_with`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        Self::bind_with(config, Compiler::InProcess).await
+    }
+
+    /// As [`bind`](Self::bind), with somebody else to compile optimizers.
+    pub async fn bind_with(config: Config, compiler: Compiler) -> Result<Self, ServerError> {
         let tls = acceptor(&config.tls)?;
+        let broker = match &compiler {
+            Compiler::Broker(broker) => Some(broker.process_id()),
+            Compiler::InProcess => None,
+        };
+        tracing::info!(%compiler, broker, "where optimizers are compiled");
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
         let (shutdown, stops) = watch::channel(false);
-        let (jobs, threads) = Jobs::start(&config, &stops)?;
+        let (jobs, threads) = Jobs::start(&config, &compiler, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
         Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, shutdown })
     }

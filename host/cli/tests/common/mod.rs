@@ -1,6 +1,8 @@
 //! Runs the real program in a folder of its own.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod bombs;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -66,7 +66,7 @@ impl Subject {
 }
 
 /// What an authentic entry holds. Only [`open`] makes one.
-pub(super) struct Authentic<'a> {
+pub(crate) struct Authentic<'a> {
     fuel: FuelModel,
     code: &'a [u8],
 }
@@ -76,7 +76,7 @@ impl<'a> Authentic<'a> {
         self.fuel
     }
 
-    pub(super) fn code(&self) -> &'a [u8] {
+    pub(crate) fn code(&self) -> &'a [u8] {
         self.code
     }
 }
