@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         learning_rate_multiplier: 1.0,
     };
     let requests = [
-        ("hello", Request::Hello { protocol: PROTOCOL_VERSION }, &[][..]),
+        ("hello", Request::Hello { protocol: PROTOCOL_VERSION, job: "vision".to_string() }, &[][..]),
         ("init", Request::Init { key: key(), tensor: tensor.clone(), tags: vec!["hidden".to_string()] }, &values),
         ("push", Request::Push { key: key(), round: 7, tensor: tensor.clone(), loss: Some(0.5) }, &values),
         ("pull", Request::Pull { key: key(), version: 7, evaluation: false }, &[]),

@@ -314,7 +314,7 @@ impl Means {
         let stream = self.connect(peer).await?;
         let name = ServerName::IpAddress(self.about.server.ip().into());
         let mut established = self.connectors[peer % self.connectors.len()].connect(name, stream).await?;
-        let hello = encode_request(1, &Request::Hello { protocol: PROTOCOL_VERSION }, 0);
+        let hello = encode_request(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, 0);
         established.writer.write_all(&hello).await?;
         established.writer.flush().await?;
         if waits {

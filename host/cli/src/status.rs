@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
-use stepbox_client::{OptimizerStatus, ServerStatus};
+use stepbox_client::{DEFAULT_JOB, OptimizerStatus, ServerStatus};
 
 use crate::connection::Connection;
 use crate::output::{Failure, Report};
@@ -44,6 +44,9 @@ impl Report for Shown {
         };
         line("software", status.software.clone());
         line("up for", duration(status.uptime_seconds));
+        if status.job != DEFAULT_JOB {
+            line("job", status.job.clone());
+        }
         line("optimizer", status.optimizer.as_ref().map_or_else(|| "none".to_owned(), optimizer));
         if let Some((pending, round)) = &status.pending_optimizer {
             line("pending", format!("{}, from round {round} on", optimizer(pending)));

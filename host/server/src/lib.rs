@@ -11,7 +11,8 @@
 //! | `gate` | how many, how often, how much: by address and by identity |
 //! | `tls`, `identity`, `access` | who it is and what it may do |
 //! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
-//! | `job` | what all connections share; waiting for other workers |
+//! | `jobs`, `settings` | which jobs there are, what each of them has, who is let into which |
+//! | `job` | what all connections of a job share; waiting for other workers |
 //! | `membership`, `barrier`, `rounds` | who is there and what has come: state machines without I/O or clock |
 //! | `checks` | what is sent, held against its key |
 //! | `gradient` | what has been pushed: whole tensors, rows, losses |
@@ -45,6 +46,7 @@ mod gradient;
 mod groups;
 mod identity;
 mod job;
+mod jobs;
 mod key;
 mod learning_rate;
 mod limits;
@@ -60,6 +62,7 @@ mod rounds;
 mod schedule;
 mod server;
 mod session;
+mod settings;
 mod shard;
 mod sparse;
 mod status;
@@ -79,5 +82,6 @@ pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::*;
 pub use rates::MAX_SCHEDULES;
 pub use server::{Server, ServerError};
+pub use settings::{JobLimits, MAX_JOBS};
 pub use stepbox_sandbox::SandboxConfig;
 pub use tls::TlsError;

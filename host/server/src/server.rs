@@ -8,26 +8,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use stepbox_sandbox::{Sandbox, SandboxError};
+use stepbox_sandbox::SandboxError;
 use stepbox_tls::{Acceptor, Established};
-use stepbox_trust::{LedgerError, TrustStore, TrustStoreError, VersionLedger};
+use stepbox_trust::{LedgerError, TrustStoreError};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::gate::{Accounts, Arrival, Arrivals, Seldom};
 use crate::identity::{Identity, IdentityError};
-use crate::job::Job;
+use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
 use crate::session;
-use crate::shard::{ShardThreads, Shards};
+use crate::shard::ShardThreads;
 use crate::tls::{TlsError, acceptor};
-
-/// File in the state directory with the versions that were deployed.
-const LEDGER_FILE: &str = "versions.toml";
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
 /// lost power says nothing, and would count as connected.
@@ -48,8 +45,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: Acceptor,
-    job: Arc<Job>,
-    threads: ShardThreads,
+    jobs: Arc<Jobs>,
+    threads: Vec<ShardThreads>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -65,6 +62,9 @@ pub enum ServerError {
         /// Why not.
         source: io::Error,
     },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -97,21 +97,13 @@ impl Server {
     /// Sets everything up and listens. Nobody is served before [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         let tls = acceptor(&config.tls)?;
-        // Read again for each deployment; read now so that a server that could never deploy does not start.
-        TrustStore::load(&config.trust.store)?;
-        std::fs::create_dir_all(&config.state_directory)
-            .map_err(|source| ServerError::StateDirectory { path: config.state_directory.clone(), source })?;
-        let ledger = VersionLedger::load(config.state_directory.join(LEDGER_FILE))?;
-        let sandbox = config.cache.give_to(Sandbox::new(config.sandbox.clone())?, &config.state_directory);
-        let identities = config.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        let (shards, threads) = Shards::start(config.shard_threads()).map_err(ServerError::Threads)?;
         let (shutdown, stops) = watch::channel(false);
-        let job = Arc::new(Job::new(config, sandbox, shards, ledger, identities, stops));
-        tracing::info!(%address, workers = job.workers, shard_threads = job.shards.count(), "listening");
-        Ok(Self { listener, address, tls, job, threads, shutdown })
+        let (jobs, threads) = Jobs::start(&config, &stops)?;
+        tracing::info!(%address, jobs = threads.len(), "listening");
+        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, shutdown })
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -122,12 +114,12 @@ impl Server {
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, job, threads, shutdown, .. } = self;
-        let limits = &job.config.limits;
+        let Self { listener, tls, jobs, threads, shutdown, .. } = self;
+        let limits = &jobs.limits;
         let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
         let accounts = Arc::new(Accounts::new(limits));
         let seldom = Arc::new(Seldom::default());
-        let room = Arc::new(Semaphore::new(job.config.limits.connections.min(Semaphore::MAX_PERMITS)));
+        let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut sessions = JoinSet::new();
         let mut next_connection: ConnectionId = 0;
         tokio::pin!(stop);
@@ -165,7 +157,7 @@ impl Server {
             };
             next_connection += 1;
             let admitted = Admitted {
-                job: Arc::clone(&job),
+                jobs: Arc::clone(&jobs),
                 accounts: Arc::clone(&accounts),
                 seldom: Arc::clone(&seldom),
                 arrival,
@@ -188,14 +180,14 @@ impl Server {
             tracing::warn!(connections = sessions.len(), "closing connections that did not end in time");
             sessions.shutdown().await;
         }
-        match Arc::try_unwrap(job) {
-            Ok(job) => {
-                // Dropping the way to them ends the threads.
-                drop(job);
-                let _ = tokio::task::spawn_blocking(|| threads.join()).await;
-            }
+        let is_at_rest = Arc::strong_count(&jobs) == 1 && jobs.all().all(|job| Arc::strong_count(job) == 1);
+        // Dropping the way to them ends the threads.
+        drop(jobs);
+        if is_at_rest {
+            let _ = tokio::task::spawn_blocking(|| threads.into_iter().for_each(ShardThreads::join)).await;
+        } else {
             // A round or a deployment is still running; the threads end with it.
-            Err(_) => tracing::debug!("the shard threads end after the work in hand"),
+            tracing::debug!("the shard threads end after the work in hand");
         }
         tracing::info!("stopped");
     }
@@ -211,7 +203,7 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
 
 /// A connection that has room, before it is known whose it is.
 struct Admitted {
-    job: Arc<Job>,
+    jobs: Arc<Jobs>,
     accounts: Arc<Accounts>,
     /// Of log lines that anybody can cause.
     seldom: Arc<Seldom>,
@@ -223,7 +215,7 @@ struct Admitted {
 
 impl Admitted {
     async fn serve(mut self, tls: Acceptor, stream: TcpStream, peer: SocketAddr) {
-        let greeted_by = Instant::now() + self.job.config.limits.handshake_seconds.duration();
+        let greeted_by = Instant::now() + self.jobs.limits.handshake_seconds.duration();
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "socket options could not be set");
         }
@@ -281,8 +273,8 @@ impl Admitted {
         let greeting = greeted_by.saturating_duration_since(Instant::now());
         let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
         let halves = (reader, writer);
-        let job = Arc::clone(&self.job);
-        if !session::serve(job, halves, identity, self.connection, account, greeting, shutdown).await {
+        let jobs = Arc::clone(&self.jobs);
+        if !session::serve(jobs, halves, identity, self.connection, account, greeting, shutdown).await {
             self.failed(peer);
         }
         drop(place);

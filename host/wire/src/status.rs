@@ -51,6 +51,8 @@ pub struct ServerStatus {
     pub software: String,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// The job that this connection belongs to; all below is this job's.
+    pub job: String,
     /// The optimizer in use.
     pub optimizer: Option<OptimizerStatus>,
     /// One that takes over at a later round, and from which round on.

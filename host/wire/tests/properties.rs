@@ -24,7 +24,7 @@ fn rows() -> impl Strategy<Value = TensorType> {
 
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
-        any::<u16>().prop_map(|protocol| Request::Hello { protocol }),
+        (any::<u16>(), "([a-z0-9][a-z0-9_-]{0,31})?").prop_map(|(protocol, job)| Request::Hello { protocol, job }),
         Just(Request::Register),
         (key(), tensor(), vec("[a-z]{1,20}", 0..4)).prop_map(|(key, tensor, tags)| Request::Init { key, tensor, tags }),
         (key(), any::<u64>(), tensor(), option::of(-1e30_f32..1e30))
@@ -109,18 +109,19 @@ fn status() -> impl Strategy<Value = ServerStatus> {
     let key = (key(), tensor(), any::<u64>(), any::<u32>(), ".{0,20}")
         .prop_map(|(key, tensor, version, slices, group)| KeyStatus { key, tensor, version, slices, group });
     (
-        (".{0,20}", any::<u64>(), option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
+        (".{0,20}", any::<u64>(), "[a-z]{1,20}", option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
         (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
     )
         .prop_map(
             |(
-                (software, uptime_seconds, optimizer, pending_optimizer),
+                (software, uptime_seconds, job, optimizer, pending_optimizer),
                 (learning_rate, schedule, pending_schedule),
                 (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
             )| ServerStatus {
                 software,
                 uptime_seconds,
+                job,
                 optimizer,
                 pending_optimizer,
                 learning_rate,

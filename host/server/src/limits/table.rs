@@ -100,7 +100,9 @@ pub fn limits_in_force(config: Option<&Config>) -> Vec<Limit> {
 }
 
 fn of_job(config: Option<&Config>) -> [Limit; 2] {
-    let times = config.map(|config| (config.job.round_timeout_seconds, config.job.reconnect_grace_seconds));
+    // Of several jobs each has its own; the one of [job] is shown.
+    let job = config.and_then(|config| config.job.as_ref());
+    let times = job.map(|job| (job.round_timeout_seconds, job.reconnect_grace_seconds));
     let default = |seconds| Seconds::from_constant(seconds);
     let (timeout, grace) = (default(DEFAULT_ROUND_TIMEOUT_SECONDS), default(DEFAULT_RECONNECT_GRACE_SECONDS));
     let (timeout_set, grace_set) = times.unwrap_or((timeout, grace));

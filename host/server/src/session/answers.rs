@@ -135,6 +135,21 @@ pub(crate) async fn send_all(
     timeout(limits.frame_seconds.duration(), stream.shutdown()).await?
 }
 
+/// Sends the one answer that a peer gets who is not let in.
+pub(crate) async fn send_last(
+    mut stream: impl AsyncWrite + Unpin,
+    id: RequestId,
+    response: Response,
+    limits: Limits,
+) -> io::Result<()> {
+    let send = async {
+        stream.write_all(&head(id, &response, &limits)).await?;
+        stream.flush().await?;
+        stream.shutdown().await
+    };
+    timeout(limits.frame_seconds.duration(), send).await?
+}
+
 fn whole(id: RequestId, key: &Key, weights: Arc<Weights>) -> (Vec<u8>, Body) {
     let response = Response::Pulled { version: weights.version, tensor: key.tensor.clone() };
     (encode_response(id, &response, weights.bytes()), Body::Weights(weights))

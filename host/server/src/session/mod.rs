@@ -12,7 +12,7 @@ mod tensors;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,18 +21,19 @@ use stepbox_wire::{
     request_id_of,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::access::Rights;
-use crate::audit::{Action, Event};
+use crate::audit::{Action, Audit, Event};
 use crate::gate::Account;
 use crate::identity::Identity;
 use crate::job::{Job, Worker};
+use crate::jobs::Jobs;
 use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
-use answers::{Answer, Content, QUEUED_ANSWERS, send_all};
+use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
 use frames::{FrameReader, ReadError};
 
 /// How long a connection that the server ends is still read from, so that the peer, in the middle of sending, gets the
@@ -77,9 +78,10 @@ enum End {
 
 /// Serves a connection whose TLS handshake is done.
 ///
-/// `greeting` is the time left for the peer to say `Hello`. Returns whether it had a part here.
+/// `greeting` is the time left for the peer to say `Hello`. Returns whether it was let in, or would have been had there been
+/// room.
 pub(crate) async fn serve(
-    job: Arc<Job>,
+    jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
     identity: Identity,
     connection: ConnectionId,
@@ -87,27 +89,31 @@ pub(crate) async fn serve(
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) -> bool {
+    let mut reader = FrameReader::new(reading, jobs.limits.clone());
+    let greeted = timeout(greeting, greet(&jobs, &identity, &mut reader)).await;
+    let Ok(greeted) = greeted else {
+        tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
+        return false;
+    };
+    let Greeted { id, job, place: _place } = match greeted {
+        Ok(greeted) => greeted,
+        Err(TurnedAway(None)) => return false,
+        Err(TurnedAway(Some((id, answer)))) => {
+            let is_server_full = matches!(&answer, Response::Failed(failure) if failure.code == ErrorCode::Busy);
+            let mut writer = tokio::spawn(send_last(writing, id, answer, jobs.limits.clone()));
+            linger(&mut writer, &mut reader).await;
+            return is_server_full;
+        }
+    };
+    let Some(rights) = job.access.of(&identity) else { return false };
     let limits = job.config.limits.clone();
     let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
     let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job), Arc::clone(&account)));
-    let mut reader = FrameReader::new(reading, limits.clone());
-
-    let greeted = timeout(greeting, greet(&job, &identity, &answers, &mut reader)).await;
-    let rights = match greeted {
-        Ok(Some(rights)) => rights,
-        Ok(None) => {
-            drop(answers);
-            linger(&mut writer, &mut reader).await;
-            return false;
-        }
-        Err(_) => {
-            tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
-            writer.abort();
-            return false;
-        }
-    };
+    let welcome = Response::Welcome { protocol: PROTOCOL_VERSION, identity: identity.to_string() };
+    // The queue is empty; a writer that has ended is noticed below.
+    let _ = answers.send(Answer { id, content: Content::Message(welcome) }).await;
     reader.lift_limits();
-    tracing::debug!(%identity, connection, "connected");
+    tracing::debug!(%identity, job = job.config.name, connection, "connected");
 
     let most_outstanding = limits.outstanding_requests.min(Semaphore::MAX_PERMITS);
     let context = Arc::new(Context {
@@ -203,43 +209,55 @@ async fn linger<Stream: AsyncRead + Unpin>(
     }
 }
 
-/// Has the peer say who it is not: its version. Returns its rights, or `None` where it was turned away.
+/// A peer that is let in.
+struct Greeted {
+    id: RequestId,
+    job: Arc<Job>,
+    /// Its place among the job's connections.
+    place: OwnedSemaphorePermit,
+}
+
+/// A peer that is not, and what it is told where it listens.
+struct TurnedAway(Option<(RequestId, Response)>);
+
+/// Has the peer say what its certificate does not: its version, and which job it comes for.
 async fn greet<Stream: AsyncRead + Unpin>(
-    job: &Job,
+    jobs: &Jobs,
     identity: &Identity,
-    answers: &mpsc::Sender<Answer>,
     reader: &mut FrameReader<Stream>,
-) -> Option<Rights> {
-    let (id, greeted) = match reader.next(|| true).await {
+) -> Result<Greeted, TurnedAway> {
+    let (id, request) = match reader.next(|| true).await {
         Ok((_, header)) => match decode_request(&header) {
-            Ok((id, request)) => (id, check_greeting(job, identity, &request)),
+            Ok((id, request)) => (id, Ok(request)),
             Err(error) => (request_id_of(&header).unwrap_or(UNADDRESSED), Err(Refusal::from(&error))),
         },
         Err(ReadError::Frame(error)) => (UNADDRESSED, Err(Refusal::from(&error))),
         Err(error) => {
             tracing::warn!(%identity, reason = %error, "the peer did not say hello");
-            return None;
+            return Err(TurnedAway(None));
         }
     };
-    let (response, rights) = match greeted {
-        Ok(rights) => (Response::Welcome { protocol: PROTOCOL_VERSION, identity: identity.to_string() }, Some(rights)),
-        Err(refusal) => (refused(job, identity, "hello", "", refusal), None),
-    };
-    let sent = answers.send(Answer { id, content: Content::Message(response) }).await;
-    rights.filter(|_| sent.is_ok())
+    let greeting = request.and_then(|request| greeting(&request));
+    // What is no greeting names no job, like one that leaves it out.
+    let job = jobs.named(greeting.as_deref().unwrap_or_default()).cloned();
+    match greeting.and_then(|name| jobs.enter(&name, identity)) {
+        Ok((job, place)) => Ok(Greeted { id, job, place }),
+        Err(refusal) => {
+            // The job's people see who knocked; who knocked does not see whether there is a job.
+            let answer = match job {
+                Some(job) => refused(&job, identity, "hello", "", refusal),
+                None => refused_by_server(jobs, identity, "hello", refusal),
+            };
+            Err(TurnedAway(Some((id, answer))))
+        }
+    }
 }
 
-fn check_greeting(job: &Job, identity: &Identity, request: &Request) -> Answered<Rights> {
+/// The job's name in a greeting that is one.
+fn greeting(request: &Request) -> Answered<String> {
     match request {
-        Request::Hello { protocol: PROTOCOL_VERSION } => job.access.of(identity).ok_or_else(|| {
-            Refusal::new(
-                ErrorCode::Forbidden,
-                format!(
-                    "`{identity}` has no part in this job; the operator names workers in [job], others in [access]"
-                ),
-            )
-        }),
-        Request::Hello { protocol } => Err(Refusal::new(
+        Request::Hello { protocol: PROTOCOL_VERSION, job } => Ok(job.clone()),
+        Request::Hello { protocol, .. } => Err(Refusal::new(
             ErrorCode::ProtocolVersion,
             format!("you speak protocol {protocol}, this server speaks {PROTOCOL_VERSION}; use matching versions"),
         )),
@@ -264,12 +282,27 @@ async fn replaced(context: &Context) {
 }
 
 /// Counts and logs a refusal; returns the answer to the peer.
-fn refused(job: &Job, identity: &Identity, request: &str, key: &str, mut refusal: Refusal) -> Response {
-    refusal.shorten();
-    job.statistics.refusals.fetch_add(1, Ordering::Relaxed);
+fn refused(job: &Job, identity: &Identity, request: &str, key: &str, refusal: Refusal) -> Response {
     let subject = if key.is_empty() { request } else { key };
+    note_refusal((&job.statistics.refusals, &job.audit), identity, request, subject, refusal)
+}
+
+/// As [`refused`], for what belongs to no job.
+fn refused_by_server(jobs: &Jobs, identity: &Identity, request: &str, refusal: Refusal) -> Response {
+    note_refusal((&jobs.refusals, &jobs.audit), identity, request, request, refusal)
+}
+
+fn note_refusal(
+    (count, audit): (&AtomicU64, &Audit),
+    identity: &Identity,
+    request: &str,
+    subject: &str,
+    mut refusal: Refusal,
+) -> Response {
+    refusal.shorten();
+    count.fetch_add(1, Ordering::Relaxed);
     let reason = format!("{request}: {}", refusal.message);
-    job.audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
+    audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
     Response::Failed(refusal.into())
 }
 

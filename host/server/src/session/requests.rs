@@ -164,7 +164,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         // Before the membership changes, so that this connection cannot miss being replaced.
         *speaks_for.lock() = Some(worker);
         let (response, replaced) = job.register(worker);
-        tracing::info!(%identity, rank, connection, replaces = ?replaced, "registered");
+        tracing::info!(%identity, job = job.config.name, rank, connection, replaces = ?replaced, "registered");
         done(response)
     }
 
