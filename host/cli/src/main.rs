@@ -12,6 +12,7 @@ mod deployment_file;
 mod files;
 mod inspect;
 mod key;
+mod limits;
 mod optimizers;
 mod output;
 mod plan;
@@ -51,6 +52,7 @@ enum Verb {
     Deploy(deploy::Deploy),
     Schedule(schedule::Schedule),
     Status(status::Status),
+    Limits(limits::Limits),
     Bench(bench::Bench),
 }
 
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Limits(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Bench(verb) => verb.run(format),
     };
     match result {

@@ -55,6 +55,7 @@ impl Serve {
         // Before there are threads, open files or rights given up: it goes on with what this process has now.
         let broker = Broker::start(config.compiler).map_err(|error| Failure::here("compiler", error.to_string()))?;
         let compiler = Compiler::Broker(Arc::new(broker));
+        make_room_for_connections(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -69,6 +70,26 @@ impl Serve {
         })
     }
 }
+
+/// Open files besides connections: the listener, the log, compiled optimizers, what a deployment reads.
+const OTHER_FILES: u64 = 64;
+
+/// Asks the system for as many open files as connections need, which is often more than it gives unasked.
+#[cfg(unix)]
+fn make_room_for_connections(config: &Config) {
+    let needed = config.limits.connections as u64 + OTHER_FILES;
+    // It gives what it may; the check is of what there is then.
+    let open_files = rlimit::increase_nofile_limit(needed).or_else(|_| rlimit::Resource::NOFILE.get_soft());
+    if let Ok(open_files) = open_files
+        && open_files < needed
+    {
+        let hint = "raise the limit on open files (ulimit -n, LimitNOFILE) or lower limits.connections";
+        tracing::warn!(open_files, needed, hint, "not all connections can be had");
+    }
+}
+
+#[cfg(not(unix))]
+fn make_room_for_connections(_: &Config) {}
 
 fn start_logging(format: LogFormat) -> Result<(), Failure> {
     let wrong = |reason: String| Failure::here("log", reason);

@@ -8,6 +8,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `server` | accepts connections, within limits |
+//! | `gate` | how many, how often, how much: by address and by identity |
 //! | `tls`, `identity`, `access` | who it is and what it may do |
 //! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
 //! | `jobs`, `settings` | which jobs there are, what each of them has, who is let into which |
@@ -40,6 +41,7 @@ mod cut;
 mod deployment;
 mod evaluation;
 mod footprint;
+mod gate;
 mod gradient;
 mod groups;
 mod identity;
@@ -77,11 +79,7 @@ pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
 pub use footprint::Footprint;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
-pub use limits::{
-    DEFAULT_BYTES_PER_SECOND, DEFAULT_COMPONENT_BYTES, DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_IDENTITY,
-    DEFAULT_FRAME_SECONDS, DEFAULT_HANDSHAKE_SECONDS, DEFAULT_KEYS, DEFAULT_MODEL_BYTES, DEFAULT_OUTSTANDING_REQUESTS,
-    DEFAULT_ROW_IDS, Limits,
-};
+pub use limits::*;
 pub use rates::MAX_SCHEDULES;
 pub use server::{Server, ServerError};
 pub use settings::{JobLimits, MAX_JOBS};

@@ -1,13 +1,12 @@
 //! Accepts connections, within limits, until it is told to stop.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use stepbox_sandbox::{Compiler, SandboxError};
 use stepbox_tls::{Acceptor, Established};
@@ -19,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Config, ConfigError};
+use crate::gate::{Accounts, Arrival, Arrivals, Seldom};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
@@ -126,8 +126,11 @@ impl Server {
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { listener, tls, jobs, threads, shutdown, .. } = self;
-        let connections = Arc::new(Connections::default());
-        let room = Arc::new(Semaphore::new(jobs.limits.connections.min(Semaphore::MAX_PERMITS)));
+        let limits = &jobs.limits;
+        let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
+        let accounts = Arc::new(Accounts::new(limits));
+        let seldom = Arc::new(Seldom::default());
+        let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut sessions = JoinSet::new();
         let mut next_connection: ConnectionId = 0;
         tokio::pin!(stop);
@@ -147,14 +150,28 @@ impl Server {
                 }
                 () = &mut stop => break,
             };
+            let now = Instant::now().into_std();
+            let arrival = match arrivals.enter(peer.ip(), now) {
+                Ok(arrival) => arrival,
+                Err(reason) => {
+                    if let Some(before) = seldom.now(now) {
+                        tracing::warn!(%peer, %reason, before, "refused: the connection is closed before TLS");
+                    }
+                    continue;
+                }
+            };
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                tracing::warn!(%peer, "refused: all connections are taken (limits.connections)");
+                if let Some(before) = seldom.now(now) {
+                    tracing::warn!(%peer, before, "refused: all connections are taken (limits.connections)");
+                }
                 continue;
             };
             next_connection += 1;
             let admitted = Admitted {
                 jobs: Arc::clone(&jobs),
-                connections: Arc::clone(&connections),
+                accounts: Arc::clone(&accounts),
+                seldom: Arc::clone(&seldom),
+                arrival,
                 connection: next_connection,
                 shutdown: shutdown.subscribe(),
                 permit,
@@ -198,7 +215,10 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
 /// A connection that has room, before it is known whose it is.
 struct Admitted {
     jobs: Arc<Jobs>,
-    connections: Arc<Connections>,
+    accounts: Arc<Accounts>,
+    /// Of log lines that anybody can cause.
+    seldom: Arc<Seldom>,
+    arrival: Arrival,
     connection: ConnectionId,
     shutdown: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
@@ -210,36 +230,75 @@ impl Admitted {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "socket options could not be set");
         }
+        let has_begun = AtomicBool::new(false);
+        let shake_hands = async {
+            self.arrival.turn().await;
+            has_begun.store(true, Ordering::Relaxed);
+            tls.accept(stream).await
+        };
         let handshake = tokio::select! {
-            handshake = timeout_at(greeted_by, tls.accept(stream)) => handshake,
+            handshake = timeout_at(greeted_by, shake_hands) => handshake,
+            () = self.arrival.displaced() => {
+                if let Some(before) = self.seldom.now(Instant::now().into_std()) {
+                    tracing::warn!(%peer, before, "refused: it gives way to others (limits.half_open)");
+                }
+                return;
+            }
             _ = self.shutdown.wait_for(|stops| *stops) => return,
         };
         let Established { reader, writer, certificates } = match handshake {
             Ok(Ok(established)) => established,
             Ok(Err(error)) => {
                 tracing::warn!(%peer, %error, "refused: the TLS handshake failed");
-                return;
+                return self.failed(peer);
+            }
+            Err(_) if has_begun.into_inner() => {
+                tracing::warn!(%peer, "refused: no TLS handshake in time (limits.handshake_seconds)");
+                return self.failed(peer);
             }
             Err(_) => {
-                tracing::warn!(%peer, "refused: no TLS handshake in time (limits.handshake_seconds)");
+                // Not its fault, or not this one's.
+                if let Some(before) = self.seldom.now(Instant::now().into_std()) {
+                    let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
+                    tracing::warn!(%peer, before, limits, "refused: its turn did not come in time");
+                }
                 return;
             }
         };
+        self.arrival.is_known();
         let identity = match Identity::of(&certificates) {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::warn!(%peer, %error, "refused: the peer's certificate names nobody");
+                return self.failed(peer);
+            }
+        };
+        let place = match self.accounts.enter(&identity, Instant::now().into_std()) {
+            Ok(place) => place,
+            Err(refusal) => {
+                tracing::warn!(%peer, %identity, reason = refusal.message, "refused: too many connections");
+                session::turn_away((reader, writer), refusal).await;
                 return;
             }
         };
-        let limit = self.jobs.limits.connections_per_identity;
-        let Some(_place) = self.connections.enter(&identity, limit) else {
-            tracing::warn!(%peer, %identity, "refused: too many connections (limits.connections_per_identity)");
-            return;
-        };
         let greeting = greeted_by.saturating_duration_since(Instant::now());
-        session::serve(self.jobs, (reader, writer), identity, self.connection, greeting, self.shutdown).await;
+        let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
+        let halves = (reader, writer);
+        let jobs = Arc::clone(&self.jobs);
+        if !session::serve(jobs, halves, identity, self.connection, account, greeting, shutdown).await {
+            self.failed(peer);
+        }
+        drop(place);
         drop(self.permit);
+    }
+
+    /// A failure of its peer's is counted against where it comes from.
+    fn failed(&self, peer: SocketAddr) {
+        if let Some(shut_out) = self.arrival.failed(Instant::now().into_std()) {
+            let seconds = shut_out.as_secs_f64();
+            let limit = "limits.failures_per_minute_per_address";
+            tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
+        }
     }
 }
 
@@ -248,38 +307,4 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
-/// How many connections each identity has.
-#[derive(Debug, Default)]
-struct Connections(Mutex<HashMap<Identity, usize>>);
-
-/// One of an identity's connections.
-struct Place {
-    connections: Arc<Connections>,
-    identity: Identity,
-}
-
-impl Connections {
-    fn enter(self: &Arc<Self>, identity: &Identity, limit: usize) -> Option<Place> {
-        let mut counts = self.0.lock();
-        let count = counts.entry(identity.clone()).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Place { connections: Arc::clone(self), identity: identity.clone() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.connections.0.lock();
-        if let Some(count) = counts.get_mut(&self.identity) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.identity);
-            }
-        }
-    }
 }

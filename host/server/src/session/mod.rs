@@ -17,15 +17,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use stepbox_wire::{
-    ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, request_id_of,
+    ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, encode_response,
+    request_id_of,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::access::Rights;
 use crate::audit::{Action, Audit, Event};
+use crate::gate::Account;
 use crate::identity::Identity;
 use crate::job::{Job, Worker};
 use crate::jobs::Jobs;
@@ -51,10 +53,13 @@ struct Context {
     worker: Mutex<Option<Worker>>,
     answers: mpsc::Sender<Answer>,
     outstanding: Arc<Semaphore>,
+    most_outstanding: usize,
     /// Of ids in row pulls that wait.
     row_ids: Arc<Semaphore>,
     /// One evaluation's weights at a time.
     evaluations: Arc<Semaphore>,
+    /// What this identity does by all its connections.
+    account: Arc<Account>,
 }
 
 /// Why a connection ended.
@@ -73,41 +78,47 @@ enum End {
 
 /// Serves a connection whose TLS handshake is done.
 ///
-/// `greeting` is the time left for the peer to say `Hello`.
+/// `greeting` is the time left for the peer to say `Hello`. Returns whether it was let in, or would have been had there been
+/// room.
 pub(crate) async fn serve(
     jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
     identity: Identity,
     connection: ConnectionId,
+    account: Arc<Account>,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
-) {
+) -> bool {
     let mut reader = FrameReader::new(reading, jobs.limits.clone());
     let greeted = timeout(greeting, greet(&jobs, &identity, &mut reader)).await;
     let Ok(greeted) = greeted else {
         tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
-        return;
+        return false;
     };
     let Greeted { id, job, place: _place } = match greeted {
         Ok(greeted) => greeted,
-        Err(TurnedAway(None)) => return,
+        Err(TurnedAway(None)) => return false,
         Err(TurnedAway(Some((id, answer)))) => {
+            let is_server_full = matches!(&answer, Response::Failed(failure) if failure.code == ErrorCode::Busy);
             let mut writer = tokio::spawn(send_last(writing, id, answer, jobs.limits.clone()));
-            return linger(&mut writer, &mut reader).await;
+            linger(&mut writer, &mut reader).await;
+            return is_server_full;
         }
     };
-    let Some(rights) = job.access.of(&identity) else { return };
+    let Some(rights) = job.access.of(&identity) else { return false };
     let limits = job.config.limits.clone();
     let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
-    let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job)));
+    let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job), Arc::clone(&account)));
     let welcome = Response::Welcome { protocol: PROTOCOL_VERSION, identity: identity.to_string() };
     // The queue is empty; a writer that has ended is noticed below.
     let _ = answers.send(Answer { id, content: Content::Message(welcome) }).await;
     reader.lift_limits();
     tracing::debug!(%identity, job = job.config.name, connection, "connected");
 
+    let most_outstanding = limits.outstanding_requests.min(Semaphore::MAX_PERMITS);
     let context = Arc::new(Context {
-        outstanding: Arc::new(Semaphore::new(limits.outstanding_requests.min(Semaphore::MAX_PERMITS))),
+        outstanding: Arc::new(Semaphore::new(most_outstanding)),
+        most_outstanding,
         evaluations: Arc::new(Semaphore::new(1)),
         row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
         worker: Mutex::new(None),
@@ -116,6 +127,7 @@ pub(crate) async fn serve(
         rights,
         connection,
         answers,
+        account,
     });
     let mut waiting = JoinSet::new();
     let end = tokio::select! {
@@ -130,7 +142,8 @@ pub(crate) async fn serve(
         job.disconnected(worker);
     }
     let lingers = match &end {
-        End::Closed => false,
+        // What waited was dropped, but what is answered is sent: it may have closed its own direction only.
+        End::Closed => true,
         End::Unanswerable => {
             tracing::warn!(%identity, "the peer does not take its answers; its connection is closed");
             false
@@ -148,7 +161,7 @@ pub(crate) async fn serve(
             tracing::warn!(%identity, reason = %error, "the connection ends");
             // Where its records are wrong, TLS has an alert for the peer, which goes out as the writer ends.
             let are_records_wrong = matches!(error, ReadError::Io(error) if error.kind() == ErrorKind::InvalidData);
-            are_records_wrong || matches!(error, ReadError::Frame(_) | ReadError::Slow { .. })
+            are_records_wrong || matches!(error, ReadError::Frame(_) | ReadError::Slow { .. } | ReadError::Idle { .. })
         }
     };
     tracing::debug!(%identity, connection, "disconnected");
@@ -159,6 +172,23 @@ pub(crate) async fn serve(
     } else {
         writer.abort();
     }
+    true
+}
+
+/// Tells a peer that it cannot be served now, whatever it says, and ends its connection.
+pub(crate) async fn turn_away(
+    (mut reading, mut writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    refusal: Refusal,
+) {
+    let answer = encode_response(UNADDRESSED, &Response::Failed(refusal.into()), 0);
+    let told = async {
+        writing.write_all(&answer).await?;
+        writing.shutdown().await?;
+        // What it is about to send is taken, or it would find a reset instead of the answer.
+        tokio::io::copy(&mut reading, &mut tokio::io::sink()).await
+    };
+    // It has been turned away, whether or not it listens.
+    let _ = timeout(LINGER, told).await;
 }
 
 /// Lets the last answers out, then reads on for a moment.
@@ -196,7 +226,7 @@ async fn greet<Stream: AsyncRead + Unpin>(
     identity: &Identity,
     reader: &mut FrameReader<Stream>,
 ) -> Result<Greeted, TurnedAway> {
-    let (id, request) = match reader.next().await {
+    let (id, request) = match reader.next(|| true).await {
         Ok((_, header)) => match decode_request(&header) {
             Ok((id, request)) => (id, Ok(request)),
             Err(error) => (request_id_of(&header).unwrap_or(UNADDRESSED), Err(Refusal::from(&error))),
@@ -277,10 +307,18 @@ fn note_refusal(
 }
 
 impl Context {
+    /// Whether nothing is expected of this connection and nothing owed to it: it speaks for no worker, who may compute
+    /// for as long as it takes, and no request of its waits.
+    fn is_idle(&self) -> bool {
+        self.worker.lock().is_none() && self.outstanding.available_permits() == self.most_outstanding
+    }
+
     /// Answers a request, with the refusal where that is its outcome.
     async fn answer(&self, id: RequestId, request: &str, key: &str, outcome: Answered<Content>) {
-        let content = outcome
-            .unwrap_or_else(|refusal| Content::Message(refused(&self.job, &self.identity, request, key, refusal)));
+        let content = outcome.unwrap_or_else(|refusal| {
+            self.account.refused(refusal.code);
+            Content::Message(refused(&self.job, &self.identity, request, key, refusal))
+        });
         // Where the peer takes no answers any more, the connection is about to end.
         let _ = self.answers.send(Answer { id, content }).await;
     }

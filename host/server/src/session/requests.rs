@@ -14,6 +14,7 @@ use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
 use crate::deployment::{Submission, deploy};
+use crate::gate::{Direction, Held};
 use crate::job::{Worker, not_registered};
 use crate::learning_rate;
 use crate::refusal::{Answered, Refusal};
@@ -59,7 +60,8 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
     loop {
         // Those that are done are forgotten, so that the set holds what waits and no more.
         while waiting.try_join_next().is_some() {}
-        let (id, error) = match reader.next().await {
+        context.account.request().await;
+        let (id, error) = match reader.next(|| context.is_idle()).await {
             Ok((prefix, header)) => match handle(context, reader, waiting, prefix, &header).await {
                 Ok(()) => continue,
                 Err(ended) => ended,
@@ -70,7 +72,9 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
         let refusal = match &error {
             ReadError::Closed => return End::Closed,
             ReadError::Frame(error) => Some(Refusal::from(error)),
-            ReadError::Slow { .. } => Some(Refusal::new(ErrorCode::TimedOut, error.to_string())),
+            ReadError::Slow { .. } | ReadError::Idle { .. } => {
+                Some(Refusal::new(ErrorCode::TimedOut, error.to_string()))
+            }
             ReadError::Truncated | ReadError::Io(_) => None,
         };
         if let Some(refusal) = refusal {
@@ -99,6 +103,7 @@ async fn handle<Stream: AsyncRead + Unpin>(
             return Ok(());
         }
     };
+    context.account.body(prefix.body_bytes).await;
     let (name, key) = describe(&request);
     let asked = Asked { context, reader, waiting, id, name, body_bytes: prefix.body_bytes };
     match asked.handle(request).await {
@@ -195,6 +200,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             return Err(Refusal::new(ErrorCode::Busy, "another deployment is under way; try again").into());
         };
         let permit = self.permit()?;
+        let _room = self.room().await?;
         let mut component = vec![0; self.body_bytes as usize];
         self.reader.body(&mut component, |_| {}).await?;
         let (job, identity) = (Arc::clone(job), identity.clone());
@@ -242,6 +248,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let worker = *self.context.worker.lock();
         let speaks = |worker: &Worker| self.context.job.members.borrow().is_connected(worker.rank, worker.connection);
         worker.filter(speaks).ok_or_else(not_registered)
+    }
+
+    /// Room for the body, to be held until it is there.
+    pub(super) async fn room(&self) -> Answered<Held> {
+        self.context.account.room(Direction::Receiving, self.body_bytes).await
     }
 
     pub(super) fn permit(&self) -> Answered<OwnedSemaphorePermit> {

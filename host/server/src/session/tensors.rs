@@ -48,6 +48,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         }
         let room = job.model.room(&key, &tensor, &job.config.limits)?;
         let permit = self.permit()?;
+        let _room = self.room().await?;
         let mut value = vec![0; self.body_bytes as usize];
         self.finite_body(&key, Format::F32, slice::from_mut(&mut value)).await?;
         // In a task of its own: once begun, it is not undone by the connection's end.
@@ -73,6 +74,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
+        let _room = self.room().await?;
         let mut gradient = Dense { format, chunks: key.gradient_buffers(format) };
         if let Err(stopped) = self.finite_body(&key.name, format, &mut gradient.chunks).await {
             key.keep_buffers(gradient.chunks.into_iter().enumerate());
@@ -97,6 +99,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
+        let _room = self.room().await?;
         // The lengths add up to the body's, which is within the limit of a frame.
         let value_bytes = values.bytes().unwrap_or(0);
         let ids = {
@@ -141,6 +144,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let message = format!("{rows} rows would make more than {limit} that are waited for (limits.row_ids)");
             return Err(Refusal::new(ErrorCode::Busy, message).into());
         };
+        let _room = self.room().await?;
         let mut ids = vec![0; self.body_bytes as usize];
         self.reader.body(&mut ids, |_| {}).await?;
         let rows = RowIds { ids: row_ids(&key, layout, &ids)?, layout, held: Some(held) };
