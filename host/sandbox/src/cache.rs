@@ -25,6 +25,7 @@ use crate::fuel::FuelModel;
 use crate::limits::SandboxConfig;
 use directory::Directory;
 use entry::Key;
+pub use entry::fuzz_cache_entry;
 pub(crate) use entry::{Authentic, Subject};
 
 /// Entries that a cache keeps: two versions each of the 28 optimizers that come with the project.

@@ -101,6 +101,23 @@ pub enum SandboxError {
     /// The trial run at admission gave different results for the same inputs.
     #[error("the component gave different results in two identical trial runs; an optimizer must be deterministic")]
     NotDeterministic,
+    /// A tensor's results depended on what else was in its instance.
+    #[error(
+        "tensor {tensor} ended differently beside another tensor than alone; what an optimizer does to a tensor may depend \
+         on nothing but that tensor and its round"
+    )]
+    Entangled {
+        /// The tensor of the trial.
+        tensor: String,
+    },
+    /// A step of one tensor changed another.
+    #[error("while tensor {stepped} was stepped, the component changed tensor {changed}")]
+    WroteElsewhere {
+        /// The tensor of the trial that was stepped.
+        stepped: String,
+        /// The one that was not.
+        changed: String,
+    },
     /// A slice is too large for any instance.
     #[error(
         "a slice of {bytes} bytes does not fit an instance of {limit} bytes; raise sandbox.limits.instance_memory_bytes"

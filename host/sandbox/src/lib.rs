@@ -54,6 +54,8 @@ mod wasi;
 pub use accumulate::{Accumulators, Contributions};
 pub use admission::{Admission, Origin};
 pub use allow_list::*;
+#[doc(hidden)]
+pub use cache::fuzz_cache_entry;
 pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
 pub use compiler::{
     Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, DEFAULT_COMPILER_CODE_BYTES,
