@@ -213,7 +213,7 @@ fn another_key_signs_nothing_and_is_noticed_at_the_next_start() {
     fs::remove_file(&log.key).unwrap();
     SigningKey::generate().unwrap().create_file(&log.key).unwrap();
     log.run(2);
-    let old_key_alone = verify(&[log.only_file()], &[old.clone()], &[], false).unwrap();
+    let old_key_alone = verify(&[log.only_file()], std::slice::from_ref(&old), &[], false).unwrap();
     assert_eq!(kinds(&old_key_alone), [FindingKind::BadSignature; 5]);
     let both = verify(&[log.only_file()], &[old, log.public_key()], &[], false).unwrap();
     assert_eq!(kinds(&both), [FindingKind::Recorded]);

@@ -4,17 +4,20 @@
 //! exit code of it. `docs/cli.md` describes all of it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod ca;
 mod connection;
 mod deploy;
 mod deployment_file;
 mod files;
+mod hardening;
 mod inspect;
 mod key;
 mod optimizers;
 mod output;
 mod plan;
+mod protections;
 mod schedule;
 mod serve;
 mod sign;
@@ -51,6 +54,8 @@ enum Verb {
     Deploy(deploy::Deploy),
     Schedule(schedule::Schedule),
     Status(status::Status),
+    Audit(audit::Audit),
+    Protections(protections::Protections),
     Bench(bench::Bench),
 }
 
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
         Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Audit(verb) => verb.run(format),
+        Verb::Protections(verb) => verb.run(format),
         Verb::Bench(verb) => verb.run(format),
     };
     match result {

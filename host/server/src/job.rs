@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use stepbox_sandbox::Sandbox;
 use stepbox_trust::VersionLedger;
-use stepbox_wire::{ErrorCode, Response, TensorType};
+use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
@@ -51,6 +51,8 @@ pub(crate) struct Job {
     pub members: watch::Sender<Membership>,
     pub statistics: Statistics,
     pub audit: Audit,
+    /// For the status.
+    pub protections: Vec<Protection>,
     /// Where keys meet whose optimizer combines them.
     pub rendezvous: Rendezvous,
     barrier: watch::Sender<Barrier>,
@@ -115,12 +117,18 @@ impl Job {
             deploying: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
-            audit: Audit,
+            audit: Audit::default(),
+            protections: Vec::new(),
             rendezvous: Rendezvous::default(),
             barrier: watch::Sender::new(Barrier::new(workers)),
             shutdown,
             config,
         }
+    }
+
+    /// The same job, whose events go there.
+    pub fn recorded_in(self, audit: Audit) -> Self {
+        Self { audit, ..self }
     }
 
     // Membership.

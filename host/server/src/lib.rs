@@ -17,6 +17,7 @@
 //! | `update` | one round of one key: all slices step, and all are kept or none |
 //! | `shard` | the threads that own slices and the sandbox instances they live in |
 //! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other |
+//! | `audit` | what is remembered of who did what |
 //! | `groups` | which settings a tensor has |
 //! | `schedule`, `rates`, `learning_rate` | the learning rate of a round, and who changes it |
 //!
@@ -50,6 +51,7 @@ mod membership;
 mod model;
 mod move_over;
 mod optimizer;
+mod process;
 mod published;
 mod rates;
 mod refusal;
@@ -65,6 +67,7 @@ mod tls;
 mod update;
 mod weights;
 
+pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_AUDIT_FILES, OnAuditFailure};
 pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
@@ -79,7 +82,10 @@ pub use limits::{
     DEFAULT_FRAME_SECONDS, DEFAULT_HANDSHAKE_SECONDS, DEFAULT_KEYS, DEFAULT_MODEL_BYTES, DEFAULT_OUTSTANDING_REQUESTS,
     DEFAULT_ROW_IDS, Limits,
 };
+pub use process::{ProcessConfig, ProcessSandbox};
 pub use rates::MAX_SCHEDULES;
 pub use server::{Server, ServerError};
+pub use stepbox_audit::AuditError;
 pub use stepbox_sandbox::SandboxConfig;
+pub use stepbox_wire::Protection;
 pub use tls::TlsError;

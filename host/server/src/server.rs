@@ -9,22 +9,25 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
+use stepbox_audit::AuditError;
 use stepbox_sandbox::{Sandbox, SandboxError};
 use stepbox_tls::{Acceptor, Established};
 use stepbox_trust::{LedgerError, TrustStore, TrustStoreError, VersionLedger};
+use stepbox_wire::Protection;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use crate::audit::{Action, Audit, Event};
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::job::Job;
 use crate::membership::ConnectionId;
 use crate::session;
 use crate::shard::{ShardThreads, Shards};
-use crate::tls::{TlsError, acceptor};
+use crate::tls::{TlsError, acceptor, own_name};
 
 /// File in the state directory with the versions that were deployed.
 const LEDGER_FILE: &str = "versions.toml";
@@ -48,7 +51,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: Acceptor,
-    job: Arc<Job>,
+    job: Job,
     threads: ShardThreads,
     shutdown: watch::Sender<bool>,
 }
@@ -82,6 +85,9 @@ pub enum ServerError {
     /// The ledger of versions.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -108,8 +114,10 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
         let (shards, threads) = Shards::start(config.shard_threads()).map_err(ServerError::Threads)?;
+        // Last, so that what is not going to run has no log that says it started.
+        let audit = Audit::open(&config, &own_name(&config.tls)?)?;
         let (shutdown, stops) = watch::channel(false);
-        let job = Arc::new(Job::new(config, sandbox, shards, ledger, identities, stops));
+        let job = Job::new(config, sandbox, shards, ledger, identities, stops).recorded_in(audit);
         tracing::info!(%address, workers = job.workers, shard_threads = job.shards.count(), "listening");
         Ok(Self { listener, address, tls, job, threads, shutdown })
     }
@@ -119,10 +127,20 @@ impl Server {
         self.address
     }
 
+    /// Has the status and the audit log tell what the process is protected by.
+    #[must_use]
+    pub fn protected_by(mut self, protections: Vec<Protection>) -> Self {
+        self.job.protections = protections;
+        self
+    }
+
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, job, threads, shutdown, .. } = self;
+        let Self { listener, address, tls, job, threads, shutdown } = self;
+        let audit = job.audit.clone();
+        let job = Arc::new(job);
+        note_start(&job, address);
         let connections = Arc::new(Connections::default());
         let room = Arc::new(Semaphore::new(job.config.limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut sessions = JoinSet::new();
@@ -146,6 +164,8 @@ impl Server {
             };
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
                 tracing::warn!(%peer, "refused: all connections are taken (limits.connections)");
+                let reason = "all connections are taken (limits.connections)";
+                audit.note(&Event::refused(Action::Limit, reason).from(peer));
                 continue;
             };
             next_connection += 1;
@@ -180,8 +200,22 @@ impl Server {
             // A round or a deployment is still running; the threads end with it.
             Err(_) => tracing::debug!("the shard threads end after the work in hand"),
         }
+        audit.close().await;
         tracing::info!("stopped");
     }
+}
+
+fn note_start(job: &Job, address: SocketAddr) {
+    let protections: Vec<_> = job.protections.iter().filter(|protection| protection.active).collect();
+    let protections: Vec<_> = protections.iter().map(|protection| protection.name.as_str()).collect();
+    let (address, protections) = (address.to_string(), protections.join(" "));
+    let details = [
+        ("software", env!("CARGO_PKG_VERSION")),
+        ("configuration", job.config.digest.as_str()),
+        ("address", &address),
+        ("protections", &protections),
+    ];
+    job.audit.note(&Event::noted(Action::Start).with(&details));
 }
 
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -215,10 +249,13 @@ impl Admitted {
             Ok(Ok(established)) => established,
             Ok(Err(error)) => {
                 tracing::warn!(%peer, %error, "refused: the TLS handshake failed");
+                self.job.audit.note(&Event::refused(Action::Handshake, &error.to_string()).from(peer));
                 return;
             }
             Err(_) => {
                 tracing::warn!(%peer, "refused: no TLS handshake in time (limits.handshake_seconds)");
+                let reason = "no TLS handshake in time (limits.handshake_seconds)";
+                self.job.audit.note(&Event::refused(Action::Handshake, reason).from(peer));
                 return;
             }
         };
@@ -226,14 +263,20 @@ impl Admitted {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::warn!(%peer, %error, "refused: the peer's certificate names nobody");
+                self.job.audit.note(&Event::refused(Action::Connect, &error.to_string()).from(peer));
                 return;
             }
         };
         let limit = self.job.config.limits.connections_per_identity;
         let Some(_place) = self.connections.enter(&identity, limit) else {
             tracing::warn!(%peer, %identity, "refused: too many connections (limits.connections_per_identity)");
+            let reason = "too many connections (limits.connections_per_identity)";
+            self.job.audit.note(&Event::refused(Action::Limit, reason).by(&identity).from(peer));
             return;
         };
+        let connection = self.connection.to_string();
+        let details = [("connection", connection.as_str())];
+        self.job.audit.note(&Event::allowed(Action::Connect).by(&identity).from(peer).with(&details));
         let greeting = greeted_by.saturating_duration_since(Instant::now());
         session::serve(self.job, (reader, writer), identity, self.connection, greeting, self.shutdown).await;
         drop(self.permit);

@@ -10,6 +10,7 @@ mod frames;
 mod requests;
 mod tensors;
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,8 +29,10 @@ use crate::access::Rights;
 use crate::audit::{Action, Event};
 use crate::identity::Identity;
 use crate::job::{Job, Worker};
+use crate::key::Key;
 use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
+use crate::shard::KeyId;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all};
 use frames::{FrameReader, ReadError};
 
@@ -54,6 +57,8 @@ struct Context {
     row_ids: Arc<Semaphore>,
     /// One evaluation's weights at a time.
     evaluations: Arc<Semaphore>,
+    /// Keys whose weights were read, for the audit log.
+    read: Mutex<HashSet<KeyId>>,
 }
 
 /// Why a connection ended.
@@ -106,6 +111,7 @@ pub(crate) async fn serve(
         evaluations: Arc::new(Semaphore::new(1)),
         row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
         worker: Mutex::new(None),
+        read: Mutex::default(),
         job,
         identity,
         rights,
@@ -240,11 +246,19 @@ fn refused(job: &Job, identity: &Identity, request: &str, key: &str, mut refusal
     job.statistics.refusals.fetch_add(1, Ordering::Relaxed);
     let subject = if key.is_empty() { request } else { key };
     let reason = format!("{request}: {}", refusal.message);
-    job.audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
+    let action = Action::of_request(request);
+    job.audit.record(&Event::refused(action, &reason).by(identity).about(subject).code(refusal.code));
     Response::Failed(refusal.into())
 }
 
 impl Context {
+    /// Notes that the key's weights are read, the first time.
+    fn note_read(&self, key: &Key) {
+        if self.read.lock().insert(key.id) {
+            self.job.audit.note(&Event::allowed(Action::Read).by(&self.identity).about(&key.name));
+        }
+    }
+
     /// Answers a request, with the refusal where that is its outcome.
     async fn answer(&self, id: RequestId, request: &str, key: &str, outcome: Answered<Content>) {
         let content = outcome
