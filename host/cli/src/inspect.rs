@@ -95,7 +95,8 @@ impl Signature {
             Err(TrustError::Unsigned) => return Self::Unsigned,
             Err(error) => return Self::Malformed { reason: error.to_string() },
         };
-        let (name, version, publisher) = (claims.manifest.name, claims.manifest.version.to_string(), claims.manifest.publisher);
+        let (name, version, publisher) =
+            (claims.manifest.name, claims.manifest.version.to_string(), claims.manifest.publisher);
         match store.map(|store| store.verify(bytes)) {
             None => Self::Unverified { name, version, publisher },
             Some(Err(error)) => Self::Refused { name, version, publisher, reason: error.to_string() },

@@ -4,18 +4,21 @@
 //! exit code of it. `docs/cli.md` describes all of it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod ca;
 mod connection;
 mod deploy;
 mod deployment_file;
 mod files;
+mod hardening;
 mod inspect;
 mod key;
 mod limits;
 mod optimizers;
 mod output;
 mod plan;
+mod protections;
 mod schedule;
 mod serve;
 mod sign;
@@ -53,6 +56,8 @@ enum Verb {
     Schedule(schedule::Schedule),
     Status(status::Status),
     Limits(limits::Limits),
+    Audit(audit::Audit),
+    Protections(protections::Protections),
     Bench(bench::Bench),
 }
 
@@ -75,6 +80,8 @@ fn main() -> ExitCode {
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Limits(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Audit(verb) => verb.run(format),
+        Verb::Protections(verb) => verb.run(format),
         Verb::Bench(verb) => verb.run(format),
     };
     match result {

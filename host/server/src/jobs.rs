@@ -6,12 +6,12 @@
 //! round is to wait for that. The system divides the cores among the threads of jobs that have something to do.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use stepbox_sandbox::{Compiler, Sandbox};
 use stepbox_trust::{TrustStore, VersionLedger};
-use stepbox_wire::{DEFAULT_JOB, ErrorCode};
+use stepbox_wire::{DEFAULT_JOB, ErrorCode, Protection};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::audit::Audit;
@@ -34,6 +34,8 @@ pub(crate) struct Jobs {
     pub limits: Limits,
     /// Of what belongs to no job.
     pub audit: Audit,
+    /// What the process is protected by, once that is known.
+    pub protections: Arc<OnceLock<Vec<Protection>>>,
     /// Refusals that belong to no job.
     pub refusals: AtomicU64,
 }
@@ -43,16 +45,19 @@ impl Jobs {
     pub fn start(
         config: &Config,
         compiler: &Compiler,
+        audit: Audit,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<(Self, Vec<ShardThreads>), ServerError> {
         let (mut by_name, mut threads) = (BTreeMap::new(), Vec::new());
+        let protections = Arc::default();
         for settings in settings(config)? {
             let name = settings.name.clone();
             let (job, own) = start(settings, compiler.clone(), shutdown.clone())?;
+            let job = job.told(audit.of_job(&name), Arc::clone(&protections));
             by_name.insert(name, Arc::new(job));
             threads.push(own);
         }
-        let jobs = Self { by_name, limits: config.limits.clone(), audit: Audit, refusals: AtomicU64::new(0) };
+        let jobs = Self { by_name, limits: config.limits.clone(), audit, protections, refusals: AtomicU64::new(0) };
         Ok((jobs, threads))
     }
 

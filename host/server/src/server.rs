@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use stepbox_audit::AuditError;
 use stepbox_sandbox::{Compiler, SandboxError};
 use stepbox_tls::{Acceptor, Established};
 use stepbox_trust::{LedgerError, TrustStoreError};
+use stepbox_wire::Protection;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use crate::audit::{Action, Audit, Event};
 use crate::config::{Config, ConfigError};
 use crate::gate::{Accounts, Arrival, Arrivals, Seldom};
 use crate::identity::{Identity, IdentityError};
@@ -24,7 +27,7 @@ use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
 use crate::session;
 use crate::shard::ShardThreads;
-use crate::tls::{TlsError, acceptor};
+use crate::tls::{TlsError, acceptor, own_name};
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
 /// lost power says nothing, and would count as connected.
@@ -47,6 +50,8 @@ pub struct Server {
     tls: Acceptor,
     jobs: Arc<Jobs>,
     threads: Vec<ShardThreads>,
+    /// SHA-256 of the configuration, for the audit log.
+    configuration: String,
     shutdown: watch::Sender<bool>,
 }
 
@@ -82,6 +87,9 @@ pub enum ServerError {
     /// The ledger of versions.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -111,10 +119,13 @@ impl Server {
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        // Late, so that what is not going to run has no log that says it started.
+        let audit = Audit::open(&config, &own_name(&config.tls)?)?;
         let (shutdown, stops) = watch::channel(false);
-        let (jobs, threads) = Jobs::start(&config, &compiler, &stops)?;
+        let (jobs, threads) = Jobs::start(&config, &compiler, audit, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
-        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, shutdown })
+        let configuration = config.digest;
+        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, configuration, shutdown })
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -122,10 +133,20 @@ impl Server {
         self.address
     }
 
+    /// Has the status and the audit log tell what the process is protected by.
+    #[must_use]
+    pub fn protected_by(self, protections: Vec<Protection>) -> Self {
+        // The first word stands.
+        let _ = self.jobs.protections.set(protections);
+        self
+    }
+
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, jobs, threads, shutdown, .. } = self;
+        let Self { listener, address, tls, jobs, threads, configuration, shutdown } = self;
+        let audit = jobs.audit.clone();
+        note_start(&jobs, &configuration, address);
         let limits = &jobs.limits;
         let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
         let accounts = Arc::new(Accounts::new(limits));
@@ -157,6 +178,7 @@ impl Server {
                     if let Some(before) = seldom.now(now) {
                         tracing::warn!(%peer, %reason, before, "refused: the connection is closed before TLS");
                     }
+                    audit.note(&Event::refused(Action::Limit, &reason.to_string()).from(peer));
                     continue;
                 }
             };
@@ -164,6 +186,8 @@ impl Server {
                 if let Some(before) = seldom.now(now) {
                     tracing::warn!(%peer, before, "refused: all connections are taken (limits.connections)");
                 }
+                let reason = "all connections are taken (limits.connections)";
+                audit.note(&Event::refused(Action::Limit, reason).from(peer));
                 continue;
             };
             next_connection += 1;
@@ -200,8 +224,22 @@ impl Server {
             // A round or a deployment is still running; the threads end with it.
             tracing::debug!("the shard threads end after the work in hand");
         }
+        audit.close().await;
         tracing::info!("stopped");
     }
+}
+
+fn note_start(jobs: &Jobs, configuration: &str, address: SocketAddr) {
+    let protections = jobs.protections.get().into_iter().flatten().filter(|protection| protection.active);
+    let protections: Vec<_> = protections.map(|protection| protection.name.as_str()).collect();
+    let (address, protections) = (address.to_string(), protections.join(" "));
+    let details = [
+        ("software", env!("CARGO_PKG_VERSION")),
+        ("configuration", configuration),
+        ("address", &address),
+        ("protections", &protections),
+    ];
+    jobs.audit.note(&Event::noted(Action::Start).with(&details));
 }
 
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -250,18 +288,22 @@ impl Admitted {
             Ok(Ok(established)) => established,
             Ok(Err(error)) => {
                 tracing::warn!(%peer, %error, "refused: the TLS handshake failed");
+                self.jobs.audit.note(&Event::refused(Action::Handshake, &error.to_string()).from(peer));
                 return self.failed(peer);
             }
             Err(_) if has_begun.into_inner() => {
                 tracing::warn!(%peer, "refused: no TLS handshake in time (limits.handshake_seconds)");
+                let reason = "no TLS handshake in time (limits.handshake_seconds)";
+                self.jobs.audit.note(&Event::refused(Action::Handshake, reason).from(peer));
                 return self.failed(peer);
             }
             Err(_) => {
                 // Not its fault, or not this one's.
+                let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
                 if let Some(before) = self.seldom.now(Instant::now().into_std()) {
-                    let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
                     tracing::warn!(%peer, before, limits, "refused: its turn did not come in time");
                 }
+                self.jobs.audit.note(&Event::refused(Action::Limit, limits).from(peer));
                 return;
             }
         };
@@ -270,6 +312,7 @@ impl Admitted {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::warn!(%peer, %error, "refused: the peer's certificate names nobody");
+                self.jobs.audit.note(&Event::refused(Action::Connect, &error.to_string()).from(peer));
                 return self.failed(peer);
             }
         };
@@ -277,10 +320,14 @@ impl Admitted {
             Ok(place) => place,
             Err(refusal) => {
                 tracing::warn!(%peer, %identity, reason = refusal.message, "refused: too many connections");
+                self.jobs.audit.note(&Event::refused(Action::Limit, &refusal.message).by(&identity).from(peer));
                 session::turn_away((reader, writer), refusal).await;
                 return;
             }
         };
+        let connection = self.connection.to_string();
+        let details = [("connection", connection.as_str())];
+        self.jobs.audit.note(&Event::allowed(Action::Connect).by(&identity).from(peer).with(&details));
         let greeting = greeted_by.saturating_duration_since(Instant::now());
         let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
         let halves = (reader, writer);
@@ -298,6 +345,7 @@ impl Admitted {
             let seconds = shut_out.as_secs_f64();
             let limit = "limits.failures_per_minute_per_address";
             tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
+            self.jobs.audit.note(&Event::refused(Action::Limit, limit).from(peer));
         }
     }
 }
