@@ -1,5 +1,6 @@
 //! The whole server over real TLS, with real components: what its users are promised.
 
+mod abuse;
 mod departures;
 mod deployments;
 mod failures;
