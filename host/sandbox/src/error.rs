@@ -5,6 +5,8 @@ use std::fmt;
 use thiserror::Error;
 use wasmtime::{Trap, WasmBacktrace};
 
+use crate::tampering::Tampering;
+
 /// Who has to act on an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -101,6 +103,9 @@ pub enum SandboxError {
     /// A step failed in the trial run.
     #[error("trial run: {0}")]
     Trial(StepError),
+    /// What was to be read or taken over is not what was left there.
+    #[error("{0}")]
+    Tampered(Box<Tampering>),
 }
 
 impl SandboxError {
@@ -140,6 +145,9 @@ pub enum StepError {
         /// The value.
         value: f64,
     },
+    /// The optimizer has written where it had no business.
+    #[error("{0}")]
+    Tampered(Box<Tampering>),
     /// The instance has ended between two phases.
     #[error("the optimizer failed for another key of the same instance in the middle of this round")]
     Interrupted,
@@ -154,7 +162,7 @@ impl StepError {
         match self {
             Self::Call(error) => error.fault(),
             Self::GradientNotFinite { .. } => Fault::Worker,
-            Self::NotFinite { .. } | Self::Interrupted => Fault::Publisher,
+            Self::NotFinite { .. } | Self::Tampered(_) | Self::Interrupted => Fault::Publisher,
             Self::NotRevived(error) => error.fault(),
         }
     }

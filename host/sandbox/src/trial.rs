@@ -92,7 +92,7 @@ fn run(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxE
     let numbers = training.parameters(0)?.into_iter().chain(evaluation);
     let mut state: Vec<u8> = numbers.flat_map(|value| value.to_le_bytes()).collect();
     for slot in &training.plan(0).slots {
-        training.slot(0, &slot.name).unwrap_or_default().into_iter().for_each(|bytes| state.extend_from_slice(bytes));
+        training.slot(0, &slot.name)?.unwrap_or_default().into_iter().for_each(|bytes| state.extend_from_slice(bytes));
     }
     Ok(Outcome { state, cost, whole })
 }
