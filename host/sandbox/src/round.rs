@@ -51,9 +51,10 @@ impl InstancePool {
         gradient: &mut GradientSource<'_>,
     ) -> Result<(), StepError> {
         let plan = self.slices[slice.0].plan.clone();
+        let elements = self.slices[slice.0].layout.elements();
         assert!(plan.is_one_pass(), "a plan of several passes runs phase by phase");
         self.open_round(slice, None)?;
-        self.turn(slice, context.step, |pass| pass.phase(0, context, &mut Accumulators::new(plan), gradient))
+        self.turn(slice, elements, context.step, |pass| pass.phase(0, context, &mut Accumulators::new(plan), gradient))
             .map(|_| ())
     }
 
@@ -99,7 +100,7 @@ impl InstancePool {
         // Who lives alone need not be sealed before somebody else comes.
         let is_alone = house.slices == 1;
         house.open.take_if(|open| *open == slice.0);
-        self.turn(slice, context.step, |pass| {
+        self.turn(slice, elements, context.step, |pass| {
             pass.whole_slice(context)?;
             pass.read_out(&mut out, !is_alone)?;
             Ok(Contributions::default())
@@ -191,13 +192,14 @@ impl InstancePool {
         accumulators: &mut Accumulators,
         gradient: &mut GradientSource<'_>,
     ) -> Result<Contributions, StepError> {
+        let elements = self.slices[slice.0].layout.elements();
         // The server's own statistics have opened the round already, where there are any.
         if phase == 0 && !self.slices[slice.0].plan.gathers_before(0) {
             self.open_round(slice, None)?;
         } else {
             self.check_uninterrupted(slice)?;
         }
-        self.turn(slice, context.step, |pass| pass.phase(phase, context, accumulators, gradient))
+        self.turn(slice, elements, context.step, |pass| pass.phase(phase, context, accumulators, gradient))
     }
 
     /// A round that visits these rows of a slice only, counted from its first row, in ascending order without
@@ -214,8 +216,11 @@ impl InstancePool {
     ) -> Result<(), StepError> {
         debug_assert!(rows.is_sorted_by(|row, next| row < next), "ascending, without repetition");
         self.open_round(slice, Some(rows))?;
-        self.turn(slice, context.step, |pass| pass.rows(rows, context, gradient).map(|()| Contributions::default()))
-            .map(|_| ())
+        let elements = rows.len() * self.slices[slice.0].plan.geometry.columns as usize;
+        self.turn(slice, elements, context.step, |pass| {
+            pass.rows(rows, context, gradient).map(|()| Contributions::default())
+        })
+        .map(|_| ())
     }
 
     /// The weights to evaluate a model with, as the plan's phase of that purpose computes them: raw little-endian
@@ -231,8 +236,10 @@ impl InstancePool {
             panic!("the plan has no phase of purpose evaluation");
         };
         self.open_round(slice, None)?;
-        let evaluated = self
-            .turn(slice, context.step, |pass| pass.evaluation(phase, context, out).map(|()| Contributions::default()));
+        let elements = self.slices[slice.0].layout.elements();
+        let evaluated = self.turn(slice, elements, context.step, |pass| {
+            pass.evaluation(phase, context, out).map(|()| Contributions::default())
+        });
         // Whatever the optimizer did to parameters and slots.
         self.roll_back(slice);
         evaluated.map(|_| ())
@@ -313,6 +320,7 @@ impl InstancePool {
     fn turn(
         &mut self,
         slice: SliceId,
+        elements: usize,
         step: u64,
         run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
     ) -> Result<Contributions, StepError> {
@@ -326,7 +334,6 @@ impl InstancePool {
             }
             _ => {}
         })?;
-        let elements = self.slices[slice.0].layout.elements();
         match self.patrol(slice.0, elements, step) {
             Ok(()) => Ok(contributions),
             Err(error) => {

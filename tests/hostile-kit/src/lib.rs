@@ -134,12 +134,12 @@ pub fn forever() -> ! {
 macro_rules! export {
     ($guest:ty) => {
         const _: () = {
-            use $crate::stepbox_guest::component::bindings::exports::stepbox::optimizer::optimizer::Guest;
+            use $crate::stepbox_guest::component::bindings::exports::stepbox::optimizer::optimizer::Guest as Contract;
             use $crate::types;
 
             struct Component;
 
-            impl Guest for Component {
+            impl Contract for Component {
                 fn describe() -> types::Description {
                     <$guest as $crate::Exports>::describe()
                 }

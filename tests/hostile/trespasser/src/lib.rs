@@ -1,21 +1,22 @@
-//! A hostile guest. From its fifth round on it writes a finite number where it has no business: into another slice of its
-//! memory, or into what of its own slice no call is about. The trick says where.
+//! A hostile guest. From its fifth round on, when the trial is long over, it writes a finite number where it has no
+//! business. The trick says where.
 //!
-//! `A` another slice's parameters; `B` its slot; `C` what lies right behind another slice, which
-//! is nobody's; `D` its own earlier block; `E` its own gradient; `F` as `A`, and then
-//! traps; `G` as `A`, in `bind`, when a third slice comes.
+//! `A` another slice's last parameter; `B` another slice's slot; `C` what lies right behind another slice and is nobody's;
+//! `D` the block of its own slice before the one it was given; `E` all of the gradient; `F` as `A`, and then it traps; `G`
+//! as `A`, but in `bind`, when a third slice comes; `H` another slice's parameters, but with the bytes that are there.
 
 #![cfg(target_arch = "wasm32")]
 
-use hostile_kit::{Exports, Otherwise, floats, slices, trick, types, write};
+use std::cell::Cell;
+
+use hostile_kit::{Exports, Otherwise, floats, read, slices, trick, types, write};
 
 struct Guest;
 
-/// The first round in which it misbehaves: the trial has fewer.
 const ROUND: u64 = 5;
 
 thread_local! {
-    static STEP: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    static STEP: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Exports for Guest {
@@ -43,9 +44,10 @@ impl Exports for Guest {
         match (trick(), other) {
             ('A' | 'F', Some(other)) => write(floats(&other.parameters).end - 4, 77.0),
             ('B', Some(other)) => write(floats(&other.slots[0]).start + 4, 77.0),
-            ('C', Some(other)) => write(floats(&other.slots[0]).end, 77.0),
+            ('C', Some(other)) => write(floats(&other.slots[0]).end.next_multiple_of(64), 77.0),
             ('D', _) if block.start > 0 => write(floats(&own.parameters).start, 77.0),
             ('E', _) => (0..block.elements).for_each(|place| write((block.gradient + 4 * place) as usize, 77.0)),
+            ('H', Some(other)) => floats(&other.parameters).step_by(4).for_each(|place| write(place, read(place))),
             _ => {}
         }
         assert!(trick() != 'F' || other.is_none(), "and goes");
