@@ -37,11 +37,13 @@ pub fn guests_of_one_trick_meet_their_limit() {
     beside_an_honest_one(generous(), |sandbox| {
         for guest in [
             Guest::EndlessLoop,
+            Guest::Entangled,
             Guest::ForbiddenImport,
             Guest::GreedyProduct,
             Guest::HugeNames,
             Guest::MemoryBomb,
             Guest::NanOutput,
+            Guest::Overwriter,
             Guest::Recursion,
             Guest::WasiProbe,
             Guest::WasiSleeper,
@@ -55,6 +57,8 @@ pub fn guests_of_one_trick_meet_their_limit() {
                 Guest::HugeNames => matches!(failure(error, case).1, CallFailure::Other(text) if text.contains("fuel")),
                 Guest::MemoryBomb => matches!(failure(error, case).1, CallFailure::Memory { .. }),
                 Guest::Recursion => matches!(failure(error, case).1, CallFailure::StackOverflow { .. }),
+                Guest::Entangled => matches!(error, SandboxError::Entangled { .. }),
+                Guest::Overwriter => matches!(error, SandboxError::WroteElsewhere { .. }),
                 Guest::NanOutput => matches!(error, SandboxError::Trial(StepError::NotFinite { .. })),
                 _ => matches!(error, SandboxError::ForbiddenImport { .. }),
             };

@@ -20,6 +20,7 @@ fn attacks(guest: Guest) -> &'static [fn()] {
             steps::a_loop_that_begins_when_the_trial_is_over_is_stopped,
         ],
         Guest::EndlessLoop => &[admission::guests_of_one_trick_meet_their_limit],
+        Guest::Entangled => &[admission::guests_of_one_trick_meet_their_limit],
         Guest::FalseAllocator => &[
             admission::arguments_are_not_written_where_there_is_no_room,
             trespass::arguments_that_a_guest_has_the_server_write_over_another_key_are_found,
@@ -38,6 +39,7 @@ fn attacks(guest: Guest) -> &'static [fn()] {
         Guest::NanOutput => &[admission::guests_of_one_trick_meet_their_limit],
         Guest::NotFinite => &[output::what_is_no_number_is_refused_wherever_it_is_left],
         Guest::OverflowingPlan => &[admission::plans_that_cannot_be_counted_or_placed_are_refused],
+        Guest::Overwriter => &[admission::guests_of_one_trick_meet_their_limit],
         Guest::Recursion => &[admission::guests_of_one_trick_meet_their_limit],
         Guest::RowThief => &[
             trespass::a_row_changed_by_anothers_step_is_never_handed_out,
