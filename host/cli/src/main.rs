@@ -4,21 +4,25 @@
 //! exit code of it. `docs/cli.md` describes all of it.
 #![forbid(unsafe_code)]
 
+mod activate;
 mod bench;
 mod ca;
 mod connection;
 mod deploy;
 mod deployment_file;
+mod digest;
 mod files;
 mod inspect;
 mod key;
 mod optimizers;
 mod output;
 mod plan;
+mod rollback;
 mod schedule;
 mod serve;
 mod sign;
 mod status;
+mod submit;
 mod verify;
 
 use std::process::ExitCode;
@@ -49,6 +53,10 @@ enum Verb {
     Optimizers(optimizers::Optimizers),
     Serve(serve::Serve),
     Deploy(deploy::Deploy),
+    Submit(submit::Submit),
+    Submissions(submit::Submissions),
+    Activate(activate::Activate),
+    Rollback(rollback::Rollback),
     Schedule(schedule::Schedule),
     Status(status::Status),
     Bench(bench::Bench),
@@ -66,6 +74,10 @@ fn main() -> ExitCode {
         Verb::Optimizers(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Serve(verb) => verb.run(format),
         Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Submit(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Submissions(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Activate(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Rollback(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Bench(verb) => verb.run(format),

@@ -17,7 +17,8 @@ Exit codes:
   3  refused: by the server, or because a component is not trusted
   4  no server: unreachable, not ours, lost or silent
 
-With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well.";
+With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well,
+with a \"reason\" where a code has several.";
 
 /// What a verb found or did.
 pub(crate) trait Report: Serialize {
@@ -76,6 +77,9 @@ pub(crate) struct Failure {
     #[serde(skip)]
     kind: Kind,
     code: String,
+    /// One reason among several that the code has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     message: String,
 }
 
@@ -93,11 +97,11 @@ impl Report for ErrorReport<'_> {
 impl Failure {
     /// A file, the configuration or this program is at fault.
     pub(crate) fn here(code: &str, message: impl Into<String>) -> Self {
-        Self { kind: Kind::Here, code: code.to_owned(), message: message.into() }
+        Self { kind: Kind::Here, code: code.to_owned(), reason: None, message: message.into() }
     }
 
     fn refused(code: &str, message: String) -> Self {
-        Self { kind: Kind::Refused, code: code.to_owned(), message }
+        Self { kind: Kind::Refused, code: code.to_owned(), reason: None, message }
     }
 
     /// Puts words before the message, such as the name of the file it is about.
@@ -156,7 +160,8 @@ impl From<ClientError> for Failure {
             ClientError::ServerName { .. } => (Kind::Here, "server-name"),
             _ => (Kind::Here, "request"),
         };
-        Self { kind, code: code.to_owned(), message }
+        let reason = error.reason().map(str::to_owned);
+        Self { kind, code: code.to_owned(), reason, message }
     }
 }
 

@@ -53,6 +53,7 @@
 mod client;
 mod config;
 mod connection;
+mod deployments;
 mod error;
 mod gradient;
 mod half_tensor;
@@ -60,13 +61,15 @@ mod progress;
 mod tensor;
 mod tls;
 
-pub use client::{Client, Deployment, Initialization, Push, Registration};
+pub use client::{Client, Initialization, Push, Registration};
 pub use config::{ClientConfig, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT};
+pub use deployments::Deployment;
 pub use error::ClientError;
 pub use gradient::{Rows, WholeGradient, WithLoss};
 pub use half_tensor::HalfTensor;
 pub use stepbox_wire::{
-    DeployOptions, ElementType, ErrorCode, FrameError, FrameLimits, Group, KeyStatus, OptimizerStatus, Schedule,
-    ScheduleKind, ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus,
+    DeployOptions, DeploymentStatus, ElementType, ErrorCode, FrameError, FrameLimits, Group, KeyStatus,
+    OptimizerStatus, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus, Standing,
+    SubmissionStatus, TensorFilter, TensorType, WorkerStatus,
 };
 pub use tensor::Tensor;

@@ -39,6 +39,7 @@ mod local;
 mod memory;
 mod plan;
 mod pool;
+mod reason;
 mod round;
 mod settings;
 mod state;

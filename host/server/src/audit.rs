@@ -13,6 +13,24 @@ use crate::identity::Identity;
 pub(crate) enum Action {
     /// A request was refused.
     Request,
+    /// A component is to be kept for later activation.
+    Submit,
+    /// A submission is to be forgotten.
+    Withdraw,
+    /// A component is to take over.
+    Deploy,
+    /// A submission is to take over.
+    Activate,
+    /// What was deployed before is to take over again.
+    Rollback,
+    /// The trust file has changed.
+    TrustReload,
+    /// What is deployed is not trusted any more.
+    Revoke,
+    /// What is deployed runs no further round.
+    Pause,
+    /// What is deployed is trusted again.
+    Resume,
 }
 
 impl Action {
@@ -20,6 +38,15 @@ impl Action {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Request => "request",
+            Self::Submit => "submit",
+            Self::Withdraw => "withdraw",
+            Self::Deploy => "deploy",
+            Self::Activate => "activate",
+            Self::Rollback => "rollback",
+            Self::TrustReload => "trust-reload",
+            Self::Revoke => "revoke",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 }

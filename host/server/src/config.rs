@@ -17,13 +17,16 @@
 //! reconnect_grace_seconds = 5
 //!
 //! [access]
-//! deployers = ["alice"]               # may replace the optimizer and set the learning rate
+//! publishers = ["alice", "carol"]     # may bring components, to be activated
+//! deployers = ["alice"]               # may activate them and set the learning rate
 //! schedulers = ["worker-0"]           # may set the learning rate
 //! operators = ["bob"]                 # may ask for the server's status
 //! auditors = []
 //!
 //! [trust]
 //! store = "publishers.toml"           # whose optimizers are accepted
+//! reload_seconds = 2                  # looked at again this often
+//! on_revocation = "pause"             # what becomes of one that runs; or "finish"
 //! # "#;
 //! # stepbox_server::Config::parse(text, std::path::Path::new("/etc/stepbox"))?;
 //! # Ok::<(), stepbox_server::ConfigError>(())
@@ -43,6 +46,7 @@ use stepbox_sandbox::SandboxConfig;
 use thiserror::Error;
 
 use crate::cache::CacheConfig;
+use crate::deployment::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
 use crate::identity::Identity;
 use crate::limits::Limits;
 
@@ -182,7 +186,10 @@ impl JobConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
-    /// May deploy an optimizer and set the learning rate, and see the status to know what is deployed.
+    /// May bring components, which go no further without a deployer.
+    pub publishers: Vec<String>,
+    /// May deploy what was submitted, roll back and set the learning rate, and see the status to know what is deployed.
+    /// Who is named among the publishers too may deploy a component in one step.
     pub deployers: Vec<String>,
     /// May set the learning rate, and see the status to know what it is. Workers can be named here too.
     pub schedulers: Vec<String>,
@@ -198,6 +205,12 @@ pub struct AccessConfig {
 pub struct TrustConfig {
     /// The store of publishers.
     pub store: PathBuf,
+    /// How often it is looked at again; [`DEFAULT_TRUST_RELOAD_SECONDS`].
+    #[serde(default = "default_trust_reload")]
+    pub reload_seconds: Seconds,
+    /// What becomes of an optimizer that runs and is not trusted any more.
+    #[serde(default)]
+    pub on_revocation: OnRevocation,
 }
 
 /// A positive length of time, written as a number of seconds.
@@ -238,6 +251,10 @@ fn all_gradient_types() -> Vec<GradientType> {
 
 fn default_round_timeout() -> Seconds {
     Seconds::from_constant(DEFAULT_ROUND_TIMEOUT_SECONDS)
+}
+
+fn default_trust_reload() -> Seconds {
+    Seconds::from_constant(DEFAULT_TRUST_RELOAD_SECONDS)
 }
 
 fn default_reconnect_grace() -> Seconds {
@@ -324,6 +341,7 @@ impl Config {
             return Err(wrong("job.gradient_scale", format!("{scale} is no factor; it must be a number above 0")));
         }
         for (field, identities) in [
+            ("access.publishers", &self.access.publishers),
             ("access.deployers", &self.access.deployers),
             ("access.schedulers", &self.access.schedulers),
             ("access.operators", &self.access.operators),

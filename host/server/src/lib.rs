@@ -16,7 +16,7 @@
 //! | `gradient` | what has been pushed: whole tensors, rows, losses |
 //! | `update` | one round of one key: all slices step, and all are kept or none |
 //! | `shard` | the threads that own slices and the sandbox instances they live in |
-//! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other |
+//! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other; trust ends |
 //! | `groups` | which settings a tensor has |
 //! | `schedule`, `rates`, `learning_rate` | the learning rate of a round, and who changes it |
 //!
@@ -53,6 +53,7 @@ mod optimizer;
 mod published;
 mod rates;
 mod refusal;
+mod reload;
 mod rendezvous;
 mod rounds;
 mod schedule;
@@ -71,15 +72,17 @@ pub use config::{
     GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
+pub use deployment::{DEFAULT_TRUST_RELOAD_SECONDS, MAX_PREVIOUS_DEPLOYMENTS, OnRevocation};
 pub use footprint::Footprint;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::{
     DEFAULT_BYTES_PER_SECOND, DEFAULT_COMPONENT_BYTES, DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_IDENTITY,
     DEFAULT_FRAME_SECONDS, DEFAULT_HANDSHAKE_SECONDS, DEFAULT_KEYS, DEFAULT_MODEL_BYTES, DEFAULT_OUTSTANDING_REQUESTS,
-    DEFAULT_ROW_IDS, Limits,
+    DEFAULT_ROW_IDS, DEFAULT_SUBMISSION_BYTES, DEFAULT_SUBMISSIONS, DEFAULT_SUBMISSIONS_PER_IDENTITY, Limits,
 };
 pub use rates::MAX_SCHEDULES;
+pub use reload::Reload;
 pub use server::{Server, ServerError};
 pub use stepbox_sandbox::SandboxConfig;
 pub use tls::TlsError;

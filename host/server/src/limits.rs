@@ -48,6 +48,15 @@ pub const DEFAULT_MODEL_BYTES: u64 = 16 << 30;
 /// Bytes of a component in a deployment: what the trust store takes by default.
 pub const DEFAULT_COMPONENT_BYTES: u64 = stepbox_trust::MAX_COMPONENT_BYTES as u64;
 
+/// Components that wait for their activation. A team tries out a few versions at a time.
+pub const DEFAULT_SUBMISSIONS: usize = 32;
+
+/// Of one identity, so that no publisher takes the room of all others.
+pub const DEFAULT_SUBMISSIONS_PER_IDENTITY: usize = 8;
+
+/// Bytes of all submissions on disk: 128 MiB, eight components of the largest size or hundreds of the usual.
+pub const DEFAULT_SUBMISSION_BYTES: u64 = 128 << 20;
+
 /// The section `[limits]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,6 +81,12 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Largest component; [`DEFAULT_COMPONENT_BYTES`].
     pub component_bytes: u64,
+    /// Components that wait for their activation; [`DEFAULT_SUBMISSIONS`].
+    pub submissions: usize,
+    /// Those of one identity; [`DEFAULT_SUBMISSIONS_PER_IDENTITY`].
+    pub submissions_per_identity: usize,
+    /// Bytes of all of them; [`DEFAULT_SUBMISSION_BYTES`].
+    pub submission_bytes: u64,
     /// Keys of the model; [`DEFAULT_KEYS`].
     pub keys: usize,
     /// Bytes of all weights together; [`DEFAULT_MODEL_BYTES`].
@@ -91,6 +106,9 @@ impl Default for Limits {
             header_bytes: DEFAULT_HEADER_BYTES,
             body_bytes: DEFAULT_BODY_BYTES,
             component_bytes: DEFAULT_COMPONENT_BYTES,
+            submissions: DEFAULT_SUBMISSIONS,
+            submissions_per_identity: DEFAULT_SUBMISSIONS_PER_IDENTITY,
+            submission_bytes: DEFAULT_SUBMISSION_BYTES,
             keys: DEFAULT_KEYS,
             model_bytes: DEFAULT_MODEL_BYTES,
         }
@@ -119,6 +137,9 @@ impl Limits {
             ("header_bytes", self.header_bytes == 0),
             ("body_bytes", self.body_bytes == 0),
             ("component_bytes", self.component_bytes == 0),
+            ("submissions", self.submissions == 0),
+            ("submissions_per_identity", self.submissions_per_identity == 0),
+            ("submission_bytes", self.submission_bytes == 0),
             ("keys", self.keys == 0),
             ("model_bytes", self.model_bytes == 0),
         ]

@@ -19,9 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
+use crate::deployment;
 use crate::identity::{Identity, IdentityError};
 use crate::job::Job;
 use crate::membership::ConnectionId;
+use crate::reload::Reload;
 use crate::session;
 use crate::shard::{ShardThreads, Shards};
 use crate::tls::{TlsError, acceptor};
@@ -51,6 +53,7 @@ pub struct Server {
     job: Arc<Job>,
     threads: ShardThreads,
     shutdown: watch::Sender<bool>,
+    reload: Reload,
 }
 
 /// Why a server does not start. The operator's to mend, unless a variant says otherwise.
@@ -97,7 +100,7 @@ impl Server {
     /// Sets everything up and listens. Nobody is served before [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         let tls = acceptor(&config.tls)?;
-        // Read again for each deployment; read now so that a server that could never deploy does not start.
+        // Read again while it runs; read now so that a server that could never deploy does not start.
         TrustStore::load(&config.trust.store)?;
         std::fs::create_dir_all(&config.state_directory)
             .map_err(|source| ServerError::StateDirectory { path: config.state_directory.clone(), source })?;
@@ -111,7 +114,12 @@ impl Server {
         let (shutdown, stops) = watch::channel(false);
         let job = Arc::new(Job::new(config, sandbox, shards, ledger, identities, stops));
         tracing::info!(%address, workers = job.workers, shard_threads = job.shards.count(), "listening");
-        Ok(Self { listener, address, tls, job, threads, shutdown })
+        Ok(Self { listener, address, tls, job, threads, shutdown, reload: Reload::new() })
+    }
+
+    /// What tells the server, while it runs, to look at its files again.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -122,7 +130,8 @@ impl Server {
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, job, threads, shutdown, .. } = self;
+        let Self { listener, tls, job, threads, shutdown, reload, .. } = self;
+        tokio::spawn(deployment::watch(Arc::downgrade(&job), reload.requests(), shutdown.subscribe()));
         let connections = Arc::new(Connections::default());
         let room = Arc::new(Semaphore::new(job.config.limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut sessions = JoinSet::new();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use sha2::{Digest, Sha256};
 use stepbox_wire::{ErrorCode, ServerStatus, WorkerStatus};
 
-use crate::deployment::off_the_runtime;
+use crate::deployment::{self, off_the_runtime};
 use crate::job::Job;
 use crate::published;
 use crate::refusal::{Answered, Refusal};
@@ -48,6 +48,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         mean_update_microseconds: if updates == 0 { 0.0 } else { nanoseconds as f64 / updates as f64 / 1000.0 },
         refusals: job.statistics.refusals.load(Ordering::Relaxed),
         weights_digest,
+        deployment: deployment::status(job),
     })
 }
 

@@ -50,7 +50,7 @@ pub use claims::Claims;
 pub use digest::Digest;
 pub use error::TrustError;
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};
-pub use ledger::{LedgerError, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
+pub use ledger::{LedgerError, MAX_EARLIER_VERSIONS, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
 pub use manifest::{MANIFEST_SECTION, MAX_MANIFEST_BYTES, MAX_NAME_BYTES, MAX_VERSION_BYTES, Manifest, ManifestError};
 pub use semver::Version;
 pub use sign::{SignError, sign, strip};

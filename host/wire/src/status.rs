@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::deployment::DeploymentStatus;
 use crate::message::TensorType;
 use crate::options::ScheduleStatus;
 
@@ -76,4 +77,6 @@ pub struct ServerStatus {
     /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
     /// asked for.
     pub weights_digest: Option<String>,
+    /// Whether what is deployed is trusted, and what can be rolled back to.
+    pub deployment: DeploymentStatus,
 }

@@ -6,6 +6,7 @@
 //! and nobody else anything; only bytes that are no frames end the connection.
 
 mod answers;
+mod deployments;
 mod frames;
 mod requests;
 mod tensors;
@@ -238,9 +239,11 @@ async fn replaced(context: &Context) {
 fn refused(job: &Job, identity: &Identity, request: &str, key: &str, mut refusal: Refusal) -> Response {
     refusal.shorten();
     job.statistics.refusals.fetch_add(1, Ordering::Relaxed);
-    let subject = if key.is_empty() { request } else { key };
-    let reason = format!("{request}: {}", refusal.message);
-    job.audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
+    if !refusal.audited {
+        let subject = if key.is_empty() { request } else { key };
+        let reason = format!("{request}: {}", refusal.message);
+        job.audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
+    }
     Response::Failed(refusal.into())
 }
 

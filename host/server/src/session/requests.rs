@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use stepbox_wire::{
-    DeployOptions, ErrorCode, FramePrefix, Request, RequestId, Response, Schedule, UNADDRESSED, decode_request,
-    request_id_of,
+    ErrorCode, FramePrefix, Request, RequestId, Response, Schedule, UNADDRESSED, decode_request, request_id_of,
 };
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
@@ -13,7 +12,6 @@ use tokio::task::JoinSet;
 use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
-use crate::deployment::{Submission, deploy};
 use crate::job::{Worker, not_registered};
 use crate::learning_rate;
 use crate::refusal::{Answered, Refusal};
@@ -126,6 +124,11 @@ fn describe(request: &Request) -> (&'static str, String) {
         Request::SetSchedule { .. } => ("set schedule", String::new()),
         Request::PushRows { key, .. } => ("push rows", key.clone()),
         Request::PullRows { key, .. } => ("pull rows", key.clone()),
+        Request::Rollback { .. } => ("rollback", String::new()),
+        Request::Submit => ("submit", String::new()),
+        Request::Activate { digest, .. } => ("activate", digest.clone()),
+        Request::Submissions => ("submissions", String::new()),
+        Request::Withdraw { digest } => ("withdraw", digest.clone()),
     }
 }
 
@@ -144,6 +147,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             Request::Barrier { number } => self.barrier(number),
             Request::Leave => self.leave(),
             Request::Deploy(options) => self.deploy(options).await,
+            Request::Rollback { to } => self.rollback(to),
+            Request::Submit => self.submit().await,
+            Request::Activate { digest, options } => self.activate(digest, options),
+            Request::Submissions => self.submissions(),
+            Request::Withdraw { digest } => self.withdraw(digest),
             Request::Status { weights_digest } => self.status(weights_digest),
             Request::SetSchedule { learning_rate, schedule } => self.set_schedule(learning_rate, schedule),
         }
@@ -178,36 +186,6 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         *self.context.worker.lock() = None;
         tracing::info!(identity = %self.context.identity, rank = worker.rank, "left");
         done(Response::Left)
-    }
-
-    async fn deploy(self, options: DeployOptions) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, rights, .. } = &**self.context;
-        if !rights.deploy {
-            let message = format!("`{identity}` may not deploy; the operator names deployers in [access]");
-            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
-        }
-        let limit = job.config.limits.component_bytes;
-        if self.body_bytes > limit {
-            let message = format!("a component of {} bytes is above {limit} (limits.component_bytes)", self.body_bytes);
-            return Err(Refusal::new(ErrorCode::Untrusted, message).into());
-        }
-        let Ok(turn) = Arc::clone(&job.deploying).try_acquire_owned() else {
-            return Err(Refusal::new(ErrorCode::Busy, "another deployment is under way; try again").into());
-        };
-        let permit = self.permit()?;
-        let mut component = vec![0; self.body_bytes as usize];
-        self.reader.body(&mut component, |_| {}).await?;
-        let (job, identity) = (Arc::clone(job), identity.clone());
-        tracing::info!(%identity, bytes = component.len(), "a component is to be deployed");
-        // In a task of its own: once begun, it is not undone by the connection's end.
-        let deployment = tokio::spawn(async move {
-            let outcome = deploy(job, Submission { component, options }).await;
-            drop(turn);
-            outcome
-        });
-        self.later_with(permit, String::new(), async move {
-            deployment.await.unwrap_or_else(|panic| Err(failed(&panic))).map(Content::Message)
-        })
     }
 
     fn status(self, weights_digest: bool) -> Result<Option<Content>, Stopped> {
