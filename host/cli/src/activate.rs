@@ -17,7 +17,7 @@ Examples:
   stepbox submissions --profile alice.toml
   stepbox activate 5bf9… --profile alice.toml --learning-rate 0.001")]
 pub(crate) struct Activate {
-    /// SHA-256 of the signed file, as `stepbox submissions` and `sha256sum` print it
+    /// The digest, as `stepbox submissions`, `sign` and `verify` print it
     digest: Digest,
 
     #[command(flatten)]

@@ -41,7 +41,7 @@ impl Client {
         Ok(*submission)
     }
 
-    /// Deploys a component that was submitted, by the SHA-256 of its signed file (64 hexadecimal digits).
+    /// Deploys a component that was submitted, by its [digest](OptimizerStatus::digest).
     pub async fn activate(&self, digest: &str, options: &DeployOptions) -> Result<Deployment, ClientError> {
         let request = Request::Activate { digest: digest.to_owned(), options: options.clone() };
         self.deployed("activate", &request, Bytes::new()).await

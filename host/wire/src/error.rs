@@ -84,7 +84,7 @@ pub enum FrameError {
     #[error("the values' shape has no axes; its first extent is the number of rows")]
     NoRows,
     /// A digest that is none.
-    #[error("a component's digest is 64 hexadecimal digits, as `sha256sum` prints them; {bytes} other bytes came")]
+    #[error("a component's digest is 64 hexadecimal digits; {bytes} bytes came that are none")]
     Digest {
         /// Their number.
         bytes: usize,

@@ -194,7 +194,7 @@ pub enum Request {
     Submit,
     /// Deploys a component that was submitted. Answered by [`Response::Deployed`].
     Activate {
-        /// SHA-256 of the signed file, hexadecimal.
+        /// As in [`OptimizerStatus::digest`].
         digest: String,
         /// As in [`Request::Deploy`].
         options: DeployOptions,
@@ -203,7 +203,7 @@ pub enum Request {
     Submissions,
     /// Has the server forget a component that was submitted. Answered by [`Response::Withdrawn`].
     Withdraw {
-        /// SHA-256 of the signed file, hexadecimal.
+        /// As in [`OptimizerStatus::digest`].
         digest: String,
     },
 }

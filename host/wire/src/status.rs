@@ -15,7 +15,7 @@ pub struct OptimizerStatus {
     pub version: String,
     /// Key id of the publisher who signed it.
     pub publisher: String,
-    /// SHA-256 of the signed file, hexadecimal.
+    /// SHA-256 of the signed content, hexadecimal: the same whoever has signed it.
     pub digest: String,
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use stepbox_client::{Client, DeployOptions, ErrorCode, ServerStatus, Standing};
-use stepbox_tests::{Options, TestServer, in_time};
+use stepbox_tests::{Options, Publisher, TestServer, in_time};
 
 use crate::{bits, init, reason, refused, round, tensor};
 
@@ -207,4 +207,43 @@ async fn a_pause_at_any_moment_of_training_costs_no_round_and_no_state() {
         weights.push(pulled);
     }
     assert!(weights[0] == weights[1], "the pauses have left a trace");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_way_in_which_trust_ends_reaches_what_runs() {
+    let (server, workers) = scene("untrusted", ASKED).await;
+    let optimizer = server.deploy("sgd", "1.0.0", RATE_1).await.optimizer;
+    let path = server.authority.folder().join("publishers.toml");
+    let key = server.publisher.public_key();
+    for (trust, expected) in [
+        (format!("[[publisher]]\nname = 'Other'\npublic_key = '{}'", Publisher::new().public_key()), "unknown-key"),
+        (
+            format!(
+                "[[publisher]]\nname = 'Example'\n[[publisher.key]]\npublic_key = '{key}'\nvalid_until = 2026-01-01"
+            ),
+            "expired-key",
+        ),
+        (
+            format!("[[publisher]]\nname = 'Example'\npublic_key = '{key}'\nnamespaces = ['team-a/*']"),
+            "name-not-allowed",
+        ),
+        (
+            format!("[[publisher]]\nname = 'Example'\npublic_key = '{key}'\n[minimum_versions]\nsgd = '1.0.1'"),
+            "below-minimum-version",
+        ),
+    ] {
+        fs::write(&path, trust).unwrap();
+        server.reload();
+        let revoked = |status: &ServerStatus| status.deployment.revoked.iter().any(|one| one.reason == expected);
+        let status = status_when(&server, revoked).await;
+        assert_eq!(
+            (status.deployment.standing, &status.deployment.revoked[0].optimizer),
+            (Standing::Paused, &optimizer)
+        );
+        let pushed = workers[0].push("w", &tensor(&[1.0])).await;
+        assert_eq!(reason(pushed), (ErrorCode::Paused, expected.into()));
+    }
+    server.trust("");
+    status_when(&server, |status| status.deployment.standing == Standing::Trusted).await;
+    assert_eq!(round(&workers, "w", &tensor(&[1.0])).await.unwrap().values(), [-1.0]);
 }

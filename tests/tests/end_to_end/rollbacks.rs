@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use stepbox_client::{Client, DeployOptions, ErrorCode};
 use stepbox_tests::{Options, TestServer};
-use stepbox_trust::Digest;
+use stepbox_trust::TrustStore;
 
 use crate::{bits, init, reason, refused, round, tensor};
 
@@ -120,9 +120,10 @@ async fn a_restarted_server_goes_back_to_what_it_has_kept_after_it_has_verified_
     let good = fs::read(file(0)).unwrap();
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    for planted in [server.publisher.sign("sgd", "1.1.0-rc.1"), flipped] {
+    let another = server.publisher.sign("sgd", "1.1.0-rc.1");
+    for (planted, expected) in [(another, "digest-mismatch"), (flipped, "bad-signature")] {
         fs::write(file(0), planted).unwrap();
-        assert_eq!(reason(deployer.rollback(None).await), (ErrorCode::Untrusted, "digest-mismatch".into()));
+        assert_eq!(reason(deployer.rollback(None).await), (ErrorCode::Untrusted, expected.into()));
     }
     fs::remove_file(file(0)).unwrap();
     assert_eq!(reason(deployer.rollback(None).await), (ErrorCode::UnknownComponent, "component-lost".into()));
@@ -147,7 +148,8 @@ async fn an_old_file_that_was_never_deployed_is_no_rollback() {
     let index = fs::read_to_string(components.join("index.toml")).unwrap();
     let former = server.status().await.deployment.previous.pop().unwrap();
     let old = server.publisher.sign("sgd", "0.9.0");
-    let digest = Digest::of(&old).to_string();
+    let trust = fs::read_to_string(server.authority.folder().join("publishers.toml")).unwrap();
+    let digest = TrustStore::parse(&trust).unwrap().verify(old.clone()).unwrap().digest().to_string();
     fs::write(components.join(format!("{digest}.wasm")), old).unwrap();
     fs::write(components.join("index.toml"), index.replace(&former.digest, &digest)).unwrap();
     server.restart();

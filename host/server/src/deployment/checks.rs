@@ -31,6 +31,7 @@ pub(super) fn check(job: &Job, wanted: Wanted) -> (String, Answered<Accepted>) {
 
 fn check_all(job: &Job, wanted: Wanted, about: &mut String) -> Answered<Accepted> {
     let limit = job.config.limits.component_bytes;
+    let is_kept = !matches!(wanted, Wanted::File { .. });
     let (bytes, options, former) = match wanted {
         Wanted::File { component, options } => {
             *about = Digest::of(&component).to_string();
@@ -61,11 +62,11 @@ fn check_all(job: &Job, wanted: Wanted, about: &mut String) -> Answered<Accepted
             (bytes, kept.options.clone(), Some(kept))
         }
     };
-    if Digest::of(&bytes).to_string() != *about {
-        let message = format!("the file kept for {about} has other content; it was damaged or replaced on the server");
+    let verified = verify(job, bytes)?;
+    if is_kept && verified.digest().to_string() != *about {
+        let message = format!("the file kept for {about} is another one; it was replaced on the server");
         return Err(Refusal::new(ErrorCode::Untrusted, message).because("digest-mismatch"));
     }
-    let verified = verify(job, bytes)?;
     *about = revocation::subject(&status(&verified));
     match &former {
         None => check_version(job, &verified)?,
@@ -103,9 +104,10 @@ pub(super) fn check_version(job: &Job, verified: &VerifiedComponent) -> Answered
 pub(super) fn admit(job: &Job, verified: &VerifiedComponent) -> Answered<AdmittedComponent> {
     let component = job.sandbox.admit(verified.bytes()).map_err(|error| not_admitted(&error))?;
     let (signed, own) = (&verified.manifest().name, &component.description().name);
-    if signed != own {
+    if verified.manifest().own_name() != own {
         let message = format!(
-            "the component calls itself `{own}` and was signed as `{signed}`; its publisher must sign it as `{own}`"
+            "the component calls itself `{own}` and was signed as `{signed}`; its publisher must sign it as `{own}`, with \
+             a namespace before it or without"
         );
         return Err(Refusal::new(ErrorCode::NotAdmitted, message).because("signed-as-another"));
     }

@@ -94,7 +94,7 @@ fn decided<T>(job: &Job, action: Action, by: &Identity, about: &str, outcome: An
 async fn take_over(job: &Arc<Job>, accepted: Accepted) -> Answered<Response> {
     let status = checks::status(&accepted.verified);
     let mut structure = job.structure.lock().await;
-    let start = learning_rate::start(job, &accepted.component, &accepted.groups, &accepted.options)?;
+    let start = learning_rate::start(job, &status.name, &accepted.component, &accepted.groups, &accepted.options)?;
     let keys = job.model.all();
     let plans = plan_all(&accepted, keys.clone(), job.shards.count()).await?;
     check_rounds(&keys, &plans)?;

@@ -31,26 +31,26 @@ pub(crate) async fn submit(job: Arc<Job>, by: Identity, component: Vec<u8>) -> A
 }
 
 fn keep(job: &Job, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStatus> {
-    let digest = Digest::of(&component).to_string();
-    let mut archive = job.archive.lock();
-    if let Some(submission) = archive.submission(&digest) {
-        // Kept already; whoever repeats a request after a broken connection finds it done.
-        return Ok(submission.clone());
-    }
-    check_room(archive.submitted(), by, component.len() as u64, &job.config.limits)?;
-    drop(archive);
-
     let verified = checks::verify(job, component)?;
     checks::check_version(job, &verified)?;
-    checks::admit(job, &verified)?;
+    let digest = verified.digest().to_string();
+    let known = job.archive.lock().submission(&digest).cloned();
+    if known.is_none() {
+        check_room(job.archive.lock().submitted(), by, verified.bytes().len() as u64, &job.config.limits)?;
+        checks::admit(job, &verified)?;
+    }
+    let mut archive = job.archive.lock();
+    // Also where it is known: it may have come with more signatures.
+    archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
     let submission = SubmissionStatus {
         component: checks::status(&verified),
         bytes: verified.bytes().len() as u64,
         submitted_by: by.to_string(),
         submitted_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
-    archive = job.archive.lock();
-    archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))?;
     archive.submit(submission.clone()).map_err(|error| cannot_keep(&error))?;
     Ok(submission)
 }
