@@ -14,6 +14,7 @@ mod revocations;
 mod rollbacks;
 mod rounds;
 mod rows;
+mod signers;
 mod submissions;
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
