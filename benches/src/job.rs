@@ -80,7 +80,7 @@ impl Job {
         let configuration = format!(
             "listen = '127.0.0.1:0'\nstate_directory = 'state'\nshard_threads = {threads}\n\
              [tls]\nca = 'ca.pem'\ncertificate = 'server.pem'\nkey = 'server.key'\n[job]\nworkers = {names:?}\n\
-             [access]\ndeployers = ['{OPERATOR}']\n[trust]\nstore = 'publishers.toml'\n"
+             [access]\ndeployers = ['{OPERATOR}']\npublishers = ['{OPERATOR}']\n[trust]\nstore = 'publishers.toml'\n"
         );
         fs::write(folder.path().join("server.toml"), configuration)?;
         let config = Config::load(&folder.path().join("server.toml"))?;

@@ -78,7 +78,7 @@ impl Server {
                 "listen = '127.0.0.1:0'\nstate_directory = 'state'\n\
                  [tls]\nca = 'ca.pem'\ncertificate = 'server.pem'\nkey = 'server.key'\n\
                  [job]\nworkers = {names:?}\nround_timeout_seconds = {}\n\
-                 [access]\ndeployers = ['deployer']\noperators = {operators:?}\n[trust]\nstore = 'publishers.toml'\n",
+                 [access]\ndeployers = ['deployer']\npublishers = ['deployer']\noperators = {operators:?}\n[trust]\nstore = 'publishers.toml'\n",
                 ANSWER_TIMEOUT.as_secs()
             ),
         )?;

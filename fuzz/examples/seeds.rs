@@ -58,6 +58,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ),
         ("set-schedule", Request::SetSchedule { learning_rate: Some(0.001), schedule }, &[]),
         ("status", Request::Status { weights_digest: true }, &[]),
+        ("rollback", Request::Rollback { to: Some("0a".repeat(32)) }, &[]),
+        ("submit", Request::Submit, COMPONENTS[0].1),
+        ("activate", Request::Activate { digest: "0a".repeat(32), options: DeployOptions::default() }, &[]),
     ];
     let mut conversation = Vec::new();
     for (id, (name, request, body)) in (1..).zip(requests) {
@@ -87,7 +90,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             },
             &[],
         ),
-        ("failed", Response::Failed(Failure { code: ErrorCode::WrongShape, message: "it is 2 x 3".to_string() }), &[]),
+        (
+            "failed",
+            Response::Failed(Failure {
+                code: ErrorCode::Untrusted,
+                message: "it is revoked".to_string(),
+                reason: Some("revoked-digest".to_string()),
+            }),
+            &[],
+        ),
     ];
     for (id, (name, response, body)) in (1..).zip(responses) {
         let frame = [&encode_response(id, &response, body.len() as u64), body].concat();

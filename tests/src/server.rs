@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use stepbox_client::{Client, ClientConfig, ClientError, DeployOptions, Deployment, ServerStatus};
-use stepbox_server::{Config, Server};
+use stepbox_server::{Config, Reload, Server};
 use stepbox_trust::{PublicKey, SigningKey, add_signature, sign};
 use tokio::sync::oneshot;
 
@@ -31,6 +31,8 @@ pub struct Options {
     pub schedulers: &'static [&'static str],
     /// More fields of the configuration's section `[job]`.
     pub job: &'static str,
+    /// More fields of the configuration's section `[trust]`.
+    pub trust: &'static str,
     /// More sections of the configuration.
     pub more: &'static str,
 }
@@ -47,6 +49,7 @@ impl Options {
             reconnect_grace_seconds: HANGS.as_secs_f64(),
             schedulers: &["scheduler"],
             job: "",
+            trust: "",
             more: "",
         }
     }
@@ -106,7 +109,15 @@ pub struct TestServer {
     running: Option<Running>,
 }
 
+/// As an editor does it: another file in its place.
+fn write_trust(folder: &Path, publisher: &Publisher, more: &str) {
+    let trust = format!("{more}\n[[publisher]]\nname = 'Example'\npublic_key = '{}'\n", publisher.public_key());
+    fs::write(folder.join("publishers.new"), trust).unwrap();
+    fs::rename(folder.join("publishers.new"), folder.join("publishers.toml")).unwrap();
+}
+
 struct Running {
+    reload: Reload,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -117,12 +128,19 @@ impl TestServer {
         log::start();
         let (authority, publisher) = (Authority::new(), Publisher::new());
         let server = authority.issue("server");
-        let trust = format!("[[publisher]]\nname = 'Example'\npublic_key = '{}'\n", publisher.public_key());
-        fs::write(authority.folder().join("publishers.toml"), trust).unwrap();
+        write_trust(authority.folder(), &publisher, "");
         let workers: Vec<_> = (0..options.workers).map(|rank| format!("{}-worker-{rank}", options.name)).collect();
         let schedulers: Vec<_> = options.schedulers.iter().map(|role| format!("{}-{role}", options.name)).collect();
         let Options {
-            name, shard_threads, aggregation, round_timeout_seconds, reconnect_grace_seconds, job, more, ..
+            name,
+            shard_threads,
+            aggregation,
+            round_timeout_seconds,
+            reconnect_grace_seconds,
+            job,
+            trust,
+            more,
+            ..
         } = options;
         let configuration = format!(
             "listen = '127.0.0.1:0'\nstate_directory = 'state'\nshard_threads = {shard_threads}\n\
@@ -130,8 +148,9 @@ impl TestServer {
              [job]\nworkers = {workers:?}\naggregation = '{aggregation}'\n\
              round_timeout_seconds = {round_timeout_seconds}\nreconnect_grace_seconds = {reconnect_grace_seconds}\n\
              {job}\n\
-             [access]\nschedulers = {schedulers:?}\ndeployers = ['{name}-deployer']\noperators = ['{name}-operator']\n\
-             [trust]\nstore = 'publishers.toml'\n{more}\n",
+             [access]\nschedulers = {schedulers:?}\npublishers = ['{name}-deployer', '{name}-publisher']\n\
+             deployers = ['{name}-deployer', '{name}-activator']\noperators = ['{name}-operator']\n\
+             [trust]\nstore = 'publishers.toml'\n{trust}\n{more}\n",
             server.certificate, server.key
         );
         fs::write(authority.folder().join("server.toml"), configuration).unwrap();
@@ -144,6 +163,17 @@ impl TestServer {
         self.stop();
         let (address, running) = run(self.authority.folder());
         (self.address, self.running) = (address, Some(running));
+    }
+
+    /// Writes the trust file anew, with more before the publisher, and has the server read it at once.
+    pub fn trust(&self, more: &str) {
+        write_trust(self.authority.folder(), &self.publisher, more);
+        self.reload();
+    }
+
+    /// Has the server look at its files again.
+    pub fn reload(&self) {
+        self.running.as_ref().expect("it runs").reload.now();
     }
 
     /// The identity of a role of this test, such as `worker-0`.
@@ -225,7 +255,7 @@ impl TestServer {
     }
 
     fn stop(&mut self) {
-        if let Some(Running { stop, thread }) = self.running.take() {
+        if let Some(Running { stop, thread, .. }) = self.running.take() {
             // A server that has panicked is not there to be told.
             let _ = stop.send(());
             thread.join().expect("the server has panicked");
@@ -253,10 +283,11 @@ fn run(folder: &Path) -> (SocketAddr, Running) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::bind(config).await.unwrap();
-            listening.send(server.local_address()).unwrap();
+            listening.send((server.local_address(), server.reload())).unwrap();
             // A test that ends without a word stops it too.
             server.run(async { drop(stopped.await) }).await;
         });
     });
-    (address.recv().expect("the server starts"), Running { stop, thread })
+    let (address, reload) = address.recv().expect("the server starts");
+    (address, Running { reload, stop, thread })
 }

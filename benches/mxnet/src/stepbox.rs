@@ -103,7 +103,7 @@ fn write_configuration(workers: &[String], public_key: &str, folder: &Path) -> R
         "listen = '127.0.0.1:0'\nstate_directory = 'state'\n\
          [tls]\nca = 'certificates/ca.pem'\ncertificate = 'certificates/server.pem'\nkey = 'certificates/server.key'\n\
          [job]\nworkers = {workers:?}\naggregation = 'mean'\n\
-         [access]\ndeployers = ['deployer']\n\
+         [access]\ndeployers = ['deployer']\npublishers = ['deployer']\n\
          [trust]\nstore = 'publishers.toml'\n"
     );
     fs::write(folder.join("server.toml"), server).context("server.toml")?;

@@ -131,6 +131,7 @@ struct Job<'a> {
 
 #[derive(Serialize)]
 struct Access<'a> {
+    publishers: [&'a str; 1],
     deployers: [&'a str; 1],
 }
 
@@ -147,7 +148,7 @@ impl<'a> Configuration<'a> {
             state_directory: "state",
             tls: Tls { ca, certificate, key },
             job: Job { workers: cast.workers.iter().map(|worker| worker.name.as_str()).collect() },
-            access: Access { deployers: [&cast.deployer.name] },
+            access: Access { publishers: [&cast.deployer.name], deployers: [&cast.deployer.name] },
             trust: Trust { store: "publishers.toml" },
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use stepbox_client::{DeployOptions, OptimizerStatus, ScheduleStatus};
+use stepbox_client::{DeployOptions, Deployment, OptimizerStatus, ScheduleStatus};
 
 use crate::connection::Connection;
 use crate::files;
@@ -12,13 +12,14 @@ use crate::output::{Failure, Report};
 use crate::{deployment_file, schedule};
 
 /// No frame holds more than this, so no server takes a larger component whatever its limit: 1 GiB.
-const MAX_FILE_BYTES: usize = 1 << 30;
+pub(crate) const MAX_FILE_BYTES: usize = 1 << 30;
 
 /// Deploy a signed optimizer to a server
 #[derive(Args)]
 #[command(after_help = "\
 The optimizer takes over between two rounds. Replacing one of the same name and a compatible plan keeps its state.
-Where the server refuses, nothing has changed.
+Where the server refuses, nothing has changed. It takes the rights of publishers and deployers together; to have one
+person submit and another activate see `stepbox submit` and `stepbox activate`. `stepbox rollback` goes back.
 
 Examples:
   stepbox deploy adamw.signed.wasm --server 10.0.0.7:7437 --ca ca.pem --certificate alice.pem --key alice.key
@@ -28,6 +29,16 @@ pub(crate) struct Deploy {
     /// The signed component
     file: PathBuf,
 
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// With what a component is deployed.
+#[derive(Args)]
+pub(crate) struct Settings {
     /// TOML file with learning rate, schedule, hyperparameters and groups (see docs/deployment.md); options come first
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -39,9 +50,6 @@ pub(crate) struct Deploy {
     /// Set a hyperparameter (see `stepbox inspect`); several may be given
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     hyperparameters: Vec<(String, String)>,
-
-    #[command(flatten)]
-    connection: Connection,
 }
 
 pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
@@ -54,19 +62,15 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
 impl Deploy {
     pub(crate) fn run(&self) -> Result<impl Report + use<>, Failure> {
         let component = files::read(&self.file, MAX_FILE_BYTES)?;
-        let options = self.options()?;
+        let options = self.settings.options()?;
         let deployment = self.connection.with_client(async |client| client.deploy(component, &options).await)?;
-        Ok(Deployed {
-            optimizer: deployment.optimizer,
-            from_round: deployment.from_round,
-            state_kept: deployment.state_kept,
-            schedule: deployment.schedule,
-            groups: deployment.groups.into_iter().map(|(name, keys)| Taken { name, keys }).collect(),
-        })
+        Ok(Deployed::from(deployment))
     }
+}
 
+impl Settings {
     /// The file's, with what the command line says instead.
-    fn options(&self) -> Result<DeployOptions, Failure> {
+    pub(crate) fn options(&self) -> Result<DeployOptions, Failure> {
         let mut options = self.config.as_deref().map(deployment_file::load).transpose()?.unwrap_or_default();
         options.learning_rate = self.learning_rate.or(options.learning_rate);
         options.hyperparameters.retain(|(name, _)| self.hyperparameters.iter().all(|(given, _)| given != name));
@@ -75,8 +79,9 @@ impl Deploy {
     }
 }
 
+/// What a deployment, an activation or a rollback has done.
 #[derive(Serialize)]
-struct Deployed {
+pub(crate) struct Deployed {
     optimizer: OptimizerStatus,
     from_round: u64,
     state_kept: bool,
@@ -89,6 +94,14 @@ struct Deployed {
 struct Taken {
     name: String,
     keys: u64,
+}
+
+impl From<Deployment> for Deployed {
+    fn from(deployment: Deployment) -> Self {
+        let Deployment { optimizer, from_round, state_kept, schedule, groups } = deployment;
+        let groups = groups.into_iter().map(|(name, keys)| Taken { name, keys }).collect();
+        Self { optimizer, from_round, state_kept, schedule, groups }
+    }
 }
 
 impl Report for Deployed {

@@ -4,12 +4,14 @@
 //! exit code of it. `docs/cli.md` describes all of it.
 #![forbid(unsafe_code)]
 
+mod activate;
 mod audit;
 mod bench;
 mod ca;
 mod connection;
 mod deploy;
 mod deployment_file;
+mod digest;
 mod files;
 mod hardening;
 mod inspect;
@@ -19,11 +21,13 @@ mod optimizers;
 mod output;
 mod plan;
 mod protections;
+mod rollback;
 mod schedule;
 mod serve;
 mod sign;
 mod signer;
 mod status;
+mod submit;
 mod trust;
 mod verify;
 
@@ -56,6 +60,10 @@ enum Verb {
     Optimizers(optimizers::Optimizers),
     Serve(serve::Serve),
     Deploy(deploy::Deploy),
+    Submit(submit::Submit),
+    Submissions(submit::Submissions),
+    Activate(activate::Activate),
+    Rollback(rollback::Rollback),
     Schedule(schedule::Schedule),
     Status(status::Status),
     Limits(limits::Limits),
@@ -81,6 +89,10 @@ fn main() -> ExitCode {
         Verb::Optimizers(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Serve(verb) => verb.run(format),
         Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Submit(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Submissions(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Activate(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Rollback(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Limits(verb) => verb.run().and_then(|report| format.print(&report)),

@@ -18,7 +18,8 @@ Exit codes:
   3  refused: by the server, or because a component is not trusted or an audit log was changed
   4  no server: unreachable, not ours, lost or silent
 
-With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well.";
+With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well,
+with a \"reason\" where a code has several.";
 
 /// What a verb found or did.
 pub(crate) trait Report: Serialize {
@@ -77,9 +78,12 @@ pub(crate) struct Failure {
     #[serde(skip)]
     kind: Kind,
     code: String,
+    /// One reason among several that the code has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<serde_json::Value>,
+    details: Option<Box<serde_json::Value>>,
     /// The details for people, line by line.
     #[serde(skip)]
     lines: Vec<String>,
@@ -112,13 +116,13 @@ impl Failure {
     }
 
     fn new(kind: Kind, code: &str, message: String) -> Self {
-        Self { kind, code: code.to_owned(), message, details: None, lines: Vec::new() }
+        Self { kind, code: code.to_owned(), reason: None, message, details: None, lines: Vec::new() }
     }
 
     /// Adds what else there is to say: for scripts, and in lines for people.
     pub(crate) fn with_details(self, details: &impl Serialize, lines: Vec<String>) -> Self {
         // What cannot be written as JSON is left out; the message is there.
-        Self { details: serde_json::to_value(details).ok(), lines, ..self }
+        Self { details: serde_json::to_value(details).ok().map(Box::new), lines, ..self }
     }
 
     /// Puts words before the message, such as the name of the file it is about.
@@ -187,7 +191,8 @@ impl From<ClientError> for Failure {
             ClientError::ServerName { .. } => (Kind::Here, "server-name"),
             _ => (Kind::Here, "request"),
         };
-        Self::new(kind, code, message)
+        let reason = error.reason().map(str::to_owned);
+        Self { reason, ..Self::new(kind, code, message) }
     }
 }
 

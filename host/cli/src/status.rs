@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
-use stepbox_client::{DEFAULT_JOB, OptimizerStatus, ServerStatus};
+use stepbox_client::{DEFAULT_JOB, DeploymentStatus, OptimizerStatus, RevokedOptimizer, ServerStatus};
 
 use crate::connection::Connection;
 use crate::output::{Failure, Report, printable};
@@ -50,6 +50,16 @@ impl Report for Shown {
         line("optimizer", status.optimizer.as_ref().map_or_else(|| "none".to_owned(), optimizer));
         if let Some((pending, round)) = &status.pending_optimizer {
             line("pending", format!("{}, from round {round} on", optimizer(pending)));
+        }
+        let DeploymentStatus { standing, revoked, previous, trust_error } = &status.deployment;
+        for RevokedOptimizer { optimizer, message, .. } in revoked {
+            line(standing.name(), format!("{} {}: {message}", optimizer.name, optimizer.version));
+        }
+        if let Some(error) = trust_error {
+            line("trust file", format!("CANNOT BE USED, nothing is deployed until it can: {error}"));
+        }
+        for before in previous {
+            line("before", format!("{} {}, digest {}", before.name, before.version, before.digest));
         }
         if let (Some(rate), Some(schedule)) = (status.learning_rate, &status.schedule) {
             line("rate", format!("{rate}; {}", schedule::describe(schedule)));

@@ -119,6 +119,78 @@ fn a_deployment_file_sets_what_it_says_and_options_count_more() {
 }
 
 #[test]
+fn one_submits_another_activates_and_one_command_goes_back() {
+    let scene = Scene::new();
+    let [alice, carol, dave] = ["alice", "carol", "dave"].map(|identity| scene.connection(identity));
+    let refused = |arguments: &str, code: &str, reason: &str| {
+        let run = scene.folder.run(&format!("{arguments} --json"));
+        assert_eq!(run.code(), 3, "{arguments}: {}", run.stderr());
+        let error = run.json()["error"].clone();
+        assert_eq!((&error["code"], &error["reason"]), (&code.into(), &reason.into()), "{arguments}: {error}");
+    };
+    refused(&format!("deploy adamw-1.0.0.wasm {dave}"), "forbidden", "not-a-publisher");
+    let submitted = scene.folder.done(&format!("submit adamw-1.0.0.wasm {carol} --json")).json();
+    assert_eq!((&submitted["component"]["version"], &submitted["submitted_by"]), (&"1.0.0".into(), &"carol".into()));
+    let digest = submitted["component"]["digest"].as_str().unwrap();
+    refused(&format!("activate {digest} {carol}"), "forbidden", "not-a-deployer");
+    refused(&format!("activate {} {dave}", "0".repeat(64)), "unknown-component", "not-submitted");
+    assert_eq!(scene.folder.run(&format!("activate adamw-1.0.0.wasm {dave}")).code(), 2);
+    let listed = scene.folder.done(&format!("submissions {dave} --json")).json();
+    assert_eq!(listed, Value::Array(vec![submitted.clone()]));
+    let text = scene.folder.done(&format!("submissions {dave}")).stdout();
+    assert!(text.contains(digest) && text.contains("adamw 1.0.0") && text.contains("by carol at 20"), "{text}");
+
+    let activated = scene.folder.done(&format!("activate {digest} {dave} --learning-rate 0.25 --json")).json();
+    assert_eq!(activated["optimizer"], submitted["component"]);
+    scene.folder.done(&format!("deploy adamw-1.1.0.wasm {alice} --learning-rate 0.5"));
+    let text = scene.folder.done(&format!("status {dave}")).stdout();
+    assert!(text.contains(&format!("before       adamw 1.0.0, digest {digest}")), "{text}");
+    refused(&format!("rollback {carol}"), "forbidden", "not-a-deployer");
+    let back = scene.folder.done(&format!("rollback {dave} --json")).json();
+    assert_eq!(back["optimizer"], submitted["component"]);
+    assert_eq!(back["schedule"]["learning_rate"], 0.25, "with the options it had");
+    refused(&format!("rollback {dave}"), "unknown-component", "no-previous-deployment");
+    refused(&format!("deploy adamw-1.0.0.wasm {alice}"), "untrusted", "downgrade");
+    assert_eq!(scene.folder.run(&format!("rollback --to 1.0.0 {dave}")).code(), 2);
+
+    scene.folder.done(&format!("submissions --withdraw {digest} {carol}"));
+    assert_eq!(scene.folder.done(&format!("submissions {carol}")).stdout(), "nothing is submitted\n");
+}
+
+#[test]
+fn a_revocation_reaches_a_running_server_at_sighup_and_a_broken_file_stops_deployments() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
+    let deployed = scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice} --json")).json();
+    let trust = scene.folder.read("publisher.toml");
+    // Writes the trust file, has the server look at it, and waits until its status has changed.
+    let status_after = |text: String, field: &str, changed: &dyn Fn(&Value) -> bool| {
+        scene.folder.write("publisher.toml", text);
+        assert!(Command::new("kill").args(["-HUP", &scene.server.id().to_string()]).status().unwrap().success());
+        loop {
+            let status = scene.folder.done(&format!("status {bob} --json")).json();
+            if changed(&status["deployment"][field]) {
+                return status["deployment"].clone();
+            }
+        }
+    };
+    let revoked = format!("revoked_digests = [{}]\n{trust}", deployed["optimizer"]["digest"]);
+    let status = status_after(revoked, "standing", &|standing| standing == "paused");
+    assert_eq!(status["revoked"][0]["optimizer"], deployed["optimizer"]);
+    assert_eq!(status["revoked"][0]["reason"], "revoked-digest");
+    let text = scene.folder.done(&format!("status {bob}")).stdout();
+    assert!(text.contains("paused       adamw 1.0.0: the component with digest"), "{text}");
+
+    let status = status_after("revoked_digests = 1".to_owned(), "trust_error", &|error| !error.is_null());
+    assert_eq!(status["standing"], "paused", "the file before is in force");
+    let run = scene.folder.run(&format!("deploy adamw-1.1.0.wasm {alice} --json"));
+    assert_eq!((run.code(), run.json()["error"]["reason"].as_str()), (3, Some("trust-file")), "{}", run.stderr());
+    let status = status_after(trust.clone(), "trust_error", &Value::is_null);
+    assert_eq!(status["standing"], "trusted");
+    scene.folder.done(&format!("deploy adamw-1.1.0.wasm {alice}"));
+}
+
+#[test]
 fn the_learning_rate_is_set_by_those_who_may() {
     let scene = Scene::new();
     let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));

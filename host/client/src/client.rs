@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use stepbox_wire::{
-    DeployOptions, ElementType, OptimizerStatus, PROTOCOL_VERSION, Request, Response, Schedule, ScheduleStatus,
-    ServerStatus, TensorType,
+    ElementType, PROTOCOL_VERSION, Request, Response, Schedule, ScheduleStatus, ServerStatus, TensorType,
 };
 use tokio::net::TcpStream;
 
@@ -55,21 +54,6 @@ pub struct Push {
     pub round: u64,
     /// Whether the server had this worker's gradient for the round already: the repetition is not counted.
     pub repeated: bool,
-}
-
-/// What became of a [`deploy`](Client::deploy).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Deployment {
-    /// What was deployed.
-    pub optimizer: OptimizerStatus,
-    /// Keys update with it from this round on.
-    pub from_round: u64,
-    /// Whether the state of the optimizer before it is kept.
-    pub state_kept: bool,
-    /// The schedule of its learning rate, which started before where it goes on from the optimizer before.
-    pub schedule: ScheduleStatus,
-    /// The groups by name, each with how many of the keys known so far it has taken.
-    pub groups: Vec<(String, u64)>,
 }
 
 impl Client {
@@ -264,19 +248,6 @@ impl Client {
         Ok(())
     }
 
-    /// Deploys a signed component. It takes over at the boundary of a round.
-    pub async fn deploy(
-        &self,
-        component: impl Into<Bytes>,
-        options: &DeployOptions,
-    ) -> Result<Deployment, ClientError> {
-        let answer = self.ask(&Request::Deploy(options.clone()), component.into()).await?;
-        let Response::Deployed { optimizer, from_round, state_kept, schedule, groups } = answer.response else {
-            return Err(unexpected("deploy", &answer));
-        };
-        Ok(Deployment { optimizer, from_round, state_kept, schedule, groups })
-    }
-
     /// Sets the learning rate: the same for all keys and rounds from the returned one on, whatever the schedule was. For
     /// whom the server's configuration gives the right to.
     pub async fn set_learning_rate(&self, learning_rate: f64) -> Result<ScheduleStatus, ClientError> {
@@ -368,7 +339,7 @@ impl Client {
         Ok(Tensor::from_wire(tensor, answer.values))
     }
 
-    async fn ask(&self, request: &Request, body: Bytes) -> Result<Answer, ClientError> {
+    pub(crate) async fn ask(&self, request: &Request, body: Bytes) -> Result<Answer, ClientError> {
         self.connection.request(request, body, Vec::new()).await
     }
 }
@@ -381,7 +352,7 @@ fn check_version(key: &str, found: u64, wanted: u64) -> Result<(), ClientError> 
     Err(ClientError::Protocol { reason })
 }
 
-fn unexpected(request: &str, answer: &Answer) -> ClientError {
+pub(crate) fn unexpected(request: &str, answer: &Answer) -> ClientError {
     let kind = match answer.response {
         Response::Welcome { protocol, .. } => {
             return ClientError::Protocol {
@@ -398,6 +369,9 @@ fn unexpected(request: &str, answer: &Answer) -> ClientError {
         Response::Deployed { .. } => "deployed",
         Response::Status(_) => "status",
         Response::ScheduleSet(_) => "schedule set",
+        Response::Submitted(_) => "submitted",
+        Response::Submissions(_) => "submissions",
+        Response::Withdrawn => "withdrawn",
         Response::Failed(_) => "failed",
     };
     ClientError::Protocol { reason: format!("its answer to `{request}` is `{kind}`") }

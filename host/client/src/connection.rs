@@ -340,5 +340,10 @@ fn name(request: &Request) -> &'static str {
         Request::SetSchedule { .. } => "set schedule",
         Request::PushRows { .. } => "push rows",
         Request::PullRows { .. } => "pull rows",
+        Request::Rollback { .. } => "rollback",
+        Request::Submit => "submit",
+        Request::Activate { .. } => "activate",
+        Request::Submissions => "submissions",
+        Request::Withdraw { .. } => "withdraw",
     }
 }

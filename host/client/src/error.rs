@@ -61,6 +61,8 @@ pub enum ClientError {
         code: ErrorCode,
         /// What happened, to what, and what to do.
         message: String,
+        /// The stable name of one reason among several that the code has, such as `revoked-key`.
+        reason: Option<String>,
     },
     /// The connection is gone. What was asked and not answered may or may not have been done; connect again, register,
     /// and push the open round once more, which the server counts once.
@@ -127,7 +129,7 @@ pub enum ClientError {
 
 impl From<Failure> for ClientError {
     fn from(failure: Failure) -> Self {
-        Self::Refused { code: failure.code, message: failure.message }
+        Self::Refused { code: failure.code, message: failure.message, reason: failure.reason }
     }
 }
 
@@ -136,6 +138,14 @@ impl ClientError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// The server's reason where it refused the request and its code has several, such as `revoked-key`.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Refused { reason, .. } => reason.as_deref(),
             _ => None,
         }
     }

@@ -53,6 +53,7 @@
 mod client;
 mod config;
 mod connection;
+mod deployments;
 mod error;
 mod gradient;
 mod half_tensor;
@@ -60,14 +61,15 @@ mod progress;
 mod tensor;
 mod tls;
 
-pub use client::{Client, Deployment, Initialization, Push, Registration};
+pub use client::{Client, Initialization, Push, Registration};
 pub use config::{ClientConfig, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT};
+pub use deployments::Deployment;
 pub use error::ClientError;
 pub use gradient::{Rows, WholeGradient, WithLoss};
 pub use half_tensor::HalfTensor;
 pub use stepbox_wire::{
-    AuditStatus, DEFAULT_JOB, DeployOptions, ElementType, ErrorCode, FrameError, FrameLimits, Group, KeyStatus,
-    OptimizerStatus, Protection, Schedule, ScheduleKind, ScheduleStatus, ServerStatus, TensorFilter, TensorType,
-    WorkerStatus,
+    AuditStatus, DEFAULT_JOB, DeployOptions, DeploymentStatus, ElementType, ErrorCode, FrameError, FrameLimits, Group,
+    KeyStatus, OptimizerStatus, Protection, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
+    Standing, SubmissionStatus, TensorFilter, TensorType, WorkerStatus,
 };
 pub use tensor::Tensor;

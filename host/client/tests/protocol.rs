@@ -84,7 +84,7 @@ async fn a_worker_keeps_count_of_rounds_and_barriers() {
 
         let (id, request, _) = peer.receive().await;
         assert_eq!(request, Request::Barrier { number: 5 });
-        let failure = Failure { code: ErrorCode::WorkerLost, message: "worker-1 is gone".into() };
+        let failure = Failure { code: ErrorCode::WorkerLost, message: "worker-1 is gone".into(), reason: None };
         peer.answer(id, &Response::Failed(failure), &[]).await;
         let (id, request, _) = peer.receive().await;
         assert_eq!(request, Request::Barrier { number: 5 }, "a barrier that failed was not passed");
@@ -164,7 +164,7 @@ async fn a_refused_push_ends_its_pull() {
         peer.answer(id, &Response::Pulled { version: 0, tensor: tensor_type(1) }, &bytes(&[1.0])).await;
         let (push, ..) = peer.receive().await;
         let (pull, ..) = peer.receive().await;
-        let failure = Failure { code: ErrorCode::NotFinite, message: "element 0 is NaN".into() };
+        let failure = Failure { code: ErrorCode::NotFinite, message: "element 0 is NaN".into(), reason: None };
         peer.answer(push, &Response::Failed(failure.clone()), &[]).await;
         let (status, request, _) = peer.receive().await;
         assert_eq!(request, Request::Leave);
@@ -269,7 +269,7 @@ async fn a_connection_that_ends_is_told_to_all_who_wait() {
     let (first, _) = answered_with(half, true).await;
     assert!(first.to_string().contains("middle of an answer"), "{first}");
 
-    let failure = Failure { code: ErrorCode::Malformed, message: "the header is no message".into() };
+    let failure = Failure { code: ErrorCode::Malformed, message: "the header is no message".into(), reason: None };
     let (first, second) = answered_with(encode_response(UNADDRESSED, &Response::Failed(failure), 0), true).await;
     assert_eq!(first.code(), Some(ErrorCode::Malformed));
     assert_eq!(second.code(), Some(ErrorCode::Malformed));

@@ -42,6 +42,7 @@ mod memory;
 mod native;
 mod plan;
 mod pool;
+mod reason;
 mod round;
 mod seal;
 mod sealed;

@@ -9,6 +9,7 @@ use crate::identity::Identity;
 #[derive(Debug)]
 pub(crate) struct Access {
     ranks: HashMap<String, u32>,
+    publishers: HashSet<String>,
     deployers: HashSet<String>,
     schedulers: HashSet<String>,
     observers: HashSet<String>,
@@ -19,7 +20,9 @@ pub(crate) struct Access {
 pub(crate) struct Rights {
     /// Train: register, init, push, pull, meet at barriers, as the worker of this rank.
     pub worker: Option<u32>,
-    /// Replace the optimizer.
+    /// Bring components.
+    pub submit: bool,
+    /// Replace the optimizer, by what was submitted; with the right to submit, by what is brought.
     pub deploy: bool,
     /// Set the learning rate.
     pub schedule: bool,
@@ -32,6 +35,7 @@ impl Access {
         let observers = [&access.deployers, &access.schedulers, &access.operators, &access.auditors];
         Self {
             ranks: (0..).zip(&job.workers).map(|(rank, identity)| (identity.clone(), rank)).collect(),
+            publishers: access.publishers.iter().cloned().collect(),
             deployers: access.deployers.iter().cloned().collect(),
             schedulers: access.deployers.iter().chain(&access.schedulers).cloned().collect(),
             observers: observers.into_iter().flatten().cloned().collect(),
@@ -43,10 +47,12 @@ impl Access {
         let name = identity.as_str();
         let rights = Rights {
             worker: self.ranks.get(name).copied(),
+            submit: self.publishers.contains(name),
             deploy: self.deployers.contains(name),
             schedule: self.schedulers.contains(name),
             observe: self.observers.contains(name),
         };
-        (rights.worker.is_some() || rights.deploy || rights.schedule || rights.observe).then_some(rights)
+        let any = rights.worker.is_some() || rights.submit || rights.deploy || rights.schedule || rights.observe;
+        any.then_some(rights)
     }
 }

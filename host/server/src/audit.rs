@@ -53,6 +53,22 @@ pub(crate) enum Action {
     Init,
     /// A round has failed by its optimizer.
     Round,
+    /// A component is to be kept for later activation.
+    Submit,
+    /// A submission is to be forgotten.
+    Withdraw,
+    /// A submission is to take over.
+    Activate,
+    /// What was deployed before is to take over again.
+    Rollback,
+    /// The trust file has changed.
+    TrustReload,
+    /// What is deployed is not trusted any more.
+    Revoke,
+    /// What is deployed runs no further round.
+    Pause,
+    /// What is deployed is trusted again.
+    Resume,
 }
 
 impl Action {
@@ -72,6 +88,14 @@ impl Action {
             Self::Read => "read",
             Self::Init => "init",
             Self::Round => "round",
+            Self::Submit => "submit",
+            Self::Withdraw => "withdraw",
+            Self::Activate => "activate",
+            Self::Rollback => "rollback",
+            Self::TrustReload => "trust-reload",
+            Self::Revoke => "revoke",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 
@@ -79,6 +103,10 @@ impl Action {
     pub(crate) fn of_request(name: &str) -> Self {
         match name {
             "deploy" => Self::Deploy,
+            "submit" => Self::Submit,
+            "withdraw" => Self::Withdraw,
+            "activate" => Self::Activate,
+            "rollback" => Self::Rollback,
             "set schedule" => Self::Schedule,
             "status" => Self::Status,
             "register" => Self::Register,

@@ -17,13 +17,16 @@
 //! reconnect_grace_seconds = 5
 //!
 //! [access]                            # of this job; several jobs are `[jobs.NAME]` with `[jobs.NAME.access]`
-//! deployers = ["alice"]               # may replace the optimizer and set the learning rate
+//! publishers = ["alice", "carol"]     # may bring components, to be activated
+//! deployers = ["alice"]               # may activate them and set the learning rate
 //! schedulers = ["worker-0"]           # may set the learning rate
 //! operators = ["bob"]                 # may ask for the server's status
 //! auditors = []
 //!
 //! [trust]
 //! store = "publishers.toml"           # whose optimizers are accepted
+//! reload_seconds = 2                  # looked at again this often
+//! on_revocation = "pause"             # what becomes of one that runs; or "finish"
 //! # "#;
 //! # stepbox_server::Config::parse(text, std::path::Path::new("/etc/stepbox"))?;
 //! # Ok::<(), stepbox_server::ConfigError>(())
@@ -45,6 +48,7 @@ use thiserror::Error;
 
 use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
+use crate::deployment::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::process::ProcessConfig;
@@ -214,7 +218,10 @@ impl JobConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
-    /// May deploy an optimizer and set the learning rate, and see the status to know what is deployed.
+    /// May bring components, which go no further without a deployer.
+    pub publishers: Vec<String>,
+    /// May deploy what was submitted, roll back and set the learning rate, and see the status to know what is deployed.
+    /// Who is named among the publishers too may deploy a component in one step.
     pub deployers: Vec<String>,
     /// May set the learning rate, and see the status to know what it is. Workers can be named here too.
     pub schedulers: Vec<String>,
@@ -230,6 +237,12 @@ pub struct AccessConfig {
 pub struct TrustConfig {
     /// The store of publishers.
     pub store: PathBuf,
+    /// How often it is looked at again; [`DEFAULT_TRUST_RELOAD_SECONDS`].
+    #[serde(default = "default_trust_reload")]
+    pub reload_seconds: Seconds,
+    /// What becomes of an optimizer that runs and is not trusted any more.
+    #[serde(default)]
+    pub on_revocation: OnRevocation,
 }
 
 /// A positive length of time, written as a number of seconds.
@@ -270,6 +283,10 @@ fn all_gradient_types() -> Vec<GradientType> {
 
 fn default_round_timeout() -> Seconds {
     Seconds::from_constant(DEFAULT_ROUND_TIMEOUT_SECONDS)
+}
+
+fn default_trust_reload() -> Seconds {
+    Seconds::from_constant(DEFAULT_TRUST_RELOAD_SECONDS)
 }
 
 fn default_reconnect_grace() -> Seconds {
@@ -398,6 +415,7 @@ impl AccessConfig {
     /// `section` is where it stands, such as `access`.
     pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
         for (role, identities) in [
+            ("publishers", &self.publishers),
             ("deployers", &self.deployers),
             ("schedulers", &self.schedulers),
             ("operators", &self.operators),

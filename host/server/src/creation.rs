@@ -47,6 +47,12 @@ pub(crate) async fn create(
     drop(value);
 
     let optimizers = optimizers(&job);
+    if let Some(paused) = optimizers.iter().find_map(|optimizer| optimizer.paused()) {
+        return Err(Refusal {
+            message: format!("key `{}` cannot be made: {}", description.name, paused.message),
+            ..paused
+        });
+    }
     let mut residence = None;
     for optimizer in &optimizers {
         let planned = plan(optimizer, id, &description, &slices, job.shards.count()).await;
@@ -123,7 +129,8 @@ fn optimizers(job: &Job) -> Vec<Arc<Optimizer>> {
     let deployments = job.deployments.read();
     let Some(newest) = deployments.newest() else { return Vec::new() };
     match deployments.in_use() {
-        Some(in_use) if in_use.id != newest.optimizer.id && newest.from_round > 1 => {
+        // Nobody starts with one that is paused, where another is to come.
+        Some(in_use) if in_use.id != newest.optimizer.id && newest.from_round > 1 && in_use.paused().is_none() => {
             vec![Arc::clone(in_use), Arc::clone(&newest.optimizer)]
         }
         _ => vec![Arc::clone(&newest.optimizer)],

@@ -20,6 +20,9 @@ pub(crate) async fn weights(job: &Arc<Job>, key: &Arc<Key>) -> Answered<Arc<Weig
     let Some((residence, context)) = evaluated.and_then(|residence| Some((residence, residence.last?))) else {
         return published::in_turn(job, key, home.as_ref()).await.map_err(internal);
     };
+    if let Some(paused) = residence.optimizer.paused() {
+        return Err(paused);
+    }
     let (optimizer, id) = (residence.optimizer.id, key.id);
     let evaluate = move |shard: &mut Shard| shard.evaluate(optimizer, id, &context);
     let evaluated = published::gathered(job, key, residence, evaluate).await;

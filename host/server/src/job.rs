@@ -18,6 +18,7 @@ use crate::audit::Audit;
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
 use crate::config::Seconds;
+use crate::deployment::{Archive, Trust};
 use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
 use crate::membership::{ConnectionId, Membership, Run};
@@ -45,8 +46,15 @@ pub(crate) struct Job {
     /// Taken by whoever adds a key or an optimizer, so that no key misses an optimizer.
     pub structure: tokio::sync::Mutex<Structure>,
     pub ledger: Mutex<VersionLedger>,
+    /// Components to go back to, and those submitted.
+    pub archive: Mutex<Archive>,
+    /// The trust file.
+    pub trust: Trust,
     /// One deployment at a time: each holds a component and compiles it.
     pub deploying: Arc<Semaphore>,
+    /// One submission at a time, for the same reason, and beside deployments: whoever may only submit must not be able to
+    /// hold up a rollback.
+    pub submitting: Arc<Semaphore>,
     /// Locked before `deployments`, `barrier` and a key's state, never after, and only once at a time: so the end of a
     /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.
     pub members: watch::Sender<Membership>,
@@ -117,7 +125,10 @@ impl Job {
             deployments: RwLock::default(),
             structure: tokio::sync::Mutex::new(structure),
             ledger: Mutex::new(ledger),
+            archive: Mutex::new(Archive::open(&config.state_directory)),
+            trust: Trust::new(&config),
             deploying: Arc::new(Semaphore::new(1)),
+            submitting: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
             audit: Audit::default(),
@@ -214,6 +225,7 @@ impl Job {
         let repeated = key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))?;
         let needed_by = optimizer.component.description().needs_loss.then_some(&*optimizer.status.name);
         if !repeated {
+            optimizer.paused().map_or(Ok(()), Err)?;
             check_loss(key, needed_by, loss)?;
         }
         Ok(repeated)
@@ -235,7 +247,11 @@ impl Job {
                 key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
                 return Err(not_registered());
             }
-            let _deployments = self.deployments.read();
+            let deployments = self.deployments.read();
+            if let Some(paused) = deployments.of_round(round).and_then(|optimizer| optimizer.paused()) {
+                key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
+                return Err(paused);
+            }
             key.push(worker.rank, round, contribution).map_err(|wrong| wrong_round(key, &wrong))?
         };
         match pushed {
@@ -252,16 +268,21 @@ impl Job {
     pub fn try_pull(&self, key: &Key, rank: Rank, version: u64) -> Option<Answered<()>> {
         match key.look(rank, version) {
             Look::Ready => Some(Ok(())),
-            Look::Failed { round, reason } => Some(Err(Refusal::new(
-                ErrorCode::OptimizerFailed,
-                format!(
+            Look::Failed { round, reason } => Some(Err(self.paused(round).unwrap_or_else(|| {
+                let message = format!(
                     "round {round} of key `{}` failed and its gradients were discarded: {reason}; \
                      the weights are those of version {}, push the round again",
                     key.name,
                     round - 1
-                ),
-            ))),
+                );
+                Refusal::new(ErrorCode::OptimizerFailed, message)
+            }))),
             Look::Waiting { round, missing } => {
+                if !missing.is_empty()
+                    && let Some(paused) = self.paused(round)
+                {
+                    return Some(Err(paused));
+                }
                 let gone = self.members.borrow().gone(missing);
                 (!gone.is_empty()).then(|| {
                     let message = format!("round {round} of key `{}` cannot end: {gone}", key.name);
@@ -269,6 +290,11 @@ impl Job {
                 })
             }
         }
+    }
+
+    /// Why a round cannot end that is not being computed: the optimizer that would update it is paused.
+    fn paused(&self, round: u64) -> Option<Refusal> {
+        self.deployments.read().of_round(round)?.paused()
     }
 
     /// Waits until the key has reached a version.

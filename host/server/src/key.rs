@@ -246,6 +246,17 @@ impl Key {
         self.progress.send_modify(|changes| *changes += 1);
     }
 
+    /// The optimizer that would update the open round is paused: gradients that have come for it are discarded, unless it
+    /// is being updated already, and those who wait look again.
+    pub fn interrupt(&self, reason: &str) {
+        let mut state = self.state.lock();
+        let contributions = state.rounds.interrupt(reason);
+        let buffers = contributions.into_iter().map(|contribution| contribution.gradient.into_buffers());
+        state.keep(buffers.flat_map(|buffers| buffers.into_iter().enumerate()));
+        drop(state);
+        self.progress.send_modify(|changes| *changes += 1);
+    }
+
     /// Keeps buffers, each with the position of the slice that it is for, for rounds to come.
     pub fn keep_buffers(&self, buffers: impl IntoIterator<Item = (usize, Vec<u8>)>) {
         self.state.lock().keep(buffers);

@@ -18,7 +18,7 @@
 //! | `gradient` | what has been pushed: whole tensors, rows, losses |
 //! | `update` | one round of one key: all slices step, and all are kept or none |
 //! | `shard` | the threads that own slices and the sandbox instances they live in |
-//! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other |
+//! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other; trust ends |
 //! | `audit` | what is remembered of who did what |
 //! | `groups` | which settings a tensor has |
 //! | `schedule`, `rates`, `learning_rate` | the learning rate of a round, and who changes it |
@@ -60,6 +60,7 @@ mod process;
 mod published;
 mod rates;
 mod refusal;
+mod reload;
 mod rendezvous;
 mod rounds;
 mod schedule;
@@ -80,12 +81,14 @@ pub use config::{
     GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
+pub use deployment::{DEFAULT_TRUST_RELOAD_SECONDS, MAX_PREVIOUS_DEPLOYMENTS, OnRevocation};
 pub use footprint::Footprint;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::*;
 pub use process::{ProcessConfig, ProcessSandbox};
 pub use rates::MAX_SCHEDULES;
+pub use reload::Reload;
 pub use server::{Server, ServerError};
 pub use settings::{JobLimits, MAX_JOBS};
 pub use stepbox_audit::AuditError;

@@ -10,7 +10,7 @@ use crate::mend;
 use crate::published;
 
 /// Moves the key to the newest optimizer where its time has come: the key's next round is the one the deployment named,
-/// or that round's failure shows that the optimizer before cannot bring the key there.
+/// or that round's failure shows that the optimizer before cannot bring the key there, or that one is paused.
 ///
 /// The key's turn, whose content is `home`, must be held. On an error the key stays where it is.
 pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Residence>) -> Result<(), String> {
@@ -18,9 +18,14 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
     let optimizer = newest.optimizer;
     let (next_round, failed) = key.next_round();
     let here = home.as_ref().map(|residence| residence.optimizer.id);
-    let stuck = failed || here.is_none();
+    let is_paused_here = home.as_ref().is_some_and(|residence| residence.optimizer.paused().is_some());
+    let stuck = failed || here.is_none() || is_paused_here;
     if here == Some(optimizer.id) || (next_round < newest.from_round && !stuck) {
         return Ok(());
+    }
+    if let Some(paused) = optimizer.paused() {
+        // Rounds before the take-over go on where the key is.
+        return if next_round < newest.from_round { Ok(()) } else { Err(paused.message) };
     }
     let planned = optimizer
         .plan(key.id)

@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use stepbox_sandbox::{AdmittedComponent, NumberRange, Plan, SandboxError, TensorDescription};
+use stepbox_trust::VerifiedComponent;
 use stepbox_wire::OptimizerStatus;
 use thiserror::Error;
 
 use crate::cut::{self, Slice};
+use crate::deployment::Revocation;
 use crate::groups::{Groups, Treatment};
 use crate::rates::{Rates, ScheduleId};
 use crate::schedule::Schedule;
@@ -25,6 +27,10 @@ pub(crate) type OptimizerId = u64;
 pub(crate) struct Optimizer {
     pub id: OptimizerId,
     pub status: OptimizerStatus,
+    /// What is held against the trust file while it is deployed.
+    pub verified: VerifiedComponent,
+    /// Why it is not trusted any more.
+    pub revocation: RwLock<Option<Revocation>>,
     pub component: AdmittedComponent,
     pub groups: Groups,
     pub rates: Mutex<Rates>,
@@ -69,12 +75,22 @@ impl Optimizer {
     pub fn new(
         id: OptimizerId,
         status: OptimizerStatus,
+        verified: VerifiedComponent,
         component: AdmittedComponent,
         groups: Groups,
         rates: Rates,
         plans: HashMap<KeyId, Arc<Planned>>,
     ) -> Self {
-        Self { id, status, component, groups, rates: Mutex::new(rates), plans: Mutex::new(plans) }
+        Self {
+            id,
+            status,
+            verified,
+            revocation: RwLock::default(),
+            component,
+            groups,
+            rates: Mutex::new(rates),
+            plans: Mutex::new(plans),
+        }
     }
 
     pub fn plan(&self, key: KeyId) -> Option<Arc<Planned>> {
@@ -167,6 +183,11 @@ impl Deployments {
     /// The newest, where keys have yet to move to it.
     pub fn pending(&self) -> Option<&Deployed> {
         self.newest.as_ref().filter(|_| self.waiting > 0)
+    }
+
+    /// All that keys update with or will.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Optimizer>> {
+        self.before.iter().chain(self.newest.as_ref().map(|newest| &newest.optimizer))
     }
 
     /// A number for a new schedule, higher than all before.

@@ -12,6 +12,10 @@ pub(crate) struct Refusal {
     pub code: ErrorCode,
     /// What happened, to what, and what to do.
     pub message: String,
+    /// The stable name of one reason among several that the code has.
+    pub reason: Option<&'static str>,
+    /// Whether an audit event tells of it already.
+    pub audited: bool,
 }
 
 /// What a request ends with.
@@ -19,7 +23,12 @@ pub(crate) type Answered<T> = Result<T, Refusal>;
 
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), reason: None, audited: false }
+    }
+
+    /// Names the reason.
+    pub(crate) fn because(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 
     /// Cuts a message that repeats what a peer or a component has said at length.
@@ -39,6 +48,6 @@ impl From<&FrameError> for Refusal {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { code: refusal.code, message: refusal.message }
+        Self { code: refusal.code, message: refusal.message, reason: refusal.reason.map(str::to_owned) }
     }
 }

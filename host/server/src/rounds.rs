@@ -128,6 +128,19 @@ impl<Gradient> Rounds<Gradient> {
         self.failure = Some(reason.into());
     }
 
+    /// The open round cannot be completed as things are: it wants every gradient anew, and those that had come are given
+    /// back. Changes nothing where none had, or where it is being updated.
+    pub fn interrupt(&mut self, reason: impl Into<String>) -> Vec<Gradient> {
+        if self.stage == Stage::Updating || self.pushed.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        for (discarded, pushed) in self.discarded.iter_mut().zip(&self.pushed) {
+            *discarded |= pushed.is_some();
+        }
+        self.failure = Some(reason.into());
+        self.pushed.iter_mut().filter_map(Option::take).collect()
+    }
+
     /// Forgets the gradients of a round that nobody is left to complete, and gives them back.
     pub fn abandon(&mut self) -> Vec<Gradient> {
         self.discarded.fill(false);
@@ -218,6 +231,22 @@ mod tests {
         assert_eq!(completed(rounds.push(1, 1, 4)), [3, 4]);
         rounds.succeed();
         assert!(!rounds.has_failed());
+    }
+
+    #[test]
+    fn an_interrupted_round_wants_every_gradient_anew_and_tells_who_had_pushed() {
+        let mut rounds = Rounds::new(2);
+        assert!(rounds.interrupt("paused").is_empty());
+        assert!(!rounds.has_failed(), "nothing was lost");
+        rounds.push(0, 1, 1).expect("open");
+        assert_eq!(rounds.interrupt("paused"), [1]);
+        assert_eq!((rounds.failure_for(0), rounds.failure_for(1)), (Some("paused"), None));
+        assert_eq!((rounds.highest_pushed(), rounds.open()), (0, 1));
+        rounds.push(0, 1, 2).expect("open");
+        assert_eq!(completed(rounds.push(1, 1, 3)), [2, 3]);
+        assert!(rounds.interrupt("paused").is_empty(), "what is being updated ends");
+        rounds.succeed();
+        assert_eq!(rounds.version(), 1);
     }
 
     #[test]

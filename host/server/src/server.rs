@@ -21,10 +21,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::audit::{Action, Audit, Event};
 use crate::config::{Config, ConfigError};
+use crate::deployment;
 use crate::gate::{Accounts, Arrival, Arrivals, Failed, Seldom};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
+use crate::reload::Reload;
 use crate::session;
 use crate::shard::ShardThreads;
 use crate::tls::{TlsError, acceptor, own_name};
@@ -53,6 +55,7 @@ pub struct Server {
     /// SHA-256 of the configuration, for the audit log.
     configuration: String,
     shutdown: watch::Sender<bool>,
+    reload: Reload,
 }
 
 /// Why a server does not start. The operator's to mend, unless a variant says otherwise.
@@ -124,8 +127,13 @@ impl Server {
         let (shutdown, stops) = watch::channel(false);
         let (jobs, threads) = Jobs::start(&config, &compiler, audit, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
-        let configuration = config.digest;
-        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, configuration, shutdown })
+        let (configuration, reload) = (config.digest, Reload::new());
+        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, configuration, shutdown, reload })
+    }
+
+    /// What tells the server, while it runs, to look at its files again.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -144,9 +152,12 @@ impl Server {
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, address, tls, jobs, threads, configuration, shutdown } = self;
+        let Self { listener, address, tls, jobs, threads, configuration, shutdown, reload } = self;
         let audit = jobs.audit.clone();
         note_start(&jobs, &configuration, address);
+        for job in jobs.all() {
+            tokio::spawn(deployment::watch(Arc::downgrade(job), reload.requests(), shutdown.subscribe()));
+        }
         let limits = &jobs.limits;
         let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
         let accounts = Arc::new(Accounts::new(limits));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use sha2::{Digest, Sha256};
 use stepbox_wire::{ErrorCode, ServerStatus, WorkerStatus};
 
-use crate::deployment::off_the_runtime;
+use crate::deployment::{self, off_the_runtime};
 use crate::job::Job;
 use crate::published;
 use crate::refusal::{Answered, Refusal};
@@ -51,6 +51,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         weights_digest,
         audit: job.audit.status(),
         protections: job.protections.get().cloned().unwrap_or_default(),
+        deployment: deployment::status(job),
     })
 }
 

@@ -13,10 +13,14 @@ use crate::{Digest, TrustError, VerifiedComponent, Version, file};
 /// A ledger remembers at most this many optimizer names, so that nobody with a trusted key can fill the disk.
 pub const MAX_LEDGER_NAMES: usize = 4096;
 
-/// A ledger file is at most this large: 2 MiB, above what [`MAX_LEDGER_NAMES`] entries take.
-pub const MAX_LEDGER_BYTES: usize = 2 << 20;
+/// Versions below the highest that are remembered of each name, the newest first: what a rollback may go back to. One
+/// more than the server keeps components for.
+pub const MAX_EARLIER_VERSIONS: usize = 4;
 
-/// The highest version of each optimizer name that was deployed, kept in a TOML file.
+/// A ledger file is at most this large: 8 MiB, above what [`MAX_LEDGER_NAMES`] names with all their versions take.
+pub const MAX_LEDGER_BYTES: usize = 8 << 20;
+
+/// The highest version of each optimizer name that was deployed, and some before it, kept in a TOML file.
 ///
 /// One server owns the file. A missing file is an empty ledger; a damaged one is an error, never an empty ledger. To
 /// forget an entry on purpose, stop the server and remove the entry from the file.
@@ -29,6 +33,16 @@ pub struct VersionLedger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
+    version: Version,
+    digest: Digest,
+    /// What was the highest before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Earlier>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Earlier {
     version: Version,
     digest: Digest,
 }
@@ -79,6 +93,33 @@ impl VersionLedger {
         }
     }
 
+    /// Whether this very file was deployed before, as the highest version of its name or as one of the
+    /// [`MAX_EARLIER_VERSIONS`] before that. For a rollback, which may go below the highest version but to nothing that
+    /// was not deployed.
+    pub fn was_deployed(&self, component: &VerifiedComponent) -> bool {
+        let manifest = component.manifest();
+        let is_it = |version: &Version, digest| *version == manifest.version && digest == component.digest();
+        self.deployed.get(&manifest.name).is_some_and(|entry| {
+            is_it(&entry.version, entry.digest)
+                || entry.earlier.iter().any(|earlier| is_it(&earlier.version, earlier.digest))
+        })
+    }
+
+    /// Remembers that a component which was deployed takes over again, so that it is not forgotten before those deployed
+    /// between; on disk when this returns. The highest version stays what it is.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`]; the ledger is then as before.
+    pub fn record_rollback(&mut self, component: &VerifiedComponent) -> Result<(), LedgerError> {
+        let mut deployed = self.deployed.clone();
+        if let Some(entry) = deployed.get_mut(&component.manifest().name)
+            && let Some(place) = entry.earlier.iter().position(|earlier| earlier.digest == component.digest())
+        {
+            entry.earlier[..=place].rotate_right(1);
+        }
+        self.write(deployed)
+    }
+
     /// Checks once more and remembers the component as deployed; on disk when this returns. Record before activating,
     /// so that a crash in between forgets nothing.
     ///
@@ -87,18 +128,34 @@ impl VersionLedger {
     pub fn record(&mut self, component: &VerifiedComponent) -> Result<(), LedgerError> {
         self.check(component)?;
         let manifest = component.manifest();
-        let entry = Entry { version: manifest.version.clone(), digest: component.digest() };
-        if self.deployed.get(&manifest.name) == Some(&entry) {
-            return Ok(());
+        let (version, digest) = (manifest.version.clone(), component.digest());
+        let mut earlier = Vec::new();
+        if let Some(before) = self.deployed.get(&manifest.name) {
+            if (&before.version, before.digest) == (&version, digest) {
+                return Ok(());
+            }
+            earlier.push(Earlier { version: before.version.clone(), digest: before.digest });
+            earlier.extend_from_slice(&before.earlier);
+            earlier.truncate(MAX_EARLIER_VERSIONS);
         }
+        let entry = Entry { version, digest, earlier };
         let mut deployed = self.deployed.clone();
         deployed.insert(manifest.name.clone(), entry);
         if deployed.len() > MAX_LEDGER_NAMES {
             return Err(LedgerError::Full { path: self.path.clone() });
         }
+        self.write(deployed)
+    }
+
+    fn write(&mut self, deployed: BTreeMap<String, Entry>) -> Result<(), LedgerError> {
+        if deployed == self.deployed {
+            return Ok(());
+        }
         let write_error = |source| LedgerError::Write { path: self.path.clone(), source };
         let text = toml::to_string(&deployed).map_err(|error| write_error(io::Error::other(error)))?;
-        let text = format!("# Highest version of each optimizer that was deployed. Written by stepbox.\n\n{text}");
+        let text = format!(
+            "# Highest version of each optimizer that was deployed, and those before it. Written by stepbox.\n\n{text}"
+        );
         file::replace(&self.path, text.as_bytes()).map_err(write_error)?;
         self.deployed = deployed;
         Ok(())

@@ -57,7 +57,7 @@ pub use digest::Digest;
 pub use error::{Shortfall, TrustError};
 pub use explain::Explanation;
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};
-pub use ledger::{LedgerError, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
+pub use ledger::{LedgerError, MAX_EARLIER_VERSIONS, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
 pub use manifest::{
     MANIFEST_SECTION, MAX_MANIFEST_BYTES, MAX_NAME_BYTES, MAX_VERSION_BYTES, Manifest, ManifestError, fuzz_manifest,
 };

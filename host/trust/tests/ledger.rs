@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{COMPONENT, World, custom_section};
-use stepbox_trust::{LedgerError, TrustError, VerifiedComponent, VersionLedger, sign};
+use stepbox_trust::{LedgerError, MAX_EARLIER_VERSIONS, TrustError, VerifiedComponent, VersionLedger, sign};
 
 fn verified(world: &World, name: &str, version: &str) -> VerifiedComponent {
     let signed = sign(COMPONENT, name, version, &world.key).unwrap();
@@ -37,6 +37,40 @@ fn older_versions_are_refused_also_after_a_restart() {
         }
         ledger.check(&verified(&world, "lion", "0.1.0")).unwrap();
     }
+}
+
+#[test]
+fn a_rollback_finds_what_was_deployed_and_no_other_old_file_also_after_a_restart() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let mut first = ledger(directory.path());
+    let deployed: Vec<_> = ["1.0.0", "1.1.0", "2.0.0"].map(|version| verified(&world, "adamw", version)).into();
+    for component in &deployed {
+        assert!(!first.was_deployed(component));
+        first.record(component).unwrap();
+    }
+    let changed = [COMPONENT, &custom_section("changed", b"")].concat();
+    let changed = world.store.verify(sign(&changed, "adamw", "1.1.0", &world.key).unwrap()).unwrap();
+    for ledger in [&first, &ledger(directory.path())] {
+        for component in &deployed {
+            assert!(ledger.was_deployed(component), "{component:?}");
+        }
+        assert!(!ledger.was_deployed(&verified(&world, "adamw", "1.0.5")), "an old version that was never deployed");
+        assert!(!ledger.was_deployed(&changed), "other content under a version that was");
+        assert!(!ledger.was_deployed(&verified(&world, "lion", "1.0.0")), "another name");
+        // Nothing else follows from it: by file the old ones stay refused.
+        assert!(matches!(ledger.check(&deployed[1]), Err(TrustError::Downgrade { .. })));
+    }
+    let mut used = VersionLedger::load(directory.path().join("versions.toml")).unwrap();
+    for minor in 1..=2 * MAX_EARLIER_VERSIONS {
+        used.record_rollback(&deployed[0]).unwrap();
+        used.record(&verified(&world, "adamw", &format!("2.0.{minor}"))).unwrap();
+        assert!(ledger(directory.path()).was_deployed(&deployed[0]), "what is gone back to again is not forgotten");
+    }
+    for minor in 1..=MAX_EARLIER_VERSIONS {
+        first.record(&verified(&world, "adamw", &format!("2.{minor}.0"))).unwrap();
+    }
+    assert!(first.was_deployed(&deployed[2]) && !first.was_deployed(&deployed[1]), "only so many are remembered");
 }
 
 #[test]

@@ -88,6 +88,12 @@ pub enum FrameError {
     /// Rows whose type has no axis to count them.
     #[error("the values' shape has no axes; its first extent is the number of rows")]
     NoRows,
+    /// A digest that is none.
+    #[error("a component's digest is 64 hexadecimal digits; {bytes} bytes came that are none")]
+    Digest {
+        /// Their number.
+        bytes: usize,
+    },
     /// The body is not as long as the message says.
     #[error("the body has {found} bytes, the message calls for {expected}")]
     BodyLength {
@@ -107,6 +113,7 @@ impl FrameError {
         match self {
             Self::HeaderTooLong { .. } | Self::BodyTooLong { .. } => ErrorCode::Oversized,
             Self::BodyLength { .. } | Self::BodyMissing => ErrorCode::WrongLength,
+            Self::Digest { .. } => ErrorCode::UnknownComponent,
             Self::TooManyDimensions { .. } | Self::ShapeOverflows | Self::NoRows => ErrorCode::WrongShape,
             Self::Magic { .. }
             | Self::Message(_)
@@ -122,6 +129,6 @@ impl FrameError {
 
     /// The answer to the peer that sent the frame.
     pub fn failure(&self) -> Failure {
-        Failure { code: self.code(), message: self.to_string() }
+        Failure { code: self.code(), message: self.to_string(), reason: None }
     }
 }

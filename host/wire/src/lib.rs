@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod deployment;
 mod error;
 mod frame;
 mod limits;
@@ -41,6 +42,7 @@ mod message;
 mod options;
 mod status;
 
+pub use deployment::{DeploymentStatus, RevokedOptimizer, Standing, SubmissionStatus};
 pub use error::FrameError;
 #[doc(hidden)]
 pub use frame::fuzz_frame;

@@ -34,6 +34,9 @@ pub const MAX_TAGS: usize = 16;
 /// Longest tag, in bytes: a word such as `embedding`.
 pub const MAX_TAG_BYTES: usize = 64;
 
+/// Hexadecimal digits of a SHA-256 digest.
+const DIGEST_CHARACTERS: usize = 64;
+
 /// Bytes of a row's id in a body.
 pub const ROW_ID_BYTES: u64 = 8;
 
@@ -92,6 +95,12 @@ pub fn check_tags(tags: &[String]) -> Result<(), FrameError> {
     }
 }
 
+/// Whether a text can be the SHA-256 of a file, in hexadecimal.
+fn check_digest(digest: &str) -> Result<(), FrameError> {
+    let is_digest = digest.len() == DIGEST_CHARACTERS && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { Ok(()) } else { Err(FrameError::Digest { bytes: digest.len() }) }
+}
+
 impl TensorType {
     /// Whether there can be such a tensor: at most [`MAX_DIMENSIONS`] extents, and a number of bytes that fits 64 bits.
     pub fn check(&self) -> Result<(), FrameError> {
@@ -129,7 +138,11 @@ impl Request {
             | Self::Leave
             | Self::Deploy(_)
             | Self::Status { .. }
-            | Self::SetSchedule { .. } => Ok(()),
+            | Self::SetSchedule { .. }
+            | Self::Submit
+            | Self::Submissions => Ok(()),
+            Self::Rollback { to: digest } => digest.as_deref().map_or(Ok(()), check_digest),
+            Self::Activate { digest, .. } | Self::Withdraw { digest } => check_digest(digest),
         }
     }
 
@@ -143,15 +156,19 @@ impl Request {
             Self::PullRows { rows, .. } => {
                 check_length(rows.checked_mul(ROW_ID_BYTES).ok_or(FrameError::ShapeOverflows)?, body_bytes)
             }
-            Self::Deploy(_) if body_bytes == 0 => Err(FrameError::BodyMissing),
-            Self::Deploy(_) => Ok(()),
+            Self::Deploy(_) | Self::Submit if body_bytes == 0 => Err(FrameError::BodyMissing),
+            Self::Deploy(_) | Self::Submit => Ok(()),
             Self::Hello { .. }
             | Self::Register
             | Self::Pull { .. }
             | Self::Barrier { .. }
             | Self::Leave
             | Self::Status { .. }
-            | Self::SetSchedule { .. } => check_length(0, body_bytes),
+            | Self::SetSchedule { .. }
+            | Self::Rollback { .. }
+            | Self::Activate { .. }
+            | Self::Submissions
+            | Self::Withdraw { .. } => check_length(0, body_bytes),
         }
     }
 }
@@ -173,6 +190,9 @@ impl Response {
             | Self::Left
             | Self::Deployed { .. }
             | Self::ScheduleSet(_)
+            | Self::Submitted(_)
+            | Self::Submissions(_)
+            | Self::Withdrawn
             | Self::Failed(_) => Ok(()),
         }
     }
@@ -190,6 +210,9 @@ impl Response {
             | Self::Deployed { .. }
             | Self::Status(_)
             | Self::ScheduleSet(_)
+            | Self::Submitted(_)
+            | Self::Submissions(_)
+            | Self::Withdrawn
             | Self::Failed(_) => check_length(0, body_bytes),
         }
     }
@@ -278,6 +301,13 @@ mod tests {
         let deploy = Request::Deploy(DeployOptions::default());
         deploy.check_body(1000).expect("a component");
         assert_eq!(deploy.check_body(0), Err(FrameError::BodyMissing));
+        Request::Submit.check_body(1000).expect("a component");
+        assert_eq!(Request::Submit.check_body(0), Err(FrameError::BodyMissing));
+        for wrong in ["", "0123", &"g".repeat(64), &"0".repeat(65), &"é".repeat(32)] {
+            let refused = Request::Withdraw { digest: wrong.to_owned() }.check();
+            assert_eq!(refused, Err(FrameError::Digest { bytes: wrong.len() }), "{wrong}");
+        }
+        Request::Rollback { to: Some("0a".repeat(32)) }.check().expect("a digest");
         Response::BarrierPassed.check_body(4).expect_err("an answer with a body it must not have");
     }
 }

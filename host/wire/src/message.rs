@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deployment::SubmissionStatus;
 use crate::options::{DeployOptions, Schedule, ScheduleStatus};
 use crate::status::{OptimizerStatus, ServerStatus};
 
@@ -185,6 +186,29 @@ pub enum Request {
         /// How many ids the body has.
         rows: u64,
     },
+    /// Has an optimizer deployed before take over again, with the options it had. Answered by [`Response::Deployed`].
+    Rollback {
+        /// Digest of the one to go back to, which must be among those the status lists; the one deployed before the
+        /// present one where absent.
+        to: Option<String>,
+    },
+    /// Has the server verify, admit and keep the signed component that is the body, without deploying it. Answered by
+    /// [`Response::Submitted`].
+    Submit,
+    /// Deploys a component that was submitted. Answered by [`Response::Deployed`].
+    Activate {
+        /// As in [`OptimizerStatus::digest`].
+        digest: String,
+        /// As in [`Request::Deploy`].
+        options: DeployOptions,
+    },
+    /// Asks what was submitted. Answered by [`Response::Submissions`].
+    Submissions,
+    /// Has the server forget a component that was submitted. Answered by [`Response::Withdrawn`].
+    Withdraw {
+        /// As in [`OptimizerStatus::digest`].
+        digest: String,
+    },
 }
 
 /// What the server answers.
@@ -230,7 +254,7 @@ pub enum Response {
     BarrierPassed,
     /// To [`Request::Leave`].
     Left,
-    /// To [`Request::Deploy`].
+    /// To [`Request::Deploy`], [`Request::Activate`] and [`Request::Rollback`].
     Deployed {
         /// What was deployed.
         optimizer: OptimizerStatus,
@@ -256,6 +280,12 @@ pub enum Response {
         /// Type of the body: that of the key, but for the first extent, which is the number of ids.
         tensor: TensorType,
     },
+    /// To [`Request::Submit`]: what the server keeps now.
+    Submitted(Box<SubmissionStatus>),
+    /// To [`Request::Submissions`], in order of submission.
+    Submissions(Vec<SubmissionStatus>),
+    /// To [`Request::Withdraw`].
+    Withdrawn,
 }
 
 /// Why a request failed.
@@ -265,6 +295,8 @@ pub struct Failure {
     pub code: ErrorCode,
     /// What happened, to what, and what to do.
     pub message: String,
+    /// The stable name of one reason among several that the code has, such as `revoked-key` under `untrusted`.
+    pub reason: Option<String>,
 }
 
 /// Kinds of failure, stable across versions: new ones are added at the end.
@@ -323,6 +355,9 @@ pub enum ErrorCode {
     /// The certificate has expired or was revoked since the connection began. The connection is closed after it.
     /// Operator's to mend.
     CertificateInvalid,
+    /// The server keeps no such component: nothing of this digest was submitted, or there is none to roll back to.
+    /// Peer's fault.
+    UnknownComponent,
 }
 
 impl ErrorCode {
@@ -354,6 +389,7 @@ impl ErrorCode {
             Self::RateLimited => "rate-limited",
             Self::Paused => "paused",
             Self::CertificateInvalid => "certificate-invalid",
+            Self::UnknownComponent => "unknown-component",
         }
     }
 
@@ -405,6 +441,7 @@ mod tests {
             ErrorCode::RateLimited,
             ErrorCode::Paused,
             ErrorCode::CertificateInvalid,
+            ErrorCode::UnknownComponent,
         ];
         for (number, code) in (0_u8..).zip(all) {
             assert_eq!(postcard::to_stdvec(&code), Ok(vec![number]), "{code}");

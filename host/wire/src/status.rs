@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::deployment::DeploymentStatus;
 use crate::message::TensorType;
 use crate::options::ScheduleStatus;
 
@@ -14,7 +15,7 @@ pub struct OptimizerStatus {
     pub version: String,
     /// Key id of the publisher who signed it.
     pub publisher: String,
-    /// SHA-256 of the signed file, hexadecimal.
+    /// SHA-256 of the signed content, hexadecimal: the same whoever has signed it.
     pub digest: String,
 }
 
@@ -82,6 +83,8 @@ pub struct ServerStatus {
     pub audit: Option<AuditStatus>,
     /// What keeps a server that is taken over from doing more harm.
     pub protections: Vec<Protection>,
+    /// Whether what is deployed is trusted, and what can be rolled back to.
+    pub deployment: DeploymentStatus,
 }
 
 /// How the audit log is.

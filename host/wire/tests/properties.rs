@@ -4,10 +4,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use stepbox_wire::{
-    AuditStatus, DeployOptions, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group, KeyStatus,
-    MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Protection, Request, Response, Schedule, ScheduleKind,
-    ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus, decode_request, decode_response,
-    encode_request, encode_response, fuzz_frame,
+    AuditStatus, DeployOptions, DeploymentStatus, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group,
+    KeyStatus, MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Protection, Request, Response, RevokedOptimizer,
+    Schedule, ScheduleKind, ScheduleStatus, ServerStatus, Standing, SubmissionStatus, TensorFilter, TensorType,
+    WorkerStatus, decode_request, decode_response, encode_request, encode_response, fuzz_frame,
 };
 
 fn key() -> impl Strategy<Value = String> {
@@ -43,7 +43,34 @@ fn request() -> impl Strategy<Value = Request> {
         (option::of(-1e300..1e300), schedule())
             .prop_map(|(learning_rate, schedule)| Request::SetSchedule { learning_rate, schedule }),
         any::<bool>().prop_map(|weights_digest| Request::Status { weights_digest }),
+        option::of(digest()).prop_map(|to| Request::Rollback { to }),
+        Just(Request::Submit),
+        (digest(), options()).prop_map(|(digest, options)| Request::Activate { digest, options }),
+        Just(Request::Submissions),
+        digest().prop_map(|digest| Request::Withdraw { digest }),
     ]
+}
+
+fn digest() -> impl Strategy<Value = String> {
+    "[0-9a-f]{64}"
+}
+
+fn submission() -> impl Strategy<Value = SubmissionStatus> {
+    (optimizer(), any::<u64>(), ".{0,20}", any::<u64>()).prop_map(|(component, bytes, submitted_by, submitted_at)| {
+        SubmissionStatus { component, bytes, submitted_by, submitted_at }
+    })
+}
+
+fn deployment() -> impl Strategy<Value = DeploymentStatus> {
+    let standing = prop_oneof![Just(Standing::None), Just(Standing::Trusted), Just(Standing::Paused)];
+    let revoked = (optimizer(), "[a-z-]{1,20}", ".{0,40}").prop_map(|(optimizer, reason, message)| RevokedOptimizer {
+        optimizer,
+        reason,
+        message,
+    });
+    (standing, vec(revoked, 0..2), vec(optimizer(), 0..4), option::of(".{0,40}")).prop_map(
+        |(standing, revoked, previous, trust_error)| DeploymentStatus { standing, revoked, previous, trust_error },
+    )
 }
 
 fn schedule() -> impl Strategy<Value = Schedule> {
@@ -122,6 +149,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
         (option::of(audit()), vec(protection(), 0..3)),
         (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
+        deployment(),
     )
         .prop_map(
             |(
@@ -129,6 +157,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 (learning_rate, schedule, pending_schedule),
                 (audit, protections),
                 (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
+                deployment,
             )| ServerStatus {
                 software,
                 uptime_seconds,
@@ -147,6 +176,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 weights_digest,
                 audit,
                 protections,
+                deployment,
             },
         )
 }
@@ -174,7 +204,14 @@ fn response() -> impl Strategy<Value = Response> {
         ),
         schedule_status().prop_map(Response::ScheduleSet),
         status().prop_map(|status| Response::Status(Box::new(status))),
-        (code, ".{0,80}").prop_map(|(code, message)| Response::Failed(Failure { code, message })),
+        (code, ".{0,80}", option::of("[a-z-]{1,20}")).prop_map(|(code, message, reason)| Response::Failed(Failure {
+            code,
+            message,
+            reason
+        })),
+        submission().prop_map(|submission| Response::Submitted(Box::new(submission))),
+        vec(submission(), 0..4).prop_map(Response::Submissions),
+        Just(Response::Withdrawn),
     ]
 }
 

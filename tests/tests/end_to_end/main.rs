@@ -12,9 +12,12 @@ mod loss;
 mod optimizers;
 mod refusals;
 mod repeatability;
+mod revocations;
+mod rollbacks;
 mod rounds;
 mod rows;
 mod signers;
+mod submissions;
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
 
@@ -54,10 +57,18 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.values().iter().map(|value| value.to_bits()).collect()
 }
 
+/// The reason that the server names with its refusal.
+fn reason<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (ErrorCode, String) {
+    match outcome {
+        Err(ClientError::Refused { code, reason: Some(reason), .. }) => (code, reason),
+        other => panic!("not refused for a reason: {other:?}"),
+    }
+}
+
 /// What the server answered instead of what was asked for.
 fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (ErrorCode, String) {
     match outcome {
-        Err(ClientError::Refused { code, message }) => (code, message),
+        Err(ClientError::Refused { code, message, .. }) => (code, message),
         other => panic!("not refused: {other:?}"),
     }
 }

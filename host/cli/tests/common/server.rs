@@ -30,7 +30,7 @@ impl Scene {
         folder.publisher("publisher");
         folder.done("ca init --directory ca");
         folder.done("ca issue --directory ca --name server --server");
-        for name in ["alice", "bob", "worker-0"] {
+        for name in ["alice", "bob", "carol", "dave", "worker-0"] {
             folder.done(&format!("ca issue --directory ca --name {name}"));
         }
         folder.write("adamw.wasm", component("adamw"));
@@ -46,8 +46,8 @@ impl Scene {
              state_directory = 'state'\n\
              [tls]\nca = 'ca/ca.pem'\ncertificate = 'ca/server.pem'\nkey = 'ca/server.key'\n\
              [job]\nworkers = ['worker-0']\n\
-             [access]\ndeployers = ['alice']\noperators = ['bob']\n\
-             [trust]\nstore = 'publisher.toml'\n{more}\n"
+             [access]\npublishers = ['alice', 'carol']\ndeployers = ['alice', 'dave']\noperators = ['bob']\n\
+             [trust]\nstore = 'publisher.toml'\nreload_seconds = 600000\n{more}\n"
             ),
         );
         let (server, address) = started(&folder, &[], before);

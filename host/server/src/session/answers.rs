@@ -169,7 +169,7 @@ async fn some_rows(job: &Arc<Job>, key: &Arc<Key>, rows: RowIds) -> Result<(u64,
 }
 
 fn failed(id: RequestId, message: String, limits: &Limits) -> (Vec<u8>, Body) {
-    let failure = Failure { code: ErrorCode::Internal, message };
+    let failure = Failure { code: ErrorCode::Internal, message, reason: None };
     (head(id, &Response::Failed(failure), limits), Body::Nothing)
 }
 
@@ -212,5 +212,5 @@ fn head(id: RequestId, response: &Response, limits: &Limits) -> Vec<u8> {
         return head;
     }
     let message = format!("the answer's header of {} bytes is above limits.header_bytes", head.len());
-    encode_response(id, &Response::Failed(Failure { code: ErrorCode::Internal, message }), 0)
+    encode_response(id, &Response::Failed(Failure { code: ErrorCode::Internal, message, reason: None }), 0)
 }

@@ -6,6 +6,7 @@
 //! and nobody else anything; only bytes that are no frames end the connection.
 
 mod answers;
+mod deployments;
 mod frames;
 mod requests;
 mod tensors;
@@ -307,9 +308,11 @@ fn note_refusal(
 ) -> Response {
     refusal.shorten();
     count.fetch_add(1, Ordering::Relaxed);
-    let reason = format!("{request}: {}", refusal.message);
-    let action = Action::of_request(request);
-    audit.record(&Event::refused(action, &reason).by(identity).about(subject).code(refusal.code));
+    if !refusal.audited {
+        let reason = format!("{request}: {}", refusal.message);
+        let action = Action::of_request(request);
+        audit.record(&Event::refused(action, &reason).by(identity).about(subject).code(refusal.code));
+    }
     Response::Failed(refusal.into())
 }
 

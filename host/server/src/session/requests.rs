@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use stepbox_trust::Digest;
 use stepbox_wire::{
-    DeployOptions, ErrorCode, FramePrefix, OptimizerStatus, Request, RequestId, Response, Schedule, UNADDRESSED,
-    decode_request, request_id_of,
+    ErrorCode, FramePrefix, Request, RequestId, Response, Schedule, UNADDRESSED, decode_request, request_id_of,
 };
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,10 +13,8 @@ use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
 use crate::audit::{Action, Event};
-use crate::deployment::{Submission, deploy};
 use crate::gate::{Direction, Held};
-use crate::identity::Identity;
-use crate::job::{Job, Worker, not_registered};
+use crate::job::{Worker, not_registered};
 use crate::learning_rate;
 use crate::refusal::{Answered, Refusal};
 use crate::status::status;
@@ -134,6 +130,11 @@ fn describe(request: &Request) -> (&'static str, String) {
         Request::SetSchedule { .. } => ("set schedule", String::new()),
         Request::PushRows { key, .. } => ("push rows", key.clone()),
         Request::PullRows { key, .. } => ("pull rows", key.clone()),
+        Request::Rollback { .. } => ("rollback", String::new()),
+        Request::Submit => ("submit", String::new()),
+        Request::Activate { digest, .. } => ("activate", digest.clone()),
+        Request::Submissions => ("submissions", String::new()),
+        Request::Withdraw { digest } => ("withdraw", digest.clone()),
     }
 }
 
@@ -152,6 +153,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             Request::Barrier { number } => self.barrier(number),
             Request::Leave => self.leave(),
             Request::Deploy(options) => self.deploy(options).await,
+            Request::Rollback { to } => self.rollback(to),
+            Request::Submit => self.submit().await,
+            Request::Activate { digest, options } => self.activate(digest, options),
+            Request::Submissions => self.submissions(),
+            Request::Withdraw { digest } => self.withdraw(digest),
             Request::Status { weights_digest } => self.status(weights_digest),
             Request::SetSchedule { learning_rate, schedule } => self.set_schedule(learning_rate, schedule),
         }
@@ -189,45 +195,6 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         *self.context.worker.lock() = None;
         tracing::info!(identity = %self.context.identity, rank = worker.rank, "left");
         done(Response::Left)
-    }
-
-    async fn deploy(self, options: DeployOptions) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, rights, .. } = &**self.context;
-        if !rights.deploy {
-            let message = format!("`{identity}` may not deploy; the operator names deployers in [access]");
-            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
-        }
-        let limit = job.config.limits.component_bytes;
-        if self.body_bytes > limit {
-            let message = format!("a component of {} bytes is above {limit} (limits.component_bytes)", self.body_bytes);
-            return Err(Refusal::new(ErrorCode::Untrusted, message).into());
-        }
-        let Ok(turn) = Arc::clone(&job.deploying).try_acquire_owned() else {
-            return Err(Refusal::new(ErrorCode::Busy, "another deployment is under way; try again").into());
-        };
-        let permit = self.permit()?;
-        let _room = self.room().await?;
-        let mut component = vec![0; self.body_bytes as usize];
-        self.reader.body(&mut component, |_| {}).await?;
-        let (job, identity) = (Arc::clone(job), identity.clone());
-        let digest = Digest::of(&component).to_string();
-        tracing::info!(%identity, bytes = component.len(), "a component is to be deployed");
-        // In a task of its own: once begun, it is not undone by the connection's end.
-        let deployment = tokio::spawn(async move {
-            let attempted = job.audit.confirm(&Event::attempted(Action::Deploy).by(&identity).about(&digest)).await;
-            let outcome = match attempted {
-                Ok(()) => deploy(Arc::clone(&job), Submission { component, options }).await,
-                Err(refusal) => Err(refusal),
-            };
-            if let Ok(Response::Deployed { optimizer, from_round, .. }) = &outcome {
-                note_deployment(&job, &identity, optimizer, *from_round);
-            }
-            drop(turn);
-            outcome
-        });
-        self.later_with(permit, String::new(), async move {
-            deployment.await.unwrap_or_else(|panic| Err(failed(&panic))).map(Content::Message)
-        })
     }
 
     fn status(self, weights_digest: bool) -> Result<Option<Content>, Stopped> {
@@ -307,17 +274,6 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         });
         Ok(None)
     }
-}
-
-fn note_deployment(job: &Job, identity: &Identity, optimizer: &OptimizerStatus, from_round: u64) {
-    let from_round = from_round.to_string();
-    let details = [
-        ("name", optimizer.name.as_str()),
-        ("version", &optimizer.version),
-        ("publisher", &optimizer.publisher),
-        ("from_round", &from_round),
-    ];
-    job.audit.note(&Event::allowed(Action::Deploy).by(identity).about(&optimizer.digest).with(&details));
 }
 
 pub(super) fn done(response: Response) -> Result<Option<Content>, Stopped> {

@@ -128,6 +128,9 @@ async fn run(
 ) -> Result<NewWeights, String> {
     move_over::if_due(job, key, home).await?;
     let residence = home.as_mut().ok_or("no optimizer holds the key's weights; deploy one (`stepbox deploy`)")?;
+    if let Some(paused) = residence.optimizer.paused() {
+        return Err(paused.message);
+    }
     let plan = Arc::clone(&residence.planned.plan);
     if residence.planned.slices.is_empty() {
         // A tensor without elements, whatever its shape.

@@ -2,24 +2,37 @@
 //!
 //! In this order, so that whatever fails leaves the optimizer before untouched:
 //!
-//! 1. signature, publisher and version are verified; nothing of the component has been parsed before;
+//! 1. signature, publisher and version are verified; nothing of the component has been parsed before ([`checks`]);
 //! 2. the sandbox admits it, its name is the manifest's, its hyperparameters are within range in every group, and so is
 //!    its learning rate in every round of the schedule;
 //! 3. it plans for every key, and every shard makes room for every slice;
-//! 4. the ledger of versions records it;
+//! 4. its file is kept to go back to ([`archive`]), and the ledger of versions records it;
 //! 5. the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
 //!    optimizer from that round on, so no round mixes two optimizers, except where a key's round has failed: that key
 //!    moves at once and runs the round again with the new one. Keys that stand right before the chosen round move at
 //!    once too, the others when they get there ([`move_over`]).
 
+mod archive;
+mod checks;
+mod revocation;
+mod submissions;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stepbox_sandbox::{AdmittedComponent, Fault, SandboxError};
-use stepbox_trust::{TrustStore, VerifiedComponent};
+use stepbox_trust::VerifiedComponent;
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus, Response};
 
+pub(crate) use archive::Archive;
+pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
+pub(crate) use checks::not_admitted;
+pub use revocation::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
+pub(crate) use revocation::{Revocation, Trust, status, watch};
+pub(crate) use submissions::{list, submit, withdraw};
+
+use crate::audit::{Action, Event};
 use crate::groups::Groups;
+use crate::identity::Identity;
 use crate::job::Job;
 use crate::key::Key;
 use crate::learning_rate::{self, Start};
@@ -27,63 +40,101 @@ use crate::move_over;
 use crate::optimizer::{Deployed, Optimizer, Planned};
 use crate::refusal::{Answered, Refusal};
 use crate::shard::{KeyId, NewSlice};
+use archive::Kept;
+use checks::Accepted;
 
-/// What is to be deployed, as it came.
-pub(crate) struct Submission {
-    pub component: Vec<u8>,
-    pub options: DeployOptions,
+/// What is to be deployed.
+pub(crate) enum Wanted {
+    /// A component as it came.
+    File { component: Vec<u8>, options: DeployOptions },
+    /// One that was submitted, by its digest.
+    Submitted { digest: String, options: DeployOptions },
+    /// One that was deployed before: the last, or the one of this digest.
+    Former { to: Option<String> },
 }
 
-/// Past all checks that need no key.
-struct Accepted {
-    verified: VerifiedComponent,
-    component: AdmittedComponent,
-    groups: Groups,
-    options: DeployOptions,
+impl Wanted {
+    fn action(&self) -> Action {
+        match self {
+            Self::File { .. } => Action::Deploy,
+            Self::Submitted { .. } => Action::Activate,
+            Self::Former { .. } => Action::Rollback,
+        }
+    }
 }
 
 /// Deploys a component. Runs to its end once it has begun, whether or not anyone waits for the answer.
-pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Response> {
-    let checking = Arc::clone(&job);
-    let accepted = off_the_runtime(move || check(&checking, submission)).await?;
-    let status = OptimizerStatus {
-        name: accepted.verified.manifest().name.clone(),
-        version: accepted.verified.manifest().version.to_string(),
-        publisher: accepted.verified.publisher().to_string(),
-        digest: accepted.verified.digest().to_string(),
+pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted) -> Answered<Response> {
+    let (checking, action) = (Arc::clone(&job), wanted.action());
+    let (about, checked) = off_the_runtime(move || Ok(checks::check(&checking, wanted))).await?;
+    let outcome = match checked {
+        // On record before anything changes.
+        Ok(accepted) => match job.audit.confirm(&Event::attempted(action).by(&by).about(&about)).await {
+            Ok(()) => take_over(&job, accepted).await,
+            Err(refusal) => Err(refusal),
+        },
+        Err(refusal) => Err(refusal),
     };
+    if let Ok(Response::Deployed { optimizer, from_round, .. }) = &outcome {
+        let from_round = from_round.to_string();
+        let OptimizerStatus { name, version, publisher, digest } = optimizer;
+        let details =
+            [("name", name.as_str()), ("version", version), ("publisher", publisher), ("from_round", &from_round)];
+        job.audit.record(&Event::allowed(action).by(&by).about(digest).with(&details));
+        return outcome;
+    }
+    decided(&job, action, &by, &about, outcome)
+}
 
+/// Notes what has become of a request to submit, deploy and so on.
+fn decided<T>(job: &Job, action: Action, by: &Identity, about: &str, outcome: Answered<T>) -> Answered<T> {
+    match outcome {
+        Ok(done) => {
+            job.audit.record(&Event::allowed(action).by(by).about(about));
+            Ok(done)
+        }
+        Err(mut refusal) => {
+            refusal.shorten();
+            let reason = refusal.reason.map_or_else(String::new, |reason| format!("{reason}: ")) + &refusal.message;
+            job.audit.record(&Event::refused(action, &reason).by(by).about(about).code(refusal.code));
+            Err(Refusal { audited: true, ..refusal })
+        }
+    }
+}
+
+/// Everything that concerns keys.
+async fn take_over(job: &Arc<Job>, accepted: Accepted) -> Answered<Response> {
+    let status = checks::status(&accepted.verified);
     let mut structure = job.structure.lock().await;
-    let start = learning_rate::start(&job, &status.name, &accepted.component, &accepted.groups, &accepted.options)?;
+    let start = learning_rate::start(job, &status.name, &accepted.component, &accepted.groups, &accepted.options)?;
     let keys = job.model.all();
     let plans = plan_all(&accepted, keys.clone(), job.shards.count()).await?;
     check_rounds(&keys, &plans)?;
-    let by_group = count_by_group(&accepted.groups, &plans);
+    let Accepted { verified, component, groups, options, former } = accepted;
+    let by_group = count_by_group(&groups, &plans);
     structure.next_optimizer += 1;
     let optimizer = Arc::new(Optimizer::new(
         structure.next_optimizer,
         status.clone(),
-        accepted.component,
-        accepted.groups,
+        verified,
+        component,
+        groups,
         start.rates().clone(),
         plans,
     ));
-    if let Err(refusal) = prepare(&job, &optimizer, &keys).await {
-        discard(&job, &optimizer).await;
+    if let Err(refusal) = prepare(job, &optimizer, &keys).await {
+        discard(job, &optimizer).await;
         return Err(refusal);
     }
-    let recording = Arc::clone(&job);
-    let recorded = off_the_runtime(move || {
-        let mut ledger = recording.ledger.lock();
-        ledger.record(&accepted.verified).map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))
-    });
-    if let Err(refusal) = recorded.await {
-        discard(&job, &optimizer).await;
+    let (recording, recorded, is_new) = (Arc::clone(job), Arc::clone(&optimizer), former.is_none());
+    if let Err(refusal) = off_the_runtime(move || record(&recording, &recorded.verified, is_new)).await {
+        discard(job, &optimizer).await;
         return Err(refusal);
     }
 
-    let (from_round, state_kept) = take_effect(&job, &optimizer, &start, &keys);
+    let (from_round, state_kept) = take_effect(job, &optimizer, &start, &keys);
     drop(structure);
+    remember(job, status.clone(), options, former).await;
     tracing::info!(
         optimizer = status.name,
         version = status.version,
@@ -95,39 +146,12 @@ pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Re
     );
     for key in keys {
         let mut home = key.turn.lock().await;
-        if let Err(reason) = move_over::if_due(&job, &key, &mut home).await {
+        if let Err(reason) = move_over::if_due(job, &key, &mut home).await {
             tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
         }
     }
     let schedule = optimizer.rates.lock().newest_status();
     Ok(Response::Deployed { optimizer: status, from_round, state_kept, schedule, groups: by_group })
-}
-
-/// Everything about the component itself.
-fn check(job: &Job, submission: Submission) -> Answered<Accepted> {
-    let Submission { component, options } = submission;
-    // Read for each deployment: a publisher's key that the operator revokes is revoked from then on.
-    let store = TrustStore::load(&job.config.trust.store)
-        .map_err(|error| Refusal::new(ErrorCode::Internal, format!("the trust store cannot be used: {error}")))?
-        .with_max_component_bytes(usize::try_from(job.config.limits.component_bytes).unwrap_or(usize::MAX));
-    let untrusted = |error: stepbox_trust::TrustError| Refusal::new(ErrorCode::Untrusted, error.to_string());
-    let verified = store.verify(component).map_err(untrusted)?;
-    job.ledger.lock().check(&verified).map_err(untrusted)?;
-
-    let component = job.sandbox.admit(verified.bytes()).map_err(|error| not_admitted(&error))?;
-    let (signed, own) = (&verified.manifest().name, &component.description().name);
-    if verified.manifest().own_name() != own {
-        return Err(Refusal::new(
-            ErrorCode::NotAdmitted,
-            format!(
-                "the component calls itself `{own}` and was signed as `{signed}`; its publisher must sign it as \
-                 `{own}`, with a namespace before it or without"
-            ),
-        ));
-    }
-    let groups = Groups::new(&component, &options)
-        .map_err(|error| Refusal::new(ErrorCode::Hyperparameter, error.to_string()))?;
-    Ok(Accepted { verified, component, groups, options })
 }
 
 async fn plan_all(accepted: &Accepted, keys: Vec<Arc<Key>>, shards: usize) -> Answered<HashMap<KeyId, Arc<Planned>>> {
@@ -234,16 +258,48 @@ fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, start: &Start, keys: &[Arc
     (from_round, state_kept)
 }
 
-/// The answer to a sandbox's refusal, by who has to act.
-pub(crate) fn not_admitted(error: &SandboxError) -> Refusal {
-    let code = match error.fault() {
-        Fault::Publisher => ErrorCode::NotAdmitted,
-        Fault::Operator => ErrorCode::Busy,
-        // Only a step can fail so.
-        Fault::Worker => ErrorCode::NotFinite,
-        Fault::Server => ErrorCode::Internal,
+/// Puts the component where a rollback finds it, and its version where no older one gets past it.
+fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<()> {
+    let kept = job.archive.lock().keep(&verified.digest().to_string(), verified.bytes());
+    kept.map_err(|error| cannot_keep(&error))?;
+    let mut ledger = job.ledger.lock();
+    let recorded = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
+    recorded.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))
+}
+
+/// Has later rollbacks know of the deployment. It has taken effect, so what fails here costs only them.
+async fn remember(job: &Arc<Job>, status: OptimizerStatus, options: DeployOptions, former: Option<Kept>) {
+    let archiving = Arc::clone(job);
+    let remembered = tokio::task::spawn_blocking(move || {
+        let mut archive = archiving.archive.lock();
+        match former {
+            Some(kept) => archive.rolled_back(&kept),
+            None => archive.deployed(Kept { optimizer: status, options }),
+        }
+    });
+    if let Ok(Err(error)) = remembered.await {
+        tracing::error!(%error, "after a restart the server will not know that this was deployed");
+    }
+}
+
+fn cannot_keep(error: &std::io::Error) -> Refusal {
+    let message = format!("the component cannot be kept in the state directory: {error}");
+    Refusal::new(ErrorCode::Internal, message).because("archive")
+}
+
+fn unknown_component(digest: &str) -> Refusal {
+    let message = format!("no component of digest {digest} is submitted; `stepbox submissions` lists what is");
+    Refusal::new(ErrorCode::UnknownComponent, message).because("not-submitted")
+}
+
+fn no_previous(digest: Option<&str>) -> Refusal {
+    let message = match digest {
+        None => "there is no deployment before the present one to roll back to".to_owned(),
+        Some(digest) => {
+            format!("{digest} is not among the deployments that can be rolled back to; the status has them")
+        }
     };
-    Refusal::new(code, error.to_string())
+    Refusal::new(ErrorCode::UnknownComponent, message).because("no-previous-deployment")
 }
 
 /// Runs what takes long on a thread of its own.

@@ -1,0 +1,325 @@
+//! Components that the server keeps on disk: those deployed last, to go back to, and those submitted, to be activated.
+//!
+//! In the folder `components` of the state directory: a file for each under its digest, and `index.toml`, which says
+//! what they are for. Lying there earns a file no trust: whatever is read from here goes through signature, trust file
+//! and ledger again, as if it had just come.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stepbox_wire::{DeployOptions, OptimizerStatus, SubmissionStatus};
+
+/// Deployments before the present one that can be rolled back to. Each is a component on disk, of 20 to 200 KiB as a
+/// rule; whoever wants to go further back than three deployments has other troubles.
+pub const MAX_PREVIOUS_DEPLOYMENTS: usize = 3;
+
+/// An index is at most this large: 16 MiB, above what the options of all deployments in it can take on the wire.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
+
+const FOLDER: &str = "components";
+const INDEX: &str = "index.toml";
+const COMPONENT: &str = "wasm";
+const TEMPORARY: &str = "tmp";
+
+/// A component as it was deployed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub optimizer: OptimizerStatus,
+    pub options: DeployOptions,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Index {
+    /// The newest first: the present one, then those that can be rolled back to.
+    deployed: Vec<Kept>,
+    /// In order of submission.
+    submitted: Vec<SubmissionStatus>,
+}
+
+/// What one job keeps. Its methods wait for the disk.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    folder: PathBuf,
+    index: Index,
+}
+
+impl Archive {
+    /// Reads what a server before has kept. Damage costs what was kept, never the start: all of it can come again.
+    pub fn open(state_directory: &Path) -> Self {
+        let folder = state_directory.join(FOLDER);
+        let path = folder.join(INDEX);
+        let read = read_plain_file(&path, MAX_INDEX_BYTES).and_then(|bytes| {
+            let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+            toml::from_str(&text).map_err(io::Error::other)
+        });
+        let index = match read {
+            Ok(index) => index,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Index::default(),
+            Err(error) => {
+                let path = path.display();
+                tracing::error!(%path, %error, "what was submitted and deployed before is forgotten: damaged index");
+                Index::default()
+            }
+        };
+        Self { folder, index }
+    }
+
+    /// The bytes that are kept under a digest, at most so many.
+    pub fn read(&self, digest: &str, most_bytes: u64) -> io::Result<Vec<u8>> {
+        read_plain_file(&self.path(digest), most_bytes)
+    }
+
+    /// Keeps a component's bytes. They stay as long as the index names them.
+    pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
+        write(&self.path(digest), bytes)
+    }
+
+    // Deployments.
+
+    /// What can be rolled back to, the newest first.
+    pub fn previous(&self) -> &[Kept] {
+        self.index.deployed.get(1..).unwrap_or_default()
+    }
+
+    /// Puts a deployment before all others.
+    pub fn deployed(&mut self, kept: Kept) -> io::Result<()> {
+        let deployed = &mut self.index.deployed;
+        // The same again is no deployment to go back from.
+        if deployed.first() != Some(&kept) {
+            deployed.insert(0, kept);
+            deployed.truncate(1 + MAX_PREVIOUS_DEPLOYMENTS);
+        }
+        self.save()
+    }
+
+    /// Forgets what was deployed after this one, which is the present one again.
+    pub fn rolled_back(&mut self, kept: &Kept) -> io::Result<()> {
+        if let Some(position) = self.previous().iter().position(|previous| previous == kept) {
+            self.index.deployed.drain(..=position);
+        }
+        self.save()
+    }
+
+    // Submissions.
+
+    /// In order of submission.
+    pub fn submitted(&self) -> &[SubmissionStatus] {
+        &self.index.submitted
+    }
+
+    /// The submission of this digest.
+    pub fn submission(&self, digest: &str) -> Option<&SubmissionStatus> {
+        self.index.submitted.iter().find(|submission| submission.component.digest == digest)
+    }
+
+    /// Adds a submission whose bytes are kept. On an error it is not there.
+    pub fn submit(&mut self, submission: SubmissionStatus) -> io::Result<()> {
+        self.index.submitted.push(submission);
+        self.save().inspect_err(|_| drop(self.index.submitted.pop()))
+    }
+
+    /// Forgets a submission. Returns whether there was one.
+    pub fn withdraw(&mut self, digest: &str) -> io::Result<bool> {
+        let before = self.index.submitted.len();
+        self.index.submitted.retain(|submission| submission.component.digest != digest);
+        let found = self.index.submitted.len() < before;
+        if found {
+            self.save()?;
+        }
+        Ok(found)
+    }
+
+    fn path(&self, digest: &str) -> PathBuf {
+        self.folder.join(digest).with_extension(COMPONENT)
+    }
+
+    fn save(&self) -> io::Result<()> {
+        let text = toml::to_string(&self.index).map_err(io::Error::other)?;
+        let text = format!("# Components that were deployed last or submitted. Written by stepbox.\n\n{text}");
+        write(&self.folder.join(INDEX), text.as_bytes())?;
+        self.sweep();
+        Ok(())
+    }
+
+    /// Removes what the index does not name. What cannot be removed only takes room.
+    fn sweep(&self) {
+        let Index { deployed, submitted } = &self.index;
+        let digests = deployed.iter().map(|kept| &kept.optimizer.digest);
+        let digests = digests.chain(submitted.iter().map(|submission| &submission.component.digest));
+        let named: HashSet<PathBuf> = digests.map(|digest| self.path(digest)).collect();
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let is_ours = path.extension().is_some_and(|extension| extension == COMPONENT || extension == TEMPORARY);
+            if is_ours
+                && !named.contains(&path)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "a component that is not needed any more stays");
+            }
+        }
+    }
+}
+
+/// Whether options can stand in the index, or why not.
+pub(crate) fn check_options(options: &DeployOptions) -> Result<(), String> {
+    // Its integers have 63 bits, rounds on the wire 64.
+    toml::to_string(options).map(drop).map_err(|error| format!("the options cannot be kept: {error}"))
+}
+
+/// Reads a file, and nothing else: a pipe in its place could keep the reader waiting for ever.
+fn read_plain_file(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::Error::other("this is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most_bytes {
+        return Err(io::Error::other(format!("this file has more than {most_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Writes a file for its owner alone, so that a crash at any moment leaves what was there before or all of it.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut making = fs::DirBuilder::new();
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        making.mode(0o700);
+        options.mode(0o600);
+    }
+    making.recursive(true).create(folder)?;
+    let temporary = path.with_extension(TEMPORARY);
+    // Left behind by a crash. What is created anew follows no link and has the mode that is asked for.
+    let _ = fs::remove_file(&temporary);
+    let written = options.write(true).create_new(true).open(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        // The error that matters is the one above.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use stepbox_wire::{Group, Schedule, ScheduleKind, TensorFilter};
+
+    use super::*;
+
+    fn kept(name: &str, learning_rate: f64) -> Kept {
+        let digest = format!("{name:0>64}");
+        let schedule = Schedule { warmup_rounds: 3, kind: ScheduleKind::Cosine { rounds: 9, final_ratio: 0.1 } };
+        let group = Group {
+            name: "no-decay".into(),
+            tensors: TensorFilter { keys: vec!["*.bias".into()], maximum_axes: Some(1), ..TensorFilter::default() },
+            hyperparameters: vec![("weight_decay".into(), "0".into())],
+            learning_rate_multiplier: 0.1 + 0.2,
+        };
+        Kept {
+            optimizer: OptimizerStatus { name: name.into(), version: "1.0.0".into(), publisher: "0".into(), digest },
+            options: DeployOptions {
+                learning_rate: Some(learning_rate),
+                schedule: Some(schedule),
+                hyperparameters: vec![("beta1".into(), "0.8".into())],
+                groups: vec![group],
+            },
+        }
+    }
+
+    /// A folder that is removed at the end of its test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("stepbox-archive-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+
+        fn components(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.0.join(FOLDER)).expect("the folder").flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("a name")).collect();
+            names.retain(|name| name != INDEX);
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn deploy(archive: &mut Archive, kept: &Kept) {
+        archive.keep(&kept.optimizer.digest, kept.optimizer.name.as_bytes()).expect("kept");
+        archive.deployed(kept.clone()).expect("saved");
+    }
+
+    #[test]
+    fn the_last_deployments_are_kept_with_their_options_bit_for_bit_and_no_more_of_them() {
+        let folder = Folder::new("deployments");
+        let mut archive = Archive::open(&folder.0);
+        let all: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| kept(name, 1.0 / 3.0)).into();
+        all.iter().for_each(|kept| deploy(&mut archive, kept));
+        deploy(&mut archive, &all[4]);
+        let expected: Vec<_> = [3, 2, 1].map(|index: usize| all[index].clone()).into();
+        assert_eq!(archive.previous(), expected, "the same again is none to go back to");
+        assert_eq!(folder.components().len(), 1 + MAX_PREVIOUS_DEPLOYMENTS);
+
+        let mut archive = Archive::open(&folder.0);
+        assert_eq!(archive.previous(), expected, "after a restart");
+        assert_eq!(archive.read(&all[3].optimizer.digest, 100).expect("its bytes"), b"d");
+        archive.rolled_back(&all[2]).expect("saved");
+        assert_eq!(archive.previous(), [all[1].clone()]);
+        assert_eq!(folder.components().len(), 2, "what was rolled back from is gone");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_for_their_owner_alone_and_links_and_large_ones_are_not_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new("modes");
+        let archive = Archive::open(&folder.0);
+        archive.keep("00", b"12345").expect("kept");
+        let path = archive.path("00");
+        let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&archive.folder)), (0o600, 0o700));
+        assert_eq!(archive.read("00", 5).expect("its bytes"), b"12345");
+        assert!(archive.read("00", 4).is_err());
+        std::os::unix::fs::symlink(&path, archive.path("11")).expect("a link");
+        assert!(archive.read("11", 5).is_err());
+    }
+
+    #[test]
+    fn a_damaged_index_is_an_empty_one() {
+        let folder = Folder::new("damaged");
+        let mut archive = Archive::open(&folder.0);
+        deploy(&mut archive, &kept("a", 0.1));
+        fs::write(archive.folder.join(INDEX), "deployed = 3").expect("written");
+        let mut archive = Archive::open(&folder.0);
+        assert!(archive.previous().is_empty());
+        deploy(&mut archive, &kept("b", 0.1));
+        assert_eq!(folder.components().len(), 1);
+    }
+
+    #[test]
+    fn options_that_could_not_be_read_again_are_none() {
+        let mut options = kept("a", 0.1).options;
+        check_options(&options).expect("options as anybody has them");
+        let kind = ScheduleKind::Cosine { rounds: u64::MAX, final_ratio: 0.0 };
+        options.schedule = Some(Schedule { warmup_rounds: 0, kind });
+        check_options(&options).expect_err("rounds above 63 bits");
+    }
+}

@@ -1,0 +1,316 @@
+//! The trust file of a running server: read again when it changes, and held against what runs.
+//!
+//! An optimizer that is not trusted any more is paused, unless the operator has it finish: no further round runs in it.
+//! A round that is being computed ends; the gradients of one that was not complete are discarded, as after a failure, so
+//! that nothing of it is left for whatever is deployed next. Weights stay readable as they are. The next deployment that
+//! is trusted takes all keys over at once.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use stepbox_trust::{Digest, MAX_TRUST_FILE_BYTES, TrustStore};
+use stepbox_wire::{DeploymentStatus, ErrorCode, RevokedOptimizer, Standing};
+use tokio::sync::watch;
+
+use crate::audit::{Action, Event};
+use crate::job::Job;
+use crate::optimizer::Optimizer;
+use crate::refusal::{Answered, Refusal};
+use crate::settings::JobSettings;
+
+/// Seconds after which the trust file is looked at again: a revocation should not wait for anybody, and reading a few
+/// kilobytes costs nothing.
+pub const DEFAULT_TRUST_RELOAD_SECONDS: f64 = 2.0;
+
+/// What becomes of an optimizer that runs and is not trusted any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevocation {
+    /// It runs no further round.
+    #[default]
+    Pause,
+    /// It goes on until another is deployed.
+    Finish,
+}
+
+/// The trust file as it was read last.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    path: PathBuf,
+    most_component_bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last that could be used.
+    store: Arc<TrustStore>,
+    /// Of the content that was looked at last, usable or not.
+    content: Option<Digest>,
+    /// Why what was looked at last cannot be used.
+    fault: Option<String>,
+}
+
+/// What looking at the file has brought.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Unchanged,
+    Replaced,
+    /// It cannot be used, and could before.
+    Broke(String),
+}
+
+impl Trust {
+    /// Reads the file. Where it cannot be used nobody is trusted until it can.
+    pub fn new(config: &JobSettings) -> Self {
+        let most_component_bytes = usize::try_from(config.limits.component_bytes).unwrap_or(usize::MAX);
+        let trust = Self { path: config.trust.store.clone(), most_component_bytes, state: Mutex::default() };
+        if let Look::Broke(fault) = trust.look() {
+            tracing::error!(fault, "nobody is trusted");
+        }
+        trust
+    }
+
+    /// What is in force.
+    fn store(&self) -> Arc<TrustStore> {
+        Arc::clone(&self.state.lock().store)
+    }
+
+    /// What a deployment is verified with. While the file cannot be used nothing is deployed: what stood in it may have
+    /// been a revocation.
+    pub fn store_for_deployment(&self) -> Answered<Arc<TrustStore>> {
+        let state = self.state.lock();
+        match &state.fault {
+            None => Ok(Arc::clone(&state.store)),
+            Some(fault) => {
+                let message = format!("nothing is deployed while the trust file cannot be used: {fault}");
+                Err(Refusal::new(ErrorCode::Internal, message).because("trust-file"))
+            }
+        }
+    }
+
+    /// Looks at the file and takes over what is new in it. Waits for the disk.
+    fn look(&self) -> Look {
+        let mut state = self.state.lock();
+        let read = File::open(&self.path).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(MAX_TRUST_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+            if bytes.len() > MAX_TRUST_FILE_BYTES {
+                let reason = format!("it has more than {MAX_TRUST_FILE_BYTES} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
+            Ok(bytes)
+        });
+        // By its content: times and inodes can stay as they were.
+        let content = read.as_ref().ok().map(|bytes| Digest::of(bytes));
+        if content.is_some() && content == state.content {
+            return Look::Unchanged;
+        }
+        state.content = content;
+        let parsed = read.map_err(|error| error.to_string()).and_then(|bytes| {
+            let text = String::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+            TrustStore::parse(&text).map_err(|error| error.to_string())
+        });
+        match parsed {
+            Ok(store) => {
+                state.store = Arc::new(store.with_max_component_bytes(self.most_component_bytes));
+                state.fault = None;
+                Look::Replaced
+            }
+            Err(reason) => {
+                let fault = format!("trust file {}: {reason}", self.path.display());
+                let is_new = state.fault.as_ref() != Some(&fault);
+                state.fault = Some(fault.clone());
+                if is_new { Look::Broke(fault) } else { Look::Unchanged }
+            }
+        }
+    }
+}
+
+/// Why an optimizer that was deployed is not trusted any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    /// A stable name.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+    /// Whether no further round runs.
+    pub pauses: bool,
+}
+
+/// Looks at the trust file and holds what is deployed against it, also where it has not changed: the validity of a key
+/// ends by itself. Waits for the disk.
+pub(crate) fn refresh(job: &Job) {
+    let path = job.config.trust.store.display().to_string();
+    match job.trust.look() {
+        Look::Unchanged => {}
+        Look::Replaced => job.audit.record(&Event::allowed(Action::TrustReload).about(&path)),
+        Look::Broke(fault) => {
+            tracing::error!(fault, "the trust file read before stays in force, and nothing is deployed");
+            job.audit.record(&Event::refused(Action::TrustReload, &fault).about(&path));
+        }
+    }
+    enforce(job);
+}
+
+/// Holds the optimizers in use and to come against the trust file that is in force.
+fn enforce(job: &Job) {
+    let store = job.trust.store();
+    let now = SystemTime::now();
+    let pauses = job.config.trust.on_revocation == OnRevocation::Pause;
+    let mut changes = Vec::new();
+    {
+        // While this is held no gradient is counted.
+        let deployments = job.deployments.write();
+        for optimizer in deployments.all() {
+            let revocation = store.recheck(&optimizer.verified, now).err().map(|error| Revocation {
+                reason: error.name(),
+                message: error.to_string(),
+                pauses,
+            });
+            let before = std::mem::replace(&mut *optimizer.revocation.write(), revocation.clone());
+            if before != revocation {
+                changes.push((Arc::clone(optimizer), revocation));
+            }
+        }
+        if pauses && changes.iter().any(|(_, revocation)| revocation.is_some()) {
+            for key in job.model.all() {
+                let paused = deployments.of_round(key.next_round().0).and_then(|optimizer| optimizer.paused());
+                if let Some(paused) = paused {
+                    key.interrupt(&paused.message);
+                }
+            }
+            job.rendezvous.abandon();
+        }
+    }
+    for (optimizer, revocation) in changes {
+        note(job, &optimizer, revocation.as_ref());
+    }
+}
+
+fn note(job: &Job, optimizer: &Optimizer, revocation: Option<&Revocation>) {
+    let about = subject(&optimizer.status);
+    match revocation {
+        Some(Revocation { message, pauses, .. }) => {
+            tracing::error!(
+                optimizer = about,
+                reason = message,
+                pauses,
+                "a deployed optimizer is not trusted any more"
+            );
+            job.audit.record(&Event::refused(Action::Revoke, message).about(&about).code(ErrorCode::Untrusted));
+            if *pauses {
+                job.audit.record(&Event::refused(Action::Pause, message).about(&about).code(ErrorCode::Paused));
+            }
+        }
+        None => {
+            tracing::info!(optimizer = about, "a deployed optimizer is trusted again");
+            job.audit.record(&Event::allowed(Action::Resume).about(&about));
+        }
+    }
+}
+
+/// How an audit event names a component.
+pub(crate) fn subject(status: &stepbox_wire::OptimizerStatus) -> String {
+    format!("{} {} {}", status.digest, status.name, status.version)
+}
+
+/// Refreshes every now and then, and at every signal, until the server stops.
+pub(crate) async fn watch(job: Weak<Job>, mut signals: watch::Receiver<u64>, mut shutdown: watch::Receiver<bool>) {
+    let Some(period) = job.upgrade().map(|job| job.config.trust.reload_seconds.duration()) else { return };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(period) => {}
+            Ok(()) = signals.changed() => {}
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        }
+        let Some(job) = job.upgrade() else { return };
+        if let Err(panic) = tokio::task::spawn_blocking(move || refresh(&job)).await {
+            tracing::error!(%panic, "the trust file could not be looked at");
+        }
+    }
+}
+
+/// For the status.
+pub(crate) fn status(job: &Job) -> DeploymentStatus {
+    let deployed: Vec<Arc<Optimizer>> = job.deployments.read().all().cloned().collect();
+    let mut revoked = Vec::new();
+    let mut standing = if deployed.is_empty() { Standing::None } else { Standing::Trusted };
+    for optimizer in deployed {
+        let Some(Revocation { reason, message, pauses }) = optimizer.revocation.read().clone() else { continue };
+        if pauses {
+            standing = Standing::Paused;
+        } else if standing == Standing::Trusted {
+            standing = Standing::Revoked;
+        }
+        revoked.push(RevokedOptimizer { optimizer: optimizer.status.clone(), reason: reason.to_owned(), message });
+    }
+    DeploymentStatus {
+        standing,
+        revoked,
+        previous: job.archive.lock().previous().iter().map(|kept| kept.optimizer.clone()).collect(),
+        trust_error: job.trust.state.lock().fault.clone(),
+    }
+}
+
+impl Optimizer {
+    /// The refusal of whatever needs a further round of it, or any other call into it, where it is paused.
+    pub fn paused(&self) -> Option<Refusal> {
+        let revocation = self.revocation.read();
+        let Revocation { reason, message, .. } = revocation.as_ref().filter(|revocation| revocation.pauses)?;
+        let stepbox_wire::OptimizerStatus { name, version, digest, .. } = &self.status;
+        let message = format!(
+            "{name} {version} ({digest}) is paused, since it is not trusted any more: {message}; training goes on when \
+             another is deployed (`stepbox deploy`, `stepbox activate`) or the one before it takes over again \
+             (`stepbox rollback`)"
+        );
+        Some(Refusal::new(ErrorCode::Paused, message).because(reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_leaves_the_file_before_in_force_and_stops_deployments_until_it_can() {
+        let folder = std::env::temp_dir().join(format!("stepbox-trust-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let text = r#"
+            listen = "127.0.0.1:0"
+            state_directory = "state"
+            tls = { ca = "ca.pem", certificate = "server.pem", key = "server.key" }
+            job = { workers = ["worker-0"] }
+            trust = { store = "publishers.toml" }
+        "#;
+        let config = crate::Config::parse(text, Path::new(&folder)).expect("a configuration");
+        let [config] = &crate::settings::settings(&config).expect("a job")[..] else { panic!("one job") };
+        let path = folder.join("publishers.toml");
+        std::fs::write(&path, "revoked_keys = []").expect("written");
+        let trust = Trust::new(config);
+        assert_eq!(trust.look(), Look::Unchanged);
+        assert!(trust.store_for_deployment().is_ok());
+
+        std::fs::write(&path, "revoked_kyes = []").expect("written");
+        assert!(matches!(trust.look(), Look::Broke(fault) if fault.contains("revoked_kyes")));
+        assert_eq!(trust.look(), Look::Unchanged, "told once");
+        let in_force = trust.store();
+        assert_eq!(trust.store_for_deployment().map(drop).map_err(|refusal| refusal.reason), Err(Some("trust-file")));
+        std::fs::remove_file(&path).expect("removed");
+        assert!(matches!(trust.look(), Look::Broke(_)));
+        assert_eq!(trust.look(), Look::Unchanged, "told once");
+        assert!(Arc::ptr_eq(&in_force, &trust.store()));
+
+        std::fs::write(&path, "revoked_keys = []").expect("written");
+        assert_eq!(trust.look(), Look::Replaced);
+        assert!(trust.store_for_deployment().is_ok());
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+}

@@ -1,0 +1,130 @@
+//! Requests that submit, deploy and roll back components.
+
+use std::sync::Arc;
+
+use stepbox_wire::{DeployOptions, ErrorCode, Response};
+use tokio::io::AsyncRead;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Context;
+use super::answers::Content;
+use super::requests::{Asked, Stopped, failed};
+use crate::deployment::{Wanted, deploy, list, submit, withdraw};
+use crate::refusal::{Answered, Refusal};
+
+impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
+    pub(super) async fn deploy(mut self, options: DeployOptions) -> Result<Option<Content>, Stopped> {
+        self.must_deploy()?;
+        self.must_submit("; what was submitted you may activate (`stepbox activate`)")?;
+        let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
+        let component = self.component().await?;
+        let Context { job, identity, .. } = &**self.context;
+        let deployment = deploy(Arc::clone(job), identity.clone(), Wanted::File { component, options });
+        self.in_its_own_task(turn, permit, deployment)
+    }
+
+    pub(super) fn activate(self, digest: String, options: DeployOptions) -> Result<Option<Content>, Stopped> {
+        self.must_deploy()?;
+        let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
+        let Context { job, identity, .. } = &**self.context;
+        let wanted = Wanted::Submitted { digest: digest.to_ascii_lowercase(), options };
+        let deployment = deploy(Arc::clone(job), identity.clone(), wanted);
+        self.in_its_own_task(turn, permit, deployment)
+    }
+
+    pub(super) fn rollback(self, to: Option<String>) -> Result<Option<Content>, Stopped> {
+        self.must_deploy()?;
+        let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
+        let Context { job, identity, .. } = &**self.context;
+        let wanted = Wanted::Former { to: to.map(|digest| digest.to_ascii_lowercase()) };
+        let deployment = deploy(Arc::clone(job), identity.clone(), wanted);
+        self.in_its_own_task(turn, permit, deployment)
+    }
+
+    pub(super) async fn submit(mut self) -> Result<Option<Content>, Stopped> {
+        self.must_submit("")?;
+        let (turn, permit) = (turn(&self.context.job.submitting)?, self.permit()?);
+        let component = self.component().await?;
+        let Context { job, identity, .. } = &**self.context;
+        let submission = submit(Arc::clone(job), identity.clone(), component);
+        self.in_its_own_task(turn, permit, submission)
+    }
+
+    pub(super) fn submissions(self) -> Result<Option<Content>, Stopped> {
+        let Context { job, identity, rights, .. } = &**self.context;
+        if !(rights.submit || rights.deploy || rights.observe) {
+            let message = format!("`{identity}` may not see what is submitted; the operator names who may in [access]");
+            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
+        }
+        let job = Arc::clone(job);
+        self.later(String::new(), async move { list(job).await.map(Content::Message) })
+    }
+
+    pub(super) fn withdraw(self, digest: String) -> Result<Option<Content>, Stopped> {
+        let Context { job, identity, rights, .. } = &**self.context;
+        if !(rights.submit || rights.deploy) {
+            let message = format!("`{identity}` may not withdraw; the operator names publishers in [access]");
+            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
+        }
+        let withdrawal = withdraw(Arc::clone(job), identity.clone(), rights.deploy, digest.to_ascii_lowercase());
+        self.later(String::new(), async move { withdrawal.await.map(Content::Message) })
+    }
+
+    fn must_deploy(&self) -> Answered<()> {
+        let Context { identity, rights, .. } = &**self.context;
+        if rights.deploy {
+            return Ok(());
+        }
+        let message = format!("`{identity}` may not deploy; the operator names deployers in [access]");
+        Err(Refusal::new(ErrorCode::Forbidden, message).because("not-a-deployer"))
+    }
+
+    fn must_submit(&self, instead: &str) -> Answered<()> {
+        let Context { identity, rights, .. } = &**self.context;
+        if rights.submit {
+            return Ok(());
+        }
+        let message =
+            format!("`{identity}` may not bring components; the operator names publishers in [access]{instead}");
+        Err(Refusal::new(ErrorCode::Forbidden, message).because("not-a-publisher"))
+    }
+
+    /// Reads the component that is the body.
+    async fn component(&mut self) -> Result<Vec<u8>, Stopped> {
+        let limit = self.context.job.config.limits.component_bytes;
+        if self.body_bytes > limit {
+            let message = format!("a component of {} bytes is above {limit} (limits.component_bytes)", self.body_bytes);
+            return Err(Refusal::new(ErrorCode::Untrusted, message).because("too-large").into());
+        }
+        let _room = self.room().await?;
+        let mut component = vec![0; self.body_bytes as usize];
+        self.reader.body(&mut component, |_| {}).await?;
+        tracing::info!(identity = %self.context.identity, bytes = component.len(), "a component has come");
+        Ok(component)
+    }
+
+    /// Once begun, it is not undone by the connection's end.
+    fn in_its_own_task(
+        self,
+        turn: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
+        work: impl Future<Output = Answered<Response>> + Send + 'static,
+    ) -> Result<Option<Content>, Stopped> {
+        let task = tokio::spawn(async move {
+            let outcome = work.await;
+            drop(turn);
+            outcome
+        });
+        self.later_with(permit, String::new(), async move {
+            task.await.unwrap_or_else(|panic| Err(failed(&panic))).map(Content::Message)
+        })
+    }
+}
+
+/// One at a time: each holds a component and compiles it.
+fn turn(turns: &Arc<Semaphore>) -> Answered<OwnedSemaphorePermit> {
+    Arc::clone(turns).try_acquire_owned().map_err(|_| {
+        Refusal::new(ErrorCode::Busy, "another deployment or submission is under way; try again")
+            .because("deployment-under-way")
+    })
+}
