@@ -1,12 +1,13 @@
 //! `stepbox inspect`: what a component is, before anybody trusts it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use stepbox_sandbox::{
-    Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription,
-    WasiPolicy,
+    Broker, Compiler, CompilerLimits, Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig,
+    SandboxError, TensorDescription, WasiPolicy,
 };
 use stepbox_server::{Footprint, MAX_WORKERS};
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
@@ -243,7 +244,11 @@ impl Optimizer {
     fn of(bytes: &[u8], options: &Inspect) -> Self {
         let admit = || -> Result<Self, SandboxError> {
             let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
-            let component = Sandbox::new(config)?.admit(bytes)?;
+            // Nobody has verified these bytes.
+            let broker =
+                Broker::start(CompilerLimits::default()).map_err(|error| SandboxError::Compiler(error.to_string()))?;
+            let sandbox = Sandbox::new(config)?.with_compiler(Compiler::Broker(Arc::new(broker)));
+            let component = sandbox.admit(bytes)?;
             let settings = component
                 .configure(None, &[])
                 .map_err(|error| SandboxError::Description(format!("its own defaults do not fit: {error}")))?;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod activate;
+mod audit;
 mod bench;
 mod ca;
 mod connection;
@@ -12,11 +13,14 @@ mod deploy;
 mod deployment_file;
 mod digest;
 mod files;
+mod hardening;
 mod inspect;
 mod key;
+mod limits;
 mod optimizers;
 mod output;
 mod plan;
+mod protections;
 mod rollback;
 mod schedule;
 mod serve;
@@ -62,10 +66,17 @@ enum Verb {
     Rollback(rollback::Rollback),
     Schedule(schedule::Schedule),
     Status(status::Status),
+    Limits(limits::Limits),
+    Audit(audit::Audit),
+    Protections(protections::Protections),
     Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
+    // Before anything else: a process that compiles takes from itself what it does not need.
+    if let Some(code) = stepbox_sandbox::compile_process() {
+        return code;
+    }
     let CommandLine { json, verb } = CommandLine::parse();
     let format = if json { Format::Json } else { Format::Text };
     let result = match verb {
@@ -84,6 +95,9 @@ fn main() -> ExitCode {
         Verb::Rollback(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Limits(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Audit(verb) => verb.run(format),
+        Verb::Protections(verb) => verb.run(format),
         Verb::Bench(verb) => verb.run(format),
     };
     match result {

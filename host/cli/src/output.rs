@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use stepbox_audit::AuditError;
 use stepbox_client::ClientError;
 use stepbox_trust::{KeyError, SignError, TrustError, TrustStoreError};
 
@@ -14,7 +15,7 @@ Exit codes:
   0  done
   1  failed here: a file, the configuration, this program
   2  wrong usage
-  3  refused: by the server, or because a component is not trusted
+  3  refused: by the server, or because a component is not trusted or an audit log was changed
   4  no server: unreachable, not ours, lost or silent
 
 With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well,
@@ -105,6 +106,11 @@ impl Failure {
         Self::new(Kind::Here, code, message.into())
     }
 
+    /// What was looked at is not as it was made.
+    pub(crate) fn tampered(message: String) -> Self {
+        Self::refused("tampered", message)
+    }
+
     fn refused(code: &str, message: String) -> Self {
         Self::new(Kind::Refused, code, message)
     }
@@ -136,6 +142,12 @@ impl fmt::Display for Failure {
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::here("key", error.to_string())
+    }
+}
+
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
+        Self::here("audit-log", error.to_string())
     }
 }
 

@@ -68,8 +68,8 @@ pub use error::ClientError;
 pub use gradient::{Rows, WholeGradient, WithLoss};
 pub use half_tensor::HalfTensor;
 pub use stepbox_wire::{
-    DeployOptions, DeploymentStatus, ElementType, ErrorCode, FrameError, FrameLimits, Group, KeyStatus,
-    OptimizerStatus, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus, Standing,
-    SubmissionStatus, TensorFilter, TensorType, WorkerStatus,
+    AuditStatus, DEFAULT_JOB, DeployOptions, DeploymentStatus, ElementType, ErrorCode, FrameError, FrameLimits, Group,
+    KeyStatus, OptimizerStatus, Protection, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
+    Standing, SubmissionStatus, TensorFilter, TensorType, WorkerStatus,
 };
 pub use tensor::Tensor;

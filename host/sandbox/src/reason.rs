@@ -1,6 +1,8 @@
 //! A stable name for each way in which a component can fail. The matches have no arm for all the rest: what is new needs
 //! a name of its own.
 
+use crate::allow_list::Forbidden;
+use crate::compiler::CompileLimit;
 use crate::error::{CallFailure, SandboxError, StepError};
 
 impl SandboxError {
@@ -9,7 +11,11 @@ impl SandboxError {
         match self {
             Self::LimitOutOfRange { .. } => "limit-out-of-range",
             Self::Engine(_) => "engine",
+            Self::Forbidden(forbidden) => forbidden.name(),
             Self::Invalid(_) => "invalid-component",
+            Self::CompileLimit(limit) => limit.name(),
+            Self::CompilerKilled(_) => "compiler-killed",
+            Self::Compiler(_) => "compiler",
             Self::NoContract { .. } => "no-contract",
             Self::ForbiddenImport { .. } => "forbidden-import",
             Self::Oversized { .. } => "declares-too-much",
@@ -17,6 +23,9 @@ impl SandboxError {
             Self::Plan { .. } => "bad-plan",
             Self::Offset { .. } => "bad-offset",
             Self::NotDeterministic => "not-deterministic",
+            Self::Entangled { .. } => "entangled",
+            Self::WroteElsewhere { .. } => "wrote-elsewhere",
+            Self::Tampered(_) => "tampered",
             Self::SliceTooLarge { .. } => "slice-too-large",
             Self::Call(error) => error.failure.name(),
             Self::Trial(error) => error.name(),
@@ -31,6 +40,7 @@ impl StepError {
             Self::Call(error) => error.failure.name(),
             Self::GradientNotFinite { .. } => "not-finite-gradient",
             Self::NotFinite { .. } => "not-finite-output",
+            Self::Tampered(_) => "tampered",
             Self::Interrupted => "interrupted",
             Self::NotRevived(error) => error.name(),
         }
@@ -51,6 +61,32 @@ impl CallFailure {
             Self::Product(_) => "matrix-product",
             Self::Refused(_) => "optimizer-refused",
             Self::Other(_) => "call-failed",
+        }
+    }
+}
+
+impl Forbidden {
+    /// A stable name for logs, metrics and scripts, such as `start-function`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotAComponent => "not-a-component",
+            Self::Feature { .. } => "forbidden-feature",
+            Self::Invalid { .. } => "invalid-component",
+            Self::StartFunction { .. } => "start-function",
+            Self::TooMany { .. } => "too-many",
+        }
+    }
+}
+
+impl CompileLimit {
+    /// A stable name for logs, metrics and scripts, such as `compile-memory`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "compile-memory",
+            Self::ProcessorTime { .. } => "compile-time",
+            Self::Deadline { .. } => "compile-deadline",
+            Self::Code { .. } => "compiled-code",
+            Self::Stack => "compile-stack",
         }
     }
 }

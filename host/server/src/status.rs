@@ -35,6 +35,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
     let nanoseconds = job.statistics.update_nanoseconds.load(Ordering::Relaxed);
     Ok(ServerStatus {
         software: env!("CARGO_PKG_VERSION").into(),
+        job: job.config.name.clone(),
         uptime_seconds: job.started.elapsed().as_secs(),
         optimizer: in_use.as_ref().map(|optimizer| optimizer.status.clone()),
         pending_optimizer: pending.map(|pending| (pending.optimizer.status.clone(), pending.from_round)),
@@ -49,6 +50,8 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         refusals: job.statistics.refusals.load(Ordering::Relaxed),
         weights_digest,
         deployment: deployment::status(job),
+        audit: job.audit.status(),
+        protections: job.protections.get().cloned().unwrap_or_default(),
     })
 }
 

@@ -127,7 +127,7 @@ impl PublicKey {
 
     /// Whether this key made the signature of the message, checked strictly: one message and key have one encoding of
     /// a valid signature only, and keys of small order verify nothing.
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         self.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
     }
 }
@@ -218,7 +218,8 @@ impl SigningKey {
             .map_err(|_| KeyError::NotASigningKey { path: path.to_owned() })
     }
 
-    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+    /// The Ed25519 signature of a message (RFC 8032).
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
 }

@@ -1,10 +1,12 @@
 //! The whole server over real TLS, with real components: what its users are promised.
 
+mod abuse;
 mod departures;
 mod deployments;
 mod failures;
 mod groups;
 mod half_precision;
+mod jobs;
 mod learning_rate;
 mod loss;
 mod optimizers;

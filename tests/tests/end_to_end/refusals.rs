@@ -199,7 +199,7 @@ async fn the_conversation_starts_with_a_greeting_in_the_same_protocol() {
     let scene = Scene::new("greeting").await;
     let credentials = scene.server.credentials("operator");
     for (request, code) in [
-        (Request::Hello { protocol: PROTOCOL_VERSION + 1 }, ErrorCode::ProtocolVersion),
+        (Request::Hello { protocol: PROTOCOL_VERSION + 1, job: String::new() }, ErrorCode::ProtocolVersion),
         (Request::Register, ErrorCode::OutOfOrder),
         (push(ElementType::F32, &[2, 3], &"k".repeat(100), 1), ErrorCode::Oversized),
     ] {
@@ -245,7 +245,9 @@ async fn floods_meet_limits() {
         Client::connect(&server.reach(&credentials)).await.unwrap(),
         Client::connect(&server.reach(&credentials)).await.unwrap(),
     ];
-    assert!(Client::connect(&server.reach(&credentials)).await.is_err(), "the third of one identity");
+    let third = Client::connect(&server.reach(&credentials)).await.expect_err("the third of one identity");
+    assert_eq!(third.code(), Some(ErrorCode::RateLimited), "{third}");
+    assert!(third.to_string().contains("limits.connections_per_identity"), "{third}");
     logged(&["WARN", "floods-operator", "limits.connections_per_identity"]);
 
     // Whoever connects and says nothing is not waited for.

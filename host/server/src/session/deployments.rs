@@ -96,6 +96,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let message = format!("a component of {} bytes is above {limit} (limits.component_bytes)", self.body_bytes);
             return Err(Refusal::new(ErrorCode::Untrusted, message).because("too-large").into());
         }
+        let _room = self.room().await?;
         let mut component = vec![0; self.body_bytes as usize];
         self.reader.body(&mut component, |_| {}).await?;
         tracing::info!(identity = %self.context.identity, bytes = component.len(), "a component has come");
