@@ -78,6 +78,7 @@ impl Serve {
             reload_on_signal(server.reload())?;
             hardening.confine_calls()?;
             let server = server.protected_by(hardening.into_protections());
+            reload_on_signal(server.reload())?;
             format.print(&Listening { listening: server.local_address() })?;
             server.run(stop).await;
             Ok(())

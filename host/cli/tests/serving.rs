@@ -159,7 +159,7 @@ fn one_submits_another_activates_and_one_command_goes_back() {
 
 #[test]
 fn a_revocation_reaches_a_running_server_at_sighup_and_a_broken_file_stops_deployments() {
-    let scene = Scene::new();
+    let scene = Scene::configured("reload_seconds = 600000");
     let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
     let deployed = scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice} --json")).json();
     let trust = scene.folder.read("publisher.toml");

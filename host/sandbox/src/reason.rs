@@ -1,6 +1,8 @@
 //! A stable name for each way in which a component can fail. The matches have no arm for all the rest: what is new needs
 //! a name of its own.
 
+use crate::allow_list::Forbidden;
+use crate::compiler::CompileLimit;
 use crate::error::{CallFailure, SandboxError, StepError};
 
 impl SandboxError {
@@ -9,9 +11,9 @@ impl SandboxError {
         match self {
             Self::LimitOutOfRange { .. } => "limit-out-of-range",
             Self::Engine(_) => "engine",
-            Self::Forbidden(_) => "forbidden-feature",
+            Self::Forbidden(forbidden) => forbidden.name(),
             Self::Invalid(_) => "invalid-component",
-            Self::CompileLimit(_) => "compile-limit",
+            Self::CompileLimit(limit) => limit.name(),
             Self::CompilerKilled(_) => "compiler-killed",
             Self::Compiler(_) => "compiler",
             Self::NoContract { .. } => "no-contract",
@@ -23,6 +25,7 @@ impl SandboxError {
             Self::NotDeterministic => "not-deterministic",
             Self::Entangled { .. } => "entangled",
             Self::WroteElsewhere { .. } => "wrote-elsewhere",
+            Self::Tampered(_) => "tampered",
             Self::SliceTooLarge { .. } => "slice-too-large",
             Self::Call(error) => error.failure.name(),
             Self::Trial(error) => error.name(),
@@ -59,6 +62,32 @@ impl CallFailure {
             Self::Product(_) => "matrix-product",
             Self::Refused(_) => "optimizer-refused",
             Self::Other(_) => "call-failed",
+        }
+    }
+}
+
+impl Forbidden {
+    /// A stable name for logs, metrics and scripts, such as `start-function`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotAComponent => "not-a-component",
+            Self::Feature { .. } => "forbidden-feature",
+            Self::Invalid { .. } => "invalid-component",
+            Self::StartFunction { .. } => "start-function",
+            Self::TooMany { .. } => "too-many",
+        }
+    }
+}
+
+impl CompileLimit {
+    /// A stable name for logs, metrics and scripts, such as `compile-memory`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "compile-memory",
+            Self::ProcessorTime { .. } => "compile-time",
+            Self::Deadline { .. } => "compile-deadline",
+            Self::Code { .. } => "compiled-code",
+            Self::Stack => "compile-stack",
         }
     }
 }

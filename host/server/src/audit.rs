@@ -41,8 +41,6 @@ pub(crate) enum Action {
     Limit,
     /// A worker has taken its place.
     Register,
-    /// An optimizer was deployed.
-    Deploy,
     /// The learning rate was set.
     Schedule,
     /// The status was read.
@@ -57,6 +55,8 @@ pub(crate) enum Action {
     Submit,
     /// A submission is to be forgotten.
     Withdraw,
+    /// A component is to take over.
+    Deploy,
     /// A submission is to take over.
     Activate,
     /// What was deployed before is to take over again.
@@ -82,7 +82,6 @@ impl Action {
             Self::Connect => "connect",
             Self::Limit => "limit",
             Self::Register => "register",
-            Self::Deploy => "deploy",
             Self::Schedule => "schedule",
             Self::Status => "status",
             Self::Read => "read",
@@ -90,6 +89,7 @@ impl Action {
             Self::Round => "round",
             Self::Submit => "submit",
             Self::Withdraw => "withdraw",
+            Self::Deploy => "deploy",
             Self::Activate => "activate",
             Self::Rollback => "rollback",
             Self::TrustReload => "trust-reload",

@@ -126,7 +126,7 @@ impl Job {
             structure: tokio::sync::Mutex::new(structure),
             ledger: Mutex::new(ledger),
             archive: Mutex::new(Archive::open(&config.state_directory)),
-            trust: Trust::new(&config),
+            trust: Trust::new(&config.trust, &config.limits),
             deploying: Arc::new(Semaphore::new(1)),
             submitting: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),

@@ -136,6 +136,18 @@ macros::limits! {
     component_bytes: u64, "B" =>
     pub const DEFAULT_COMPONENT_BYTES: u64 = stepbox_trust::MAX_COMPONENT_BYTES as u64;
 
+    /// Components that wait for their activation. A team tries out a few versions at a time.
+    submissions: usize, "components" =>
+    pub const DEFAULT_SUBMISSIONS: usize = 32;
+
+    /// Components of one identity that wait for their activation, so that no publisher takes the room of all others.
+    submissions_per_identity: usize, "components" =>
+    pub const DEFAULT_SUBMISSIONS_PER_IDENTITY: usize = 8;
+
+    /// Bytes of all submissions on disk: 128 MiB, eight components of the largest size or hundreds of the usual.
+    submission_bytes: u64, "B" =>
+    pub const DEFAULT_SUBMISSION_BYTES: u64 = 128 << 20;
+
     /// Keys of the model. The largest models in use have a few thousand tensors; a status message lists them all and
     /// must fit a frame's header.
     keys: usize, "keys" =>
@@ -146,18 +158,6 @@ macros::limits! {
     /// optimizer's slots.
     model_bytes: u64, "B" =>
     pub const DEFAULT_MODEL_BYTES: u64 = 16 << 30;
-
-    /// Components that wait for their activation. A team tries out a few versions at a time.
-    submissions: usize, "components" =>
-    pub const DEFAULT_SUBMISSIONS: usize = 32;
-
-    /// Of one identity, so that no publisher takes the room of all others.
-    submissions_per_identity: usize, "components" =>
-    pub const DEFAULT_SUBMISSIONS_PER_IDENTITY: usize = 8;
-
-    /// Bytes of all submissions on disk: 128 MiB, eight components of the largest size or hundreds of the usual.
-    submission_bytes: u64, "B" =>
-    pub const DEFAULT_SUBMISSION_BYTES: u64 = 128 << 20;
 }
 
 impl Limits {

@@ -127,8 +127,17 @@ impl Server {
         let (shutdown, stops) = watch::channel(false);
         let (jobs, threads) = Jobs::start(&config, &compiler, audit, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
-        let (configuration, reload) = (config.digest, Reload::new());
-        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, configuration, shutdown, reload })
+        let configuration = config.digest;
+        Ok(Self {
+            listener,
+            address,
+            tls,
+            jobs: Arc::new(jobs),
+            threads,
+            configuration,
+            shutdown,
+            reload: Reload::new(),
+        })
     }
 
     /// What tells the server, while it runs, to look at its files again.
@@ -153,6 +162,9 @@ impl Server {
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { listener, address, tls, jobs, threads, configuration, shutdown, reload } = self;
+        for job in jobs.all() {
+            tokio::spawn(deployment::watch(Arc::downgrade(job), reload.requests(), shutdown.subscribe()));
+        }
         let audit = jobs.audit.clone();
         note_start(&jobs, &configuration, address);
         for job in jobs.all() {

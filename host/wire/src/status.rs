@@ -79,6 +79,8 @@ pub struct ServerStatus {
     /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
     /// asked for.
     pub weights_digest: Option<String>,
+    /// Whether what is deployed is trusted, and what can be rolled back to.
+    pub deployment: DeploymentStatus,
     /// The audit log; none where it is switched off.
     pub audit: Option<AuditStatus>,
     /// What keeps a server that is taken over from doing more harm.

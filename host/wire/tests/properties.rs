@@ -174,9 +174,9 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 mean_update_microseconds,
                 refusals,
                 weights_digest,
+                deployment,
                 audit,
                 protections,
-                deployment,
             },
         )
 }

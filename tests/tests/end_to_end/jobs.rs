@@ -15,7 +15,7 @@ fn two_more(limits: &str) -> &'static str {
             .map(|job| {
                 format!(
                     "[jobs.{job}]\nworkers = ['jobs-worker-0', 'jobs-worker-1']\nshard_threads = 1\n{}\n\
-                     [jobs.{job}.access]\ndeployers = ['jobs-{job}-deployer']\npublishers = ['jobs-{job}-deployer']\noperators = ['jobs-{job}-deployer']\n",
+                     [jobs.{job}.access]\npublishers = ['jobs-{job}-deployer']\ndeployers = ['jobs-{job}-deployer']\noperators = ['jobs-{job}-deployer']\n",
                     if job == "blue" { limits } else { "" }
                 )
             })

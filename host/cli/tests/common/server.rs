@@ -47,7 +47,7 @@ impl Scene {
              [tls]\nca = 'ca/ca.pem'\ncertificate = 'ca/server.pem'\nkey = 'ca/server.key'\n\
              [job]\nworkers = ['worker-0']\n\
              [access]\npublishers = ['alice', 'carol']\ndeployers = ['alice', 'dave']\noperators = ['bob']\n\
-             [trust]\nstore = 'publisher.toml'\nreload_seconds = 600000\n{more}\n"
+             [trust]\nstore = 'publisher.toml'\n{more}\n"
             ),
         );
         let (server, address) = started(&folder, &[], before);

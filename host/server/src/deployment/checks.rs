@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stepbox_sandbox::{AdmittedComponent, Fault, SandboxError};
-use stepbox_trust::{Digest, TrustError, VerifiedComponent};
+use stepbox_trust::{TrustError, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus};
 
 use super::archive::{Kept, check_options};
@@ -23,22 +23,17 @@ pub(super) struct Accepted {
 }
 
 /// Checks what is to be deployed. Returns beside it what an audit event calls it, as far as that is known.
-pub(super) fn check(job: &Job, wanted: Wanted) -> (String, Answered<Accepted>) {
-    let mut about = String::new();
+pub(super) fn check(job: &Job, wanted: Wanted, mut about: OptimizerStatus) -> (OptimizerStatus, Answered<Accepted>) {
     let outcome = check_all(job, wanted, &mut about);
     (about, outcome)
 }
 
-fn check_all(job: &Job, wanted: Wanted, about: &mut String) -> Answered<Accepted> {
+fn check_all(job: &Job, wanted: Wanted, about: &mut OptimizerStatus) -> Answered<Accepted> {
     let limit = job.config.limits.component_bytes;
     let is_kept = !matches!(wanted, Wanted::File { .. });
     let (bytes, options, former) = match wanted {
-        Wanted::File { component, options } => {
-            *about = Digest::of(&component).to_string();
-            (component, options, None)
-        }
+        Wanted::File { component, options } => (component, options, None),
         Wanted::Submitted { digest, options } => {
-            about.clone_from(&digest);
             let archive = job.archive.lock();
             if archive.submission(&digest).is_none() {
                 return Err(unknown_component(&digest));
@@ -46,7 +41,6 @@ fn check_all(job: &Job, wanted: Wanted, about: &mut String) -> Answered<Accepted
             (archive.read(&digest, limit).map_err(|error| lost(&digest, &error))?, options, None)
         }
         Wanted::Former { to } => {
-            *about = to.clone().unwrap_or_default();
             // From one that is not trusted any more there is no going back to its own deployments with other options.
             revocation::refresh(job);
             let revoked = job.deployments.read().newest().map(|newest| Arc::clone(&newest.optimizer));
@@ -57,17 +51,17 @@ fn check_all(job: &Job, wanted: Wanted, about: &mut String) -> Answered<Accepted
                 None => revoked.as_ref().is_none_or(|newest| newest.status.digest != kept.optimizer.digest),
             };
             let kept = archive.previous().iter().find(is_wanted).ok_or_else(|| no_previous(to.as_deref()))?.clone();
-            about.clone_from(&kept.optimizer.digest);
-            let bytes = archive.read(about, limit).map_err(|error| lost(about, &error))?;
+            about.clone_from(&kept.optimizer);
+            let bytes = archive.read(&about.digest, limit).map_err(|error| lost(&about.digest, &error))?;
             (bytes, kept.options.clone(), Some(kept))
         }
     };
     let verified = verify(job, bytes)?;
-    if is_kept && verified.digest().to_string() != *about {
-        let message = format!("the file kept for {about} is another one; it was replaced on the server");
+    if is_kept && verified.digest().to_string() != about.digest {
+        let message = format!("the file kept for {} is another one; it was replaced on the server", about.digest);
         return Err(Refusal::new(ErrorCode::Untrusted, message).because("digest-mismatch"));
     }
-    *about = revocation::subject(&status(&verified));
+    *about = status(&verified);
     match &former {
         None => check_version(job, &verified)?,
         Some(_) if job.ledger.lock().was_deployed(&verified) => {}

@@ -20,7 +20,7 @@ mod submissions;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stepbox_trust::VerifiedComponent;
+use stepbox_trust::{Claims, Digest, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus, Response};
 
 pub(crate) use archive::Archive;
@@ -61,12 +61,23 @@ impl Wanted {
             Self::Former { .. } => Action::Rollback,
         }
     }
+
+    fn about(&self) -> OptimizerStatus {
+        match self {
+            Self::File { component, .. } => claimed(component),
+            Self::Submitted { digest, .. } => named(digest.clone()),
+            Self::Former { to } => named(to.clone().unwrap_or_default()),
+        }
+    }
 }
 
 /// Deploys a component. Runs to its end once it has begun, whether or not anyone waits for the answer.
 pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted) -> Answered<Response> {
-    let (checking, action) = (Arc::clone(&job), wanted.action());
-    let (about, checked) = off_the_runtime(move || Ok(checks::check(&checking, wanted))).await?;
+    let action = wanted.action();
+    let (about, wanted) = off_the_runtime(move || Ok((wanted.about(), wanted))).await?;
+    job.audit.confirm(&Event::attempted(action).by(&by).about(&about.digest)).await?;
+    let checking = Arc::clone(&job);
+    let (about, checked) = off_the_runtime(move || Ok(checks::check(&checking, wanted, about))).await?;
     let outcome = match checked {
         // On record before anything changes.
         Ok(accepted) => match job.audit.confirm(&Event::attempted(action).by(&by).about(&about)).await {
@@ -87,19 +98,55 @@ pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted) -> Answe
 }
 
 /// Notes what has become of a request to submit, deploy and so on.
-fn decided<T>(job: &Job, action: Action, by: &Identity, about: &str, outcome: Answered<T>) -> Answered<T> {
-    match outcome {
-        Ok(done) => {
-            job.audit.record(&Event::allowed(action).by(by).about(about));
-            Ok(done)
-        }
-        Err(mut refusal) => {
-            refusal.shorten();
-            let reason = refusal.reason.map_or_else(String::new, |reason| format!("{reason}: ")) + &refusal.message;
-            job.audit.record(&Event::refused(action, &reason).by(by).about(about).code(refusal.code));
-            Err(Refusal { audited: true, ..refusal })
-        }
+fn decided(
+    job: &Job,
+    action: Action,
+    by: &Identity,
+    about: &OptimizerStatus,
+    outcome: Answered<Response>,
+) -> Answered<Response> {
+    let from_round = match &outcome {
+        Ok(Response::Deployed { from_round, .. }) => from_round.to_string(),
+        _ => String::new(),
+    };
+    let outcome = outcome.map_err(|mut refusal| {
+        refusal.shorten();
+        Refusal { audited: true, ..refusal }
+    });
+    let reason = outcome.as_ref().err().and_then(|refusal| refusal.reason).unwrap_or_default();
+    let OptimizerStatus { name, version, publisher, digest } = about;
+    let details = [
+        ("name", name.as_str()),
+        ("version", version),
+        ("publisher", publisher),
+        ("from_round", &from_round),
+        ("reason", reason),
+    ];
+    let details: Vec<_> = details.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let event = match &outcome {
+        Ok(_) => Event::allowed(action),
+        Err(refusal) => Event::refused(action, &refusal.message).code(refusal.code),
+    };
+    job.audit.record(&event.by(by).about(digest).with(&details));
+    outcome
+}
+
+/// What an unverified file says of itself, for those who read of an attempt with it.
+fn claimed(component: &[u8]) -> OptimizerStatus {
+    match Claims::read(component) {
+        Ok(claims) => OptimizerStatus {
+            name: claims.manifest.name,
+            version: claims.manifest.version.to_string(),
+            publisher: claims.manifest.publisher.to_string(),
+            digest: claims.digest.to_string(),
+        },
+        Err(_) => named(Digest::of(component).to_string()),
     }
+}
+
+/// Of which only the digest is known.
+fn named(digest: String) -> OptimizerStatus {
+    OptimizerStatus { name: String::new(), version: String::new(), publisher: String::new(), digest }
 }
 
 /// Everything that concerns keys.

@@ -14,11 +14,13 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use stepbox_trust::{Digest, MAX_TRUST_FILE_BYTES, TrustStore};
-use stepbox_wire::{DeploymentStatus, ErrorCode, RevokedOptimizer, Standing};
+use stepbox_wire::{DeploymentStatus, ErrorCode, OptimizerStatus, RevokedOptimizer, Standing};
 use tokio::sync::watch;
 
 use crate::audit::{Action, Event};
+use crate::config::TrustConfig;
 use crate::job::Job;
+use crate::limits::Limits;
 use crate::optimizer::Optimizer;
 use crate::refusal::{Answered, Refusal};
 use crate::settings::JobSettings;
@@ -67,9 +69,9 @@ enum Look {
 
 impl Trust {
     /// Reads the file. Where it cannot be used nobody is trusted until it can.
-    pub fn new(config: &JobSettings) -> Self {
-        let most_component_bytes = usize::try_from(config.limits.component_bytes).unwrap_or(usize::MAX);
-        let trust = Self { path: config.trust.store.clone(), most_component_bytes, state: Mutex::default() };
+    pub fn new(config: &TrustConfig, limits: &Limits) -> Self {
+        let most_component_bytes = usize::try_from(limits.component_bytes).unwrap_or(usize::MAX);
+        let trust = Self { path: config.store.clone(), most_component_bytes, state: Mutex::default() };
         if let Look::Broke(fault) = trust.look() {
             tracing::error!(fault, "nobody is trusted");
         }
@@ -194,30 +196,18 @@ fn enforce(job: &Job) {
 }
 
 fn note(job: &Job, optimizer: &Optimizer, revocation: Option<&Revocation>) {
-    let about = subject(&optimizer.status);
-    match revocation {
-        Some(Revocation { message, pauses, .. }) => {
-            tracing::error!(
-                optimizer = about,
-                reason = message,
-                pauses,
-                "a deployed optimizer is not trusted any more"
-            );
-            job.audit.record(&Event::refused(Action::Revoke, message).about(&about).code(ErrorCode::Untrusted));
-            if *pauses {
-                job.audit.record(&Event::refused(Action::Pause, message).about(&about).code(ErrorCode::Paused));
-            }
-        }
-        None => {
-            tracing::info!(optimizer = about, "a deployed optimizer is trusted again");
-            job.audit.record(&Event::allowed(Action::Resume).about(&about));
-        }
+    let OptimizerStatus { name, version, publisher, digest } = &optimizer.status;
+    let details = [("name", name.as_str()), ("version", version), ("publisher", publisher)];
+    let Some(Revocation { reason, message, pauses }) = revocation else {
+        return job.audit.record(&Event::allowed(Action::Resume).about(digest).with(&details));
+    };
+    tracing::error!(name, version, digest, reason, pauses, "a deployed optimizer is not trusted any more");
+    let revoked = Event::refused(Action::Revoke, message).about(digest).code(ErrorCode::Untrusted);
+    job.audit.record(&revoked.with(&details));
+    if *pauses {
+        let paused = Event::refused(Action::Pause, message).about(digest).code(ErrorCode::Paused);
+        job.audit.record(&paused.with(&details));
     }
-}
-
-/// How an audit event names a component.
-pub(crate) fn subject(status: &stepbox_wire::OptimizerStatus) -> String {
-    format!("{} {} {}", status.digest, status.name, status.version)
 }
 
 /// Refreshes every now and then, and at every signal, until the server stops.
@@ -263,7 +253,7 @@ impl Optimizer {
     pub fn paused(&self) -> Option<Refusal> {
         let revocation = self.revocation.read();
         let Revocation { reason, message, .. } = revocation.as_ref().filter(|revocation| revocation.pauses)?;
-        let stepbox_wire::OptimizerStatus { name, version, digest, .. } = &self.status;
+        let OptimizerStatus { name, version, digest, .. } = &self.status;
         let message = format!(
             "{name} {version} ({digest}) is paused, since it is not trusted any more: {message}; training goes on when \
              another is deployed (`stepbox deploy`, `stepbox activate`) or the one before it takes over again \
@@ -278,6 +268,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn what_cannot_be_used_leaves_the_file_before_in_force_and_stops_deployments_until_it_can() {
@@ -294,7 +285,7 @@ mod tests {
         let [config] = &crate::settings::settings(&config).expect("a job")[..] else { panic!("one job") };
         let path = folder.join("publishers.toml");
         std::fs::write(&path, "revoked_keys = []").expect("written");
-        let trust = Trust::new(config);
+        let trust = Trust::new(&config.trust, &config.limits);
         assert_eq!(trust.look(), Look::Unchanged);
         assert!(trust.store_for_deployment().is_ok());
 

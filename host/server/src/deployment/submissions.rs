@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stepbox_trust::Digest;
 use stepbox_wire::{ErrorCode, Response, SubmissionStatus};
 
 use super::checks;
-use super::{cannot_keep, decided, off_the_runtime, unknown_component};
-use crate::audit::Action;
+use super::{cannot_keep, claimed, decided, named, off_the_runtime, unknown_component};
+use crate::audit::{Action, Event};
 use crate::identity::Identity;
 use crate::job::Job;
 use crate::limits::Limits;
@@ -19,15 +18,13 @@ use crate::refusal::{Answered, Refusal};
 
 /// Verifies, admits and keeps a component.
 pub(crate) async fn submit(job: Arc<Job>, by: Identity, component: Vec<u8>) -> Answered<Response> {
-    let digest = Digest::of(&component).to_string();
+    let (claims, component) = off_the_runtime(move || Ok((claimed(&component), component))).await?;
+    job.audit.confirm(&Event::attempted(Action::Submit).by(&by).about(&claims.digest)).await?;
     let (working, submitter) = (Arc::clone(&job), by.clone());
     let outcome = off_the_runtime(move || keep(&working, &submitter, component)).await;
-    let subject = match &outcome {
-        Ok(submission) => super::revocation::subject(&submission.component),
-        Err(_) => digest,
-    };
+    let about = outcome.as_ref().map_or(claims, |submission| submission.component.clone());
     let outcome = outcome.map(|submission| Response::Submitted(Box::new(submission)));
-    decided(&job, Action::Submit, &by, &subject, outcome)
+    decided(&job, Action::Submit, &by, &about, outcome)
 }
 
 fn keep(job: &Job, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStatus> {
@@ -90,5 +87,5 @@ pub(crate) async fn withdraw(job: Arc<Job>, by: Identity, all: bool, digest: Str
         archive.withdraw(&about).map_err(|error| cannot_keep(&error))?;
         Ok(Response::Withdrawn)
     });
-    decided(&job, Action::Withdraw, &by, &digest, outcome.await)
+    decided(&job, Action::Withdraw, &by, &named(digest), outcome.await)
 }
