@@ -75,7 +75,6 @@ impl Serve {
             // From before anybody is told that the server listens: who reads that may already want it to stop.
             let stop = stop_signal()?;
             let server = Server::bind_with(config, compiler).await.map_err(|error| about(&error))?;
-            reload_on_signal(server.reload())?;
             hardening.confine_calls()?;
             let server = server.protected_by(hardening.into_protections());
             reload_on_signal(server.reload())?;

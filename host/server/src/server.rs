@@ -167,9 +167,6 @@ impl Server {
         }
         let audit = jobs.audit.clone();
         note_start(&jobs, &configuration, address);
-        for job in jobs.all() {
-            tokio::spawn(deployment::watch(Arc::downgrade(job), reload.requests(), shutdown.subscribe()));
-        }
         let limits = &jobs.limits;
         let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
         let accounts = Arc::new(Accounts::new(limits));

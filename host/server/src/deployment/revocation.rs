@@ -23,7 +23,6 @@ use crate::job::Job;
 use crate::limits::Limits;
 use crate::optimizer::Optimizer;
 use crate::refusal::{Answered, Refusal};
-use crate::settings::JobSettings;
 
 /// Seconds after which the trust file is looked at again: a revocation should not wait for anybody, and reading a few
 /// kilobytes costs nothing.
@@ -281,8 +280,7 @@ mod tests {
             job = { workers = ["worker-0"] }
             trust = { store = "publishers.toml" }
         "#;
-        let config = crate::Config::parse(text, Path::new(&folder)).expect("a configuration");
-        let [config] = &crate::settings::settings(&config).expect("a job")[..] else { panic!("one job") };
+        let config = Config::parse(text, Path::new(&folder)).expect("a configuration");
         let path = folder.join("publishers.toml");
         std::fs::write(&path, "revoked_keys = []").expect("written");
         let trust = Trust::new(&config.trust, &config.limits);
