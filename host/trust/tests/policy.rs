@@ -550,6 +550,16 @@ fn a_policy_is_looked_over() {
 }
 
 #[test]
+fn the_documented_policy_is_one() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/signing.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let store = TrustStore::parse(rest.split_once("```").unwrap().0).unwrap();
+    assert!(store.findings(at("2026-12-15")).is_empty(), "{:?}", store.findings(at("2026-12-15")));
+    assert_eq!(store.findings(at("2027-01-01")).first().map(|finding| finding.code), Some("expired-key"));
+}
+
+#[test]
 fn an_explanation_has_everything_also_of_what_is_refused() {
     let organisation = Organisation::new();
     let store = organisation.store();
