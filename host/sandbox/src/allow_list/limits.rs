@@ -22,7 +22,7 @@ pub const DEFAULT_TYPES: u64 = 10_000;
 
 /// Types of components and instances that are declared within others, as counted without reading them. The parser needs
 /// stack for each that lies in another; interfaces need none at all.
-pub const DEFAULT_NESTED_TYPES: u64 = 500;
+pub const DEFAULT_NESTED_TYPES: u64 = 200;
 
 /// Imports of all modules and components.
 pub const DEFAULT_IMPORTS: u64 = 2_000;
