@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let component = std::fs::read(&path)
             .map_err(|error| format!("{}: {error}; run `cargo xtask guests` first", path.display()))?;
         let repetitions = if names.len() > 1 { REPETITIONS_OF_ALL } else { REPETITIONS };
-        rows.extend(measure(name, &component, repetitions).map_err(|error| format!("{name}: {error}"))?);
+        rows.extend(measure(name, &component, None, repetitions).map_err(|error| format!("{name}: {error}"))?);
     }
     if has("--json") {
         println!("{}", serde_json::to_string(&rows)?);

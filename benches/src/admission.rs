@@ -9,11 +9,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stepbox_sandbox::{
-    CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, LocalTensor, LocalTraining, Origin, Sandbox,
-    SandboxConfig, SandboxError, StepContext, StepError, TensorDescription,
+    Broker, BrokerError, CacheError, CompileCache, Compiler, CompilerLimits, DEFAULT_CACHE_BYTES,
+    DEFAULT_CACHE_ENTRIES, LocalTensor, LocalTraining, Origin, Sandbox, SandboxConfig, SandboxError, StepContext,
+    StepError, TensorDescription,
 };
 use stepbox_trust::{KeyError, SignError, SigningKey, TrustError, TrustStore, TrustStoreError, sign};
 use thiserror::Error;
@@ -42,6 +44,9 @@ pub enum AdmissionError {
     /// The step failed.
     #[error("{0}")]
     Step(#[from] StepError),
+    /// The program that compiles cannot be started.
+    #[error("{0}")]
+    Compiler(#[from] BrokerError),
     /// A cache in a new directory cannot be used.
     #[error("{0}")]
     Cache(#[from] CacheError),
@@ -70,23 +75,29 @@ struct Stages {
     read_and_verify: Duration,
     code: Duration,
     trial: Duration,
-    /// Engine, cache, checks, linking, description.
+    /// Starting the program that compiles, engine, cache, checks, linking, description.
     rest_of_admission: Duration,
     first_step: Duration,
     total: Duration,
 }
 
-/// Times admissions of a component, cold and cached in turn, in milliseconds.
+/// Times admissions of a component, cold and cached in turn, in milliseconds. `compiler` is a program that calls
+/// [`compile_process`](stepbox_sandbox::compile_process); without it this process compiles.
 ///
 /// # Errors
 /// The component cannot be admitted, or no temporary directory can be used.
-pub fn measure(name: &str, component: &[u8], repetitions: usize) -> Result<Vec<Row>, AdmissionError> {
+pub fn measure(
+    name: &str,
+    component: &[u8],
+    compiler: Option<&Path>,
+    repetitions: usize,
+) -> Result<Vec<Row>, AdmissionError> {
     let (mut cold, mut cached) = (Vec::new(), Vec::new());
     for _ in 0..repetitions.max(1) {
         let folder = tempfile::tempdir()?;
         publish(component, folder.path())?;
-        cold.push(restarted_server(folder.path(), |origin| matches!(origin, Origin::Compiled(Some(_))))?);
-        cached.push(restarted_server(folder.path(), |origin| *origin == Origin::Cached)?);
+        cold.push(restarted_server(folder.path(), compiler, |origin| matches!(origin, Origin::Compiled(Some(_))))?);
+        cached.push(restarted_server(folder.path(), compiler, |origin| *origin == Origin::Cached)?);
     }
     let ratios = cold.iter().zip(&cached).map(|(cold, cached)| cached.total.as_secs_f64() / cold.total.as_secs_f64());
     let ratio = Spread::of(ratios.collect()).median;
@@ -110,14 +121,24 @@ fn publish(component: &[u8], folder: &Path) -> Result<(), AdmissionError> {
     Ok(fs::write(folder.join(TRUST), trust)?)
 }
 
-fn restarted_server(folder: &Path, expected: impl Fn(&Origin) -> bool) -> Result<Stages, AdmissionError> {
+fn restarted_server(
+    folder: &Path,
+    compiler: Option<&Path>,
+    expected: impl Fn(&Origin) -> bool,
+) -> Result<Stages, AdmissionError> {
     let start = Instant::now();
+    let compiler = match compiler {
+        Some(program) => Compiler::Broker(Arc::new(Broker::start_program(program, CompilerLimits::default())?)),
+        None => Compiler::InProcess,
+    };
+    let compiler_started = start.elapsed();
     let file = fs::read(folder.join(COMPONENT))?;
     let verified = TrustStore::load(folder.join(TRUST))?.verify(file)?;
-    let read_and_verify = start.elapsed();
+    let read_and_verify = start.elapsed() - compiler_started;
 
     let cache = CompileCache::open(folder.join("compiled"), DEFAULT_CACHE_ENTRIES, DEFAULT_CACHE_BYTES)?;
-    let admitted = Sandbox::new(SandboxConfig::default())?.with_cache(cache).admit(verified.bytes())?;
+    let admitted =
+        Sandbox::new(SandboxConfig::default())?.with_compiler(compiler).with_cache(cache).admit(verified.bytes())?;
     let admission_ended = start.elapsed();
 
     let settings = admitted.configure(None, &[])?;

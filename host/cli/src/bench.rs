@@ -204,7 +204,9 @@ impl Bench {
         if wanted(Benchmark::Admission) {
             progress("admission of adamw");
             let adamw = Components(self.components.clone()).read("adamw")?;
-            let rows = admission::measure("adamw", &adamw, effort.either(2, 15)).map_err(BenchError::from)?;
+            let program = std::env::current_exe()
+                .map_err(|source| BenchError::System { action: "find this program".into(), source })?;
+            let rows = admission::measure("adamw", &adamw, Some(&program), effort.either(2, 15))?;
             findings.add(Findings { rows, ..Findings::default() });
         }
         if wanted(Benchmark::Abuse) {

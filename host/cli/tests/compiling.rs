@@ -14,8 +14,8 @@ use std::thread;
 use common::{Folder, bombs, component};
 use stepbox_sandbox::{
     Broker, CompileCache, CompileLimit, Compiler, CompilerLimits, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Fault,
-    LocalTensor, LocalTraining, MIN_COMPILER_MEMORY_BYTES, Miss, Origin, Sandbox, SandboxConfig, SandboxError,
-    StepContext, TensorDescription,
+    Forbidden, LocalTensor, LocalTraining, MIN_COMPILER_MEMORY_BYTES, Miss, Origin, Sandbox, SandboxConfig,
+    SandboxError, StepContext, TensorDescription,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stepbox");
@@ -79,10 +79,10 @@ fn child_of(parent: u32) -> u32 {
     }
 }
 
-/// A worker that has limited itself, which it has before it reads.
+/// A worker that has limited itself, which it has before it reads: processes are what it takes from itself last.
 fn worker_of(broker: u32) -> u32 {
     let worker = child_of(broker);
-    let limited = || limits_of(worker).iter().any(|(name, soft)| name == "Max core file size" && soft == "0");
+    let limited = || limits_of(worker).iter().any(|(name, soft)| name == "Max processes" && soft == "0");
     while !limited() {
         thread::yield_now();
     }
@@ -157,12 +157,6 @@ fn a_component_with_too_much_native_code_is_refused() {
 }
 
 #[test]
-fn what_does_not_compile_is_the_publishers_to_mend() {
-    let error = refused(&sandbox(&broker(PLENTY)), b"\0asm\x0d\0\x01\0garbage");
-    assert_eq!(error.fault(), Fault::Publisher, "{error}");
-}
-
-#[test]
 fn a_worker_that_is_killed_is_told_from_one_that_took_too_much() {
     let broker = broker(PLENTY);
     let sandbox = sandbox(&broker);
@@ -216,6 +210,20 @@ fn a_replaced_program_goes_on_and_a_lost_broker_that_cannot_be_started_says_so()
     let error = refused(&sandbox, &component("adamw"));
     assert_eq!(error.fault(), Fault::Server);
     assert!(error.to_string().contains("restart the server"), "{error}");
+}
+
+#[test]
+fn what_is_forbidden_never_reaches_the_compiler() {
+    let folder = Folder::new();
+    let program = folder.path("program");
+    fs::copy(PROGRAM, &program).unwrap();
+    let broker = Arc::new(Broker::start_program(&program, PLENTY).unwrap());
+    let sandbox = sandbox(&broker);
+    fs::remove_file(&program).unwrap();
+    signal(broker.process_id(), "-KILL");
+    // There is no compiler any more, and none is missed.
+    let error = refused(&sandbox, &bombs::nested_loops(10, 5_000));
+    assert!(matches!(error, SandboxError::Forbidden(Forbidden::TooMany { limit: "block_depth", .. })), "{error}");
 }
 
 #[test]

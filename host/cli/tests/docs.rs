@@ -214,6 +214,7 @@ fn limits_that_can_be_set_have_the_documented_names_and_defaults() {
     let code = Config::parse(&format!("{SMALLEST}job.workers = ['w']\n"), Path::new("")).unwrap();
     assert_eq!(documented.limits, code.limits);
     assert_eq!(documented.sandbox, code.sandbox);
+    assert_eq!(documented.compiler, code.compiler);
     assert_eq!(documented.cache, code.cache);
     let (documented, code) = (documented.job.unwrap(), code.job.unwrap());
     assert_eq!(documented.round_timeout_seconds, code.round_timeout_seconds);

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use common::bombs;
 use common::server::{Scene, serve};
 use serde_json::Value;
 
@@ -303,4 +304,31 @@ fn a_server_that_cannot_start_says_why() {
         .unwrap();
     assert_eq!(run.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&run.stderr).contains("RUST_LOG"));
+}
+
+#[test]
+fn a_compile_bomb_is_refused_by_name_and_the_server_goes_on() {
+    let mut scene = Scene::new();
+    let configuration = scene.folder.read("server.toml");
+    scene.folder.write("server.toml", format!("{configuration}[compiler]\nprocessor_seconds = 1\n"));
+    let log = scene.restart(&[]);
+    assert!(log.contains("a process for each component"), "{log}");
+    let alice = scene.connection("alice");
+    for (name, bytes) in [("bomb", bombs::endless()), ("forbidden", bombs::nested_loops(10, 5_000))] {
+        scene.folder.write(&format!("{name}.wasm"), bytes);
+        scene.folder.done(&format!(
+            "sign {name}.wasm --key publisher.key --name adamw --version 2.0.0 --out {name}-signed.wasm"
+        ));
+    }
+    for (name, reason) in
+        [("bomb", "compiler.processor_seconds = 1"), ("forbidden", "sandbox.component.block_depth = 1000")]
+    {
+        let refused = scene.folder.run(&format!("deploy {name}-signed.wasm {alice} --json"));
+        assert_eq!(refused.code(), 3);
+        assert_eq!(refused.json()["error"]["code"], "not-admitted");
+        assert!(refused.stderr().contains(reason), "{}", refused.stderr());
+    }
+    scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice}"));
+    let (code, _) = scene.stop();
+    assert_eq!(code, Some(0));
 }

@@ -92,8 +92,16 @@ impl From<wasmparser::Error> for Forbidden {
     }
 }
 
-/// Looks a component over. Gives what it consists of.
-pub(crate) fn check(component: &[u8], limits: &ComponentLimits) -> Result<Structure, Forbidden> {
+/// A component that may reach the compiler as far as this module is concerned.
+pub(crate) struct Surveyed {
+    /// What it consists of.
+    pub(crate) structure: Structure,
+    /// What it imports, by name.
+    pub(crate) imports: Vec<String>,
+}
+
+/// Looks a component over.
+pub(crate) fn check(component: &[u8], limits: &ComponentLimits) -> Result<Surveyed, Forbidden> {
     if !wasmparser::Parser::is_component(component) {
         return Err(Forbidden::NotAComponent);
     }
@@ -104,7 +112,7 @@ pub(crate) fn check(component: &[u8], limits: &ComponentLimits) -> Result<Struct
 #[doc(hidden)]
 pub fn fuzz_admission(bytes: &[u8]) {
     let limits = ComponentLimits::default();
-    if let Ok(structure) = check(bytes, &limits) {
-        assert_eq!(structure.exceeded(&limits), None, "what passes is within the limits");
+    if let Ok(surveyed) = check(bytes, &limits) {
+        assert_eq!(surveyed.structure.exceeded(&limits), None, "what passes is within the limits");
     }
 }

@@ -9,7 +9,7 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use crate::admission::{Admission, Origin};
-use crate::allow_list::{self, Structure};
+use crate::allow_list::{self, Structure, Surveyed};
 use crate::cache::{self, CompileCache, Subject};
 use crate::compiler::Compiler;
 use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
@@ -100,9 +100,9 @@ impl Sandbox {
         Self { compiler, ..self }
     }
 
-    /// Admits a component: compiles it, checks what it imports, exports and declares, asks for its description, and
-    /// runs it for a few rounds on made-up tensors. Takes some hundred milliseconds, or a few where the cache has the
-    /// component; run it off any hot path.
+    /// Admits a component: looks it over and at what it imports, compiles it, checks what it exports and declares, asks for
+    /// its description, and runs it for a few rounds on made-up tensors. Takes some hundred milliseconds, or a few where the
+    /// cache has the component; run it off any hot path.
     ///
     /// The caller answers for where the bytes come from: nothing is verified here but behaviour.
     ///
@@ -113,10 +113,10 @@ impl Sandbox {
         if let Some(admitted) = self.in_use(&subject.component) {
             return Ok(admitted);
         }
-        let structure = allow_list::check(component, &self.config.component)?;
+        let Surveyed { structure, imports } = allow_list::check(component, &self.config.component)?;
+        let imports = self.check_imports(imports)?;
         let code = self.code(&subject, component)?;
         let compiled = &code.component;
-        let imports = self.check_imports(compiled)?;
         check_resources(compiled, &self.config.limits)?;
         let exports = check_exports(compiled)?;
         let with_wasi = imports.iter().any(|import| import.starts_with("wasi:"));
@@ -207,9 +207,7 @@ impl Sandbox {
     }
 
     /// The imports, if all are on the allow-list.
-    fn check_imports(&self, component: &Component) -> Result<Vec<String>, SandboxError> {
-        let types = component.component_type();
-        let imports: Vec<String> = types.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+    fn check_imports(&self, imports: Vec<String>) -> Result<Vec<String>, SandboxError> {
         for import in &imports {
             // The contract's own types are imported by name where a component uses them; they carry no code.
             let wasi = wasi::PACKAGES.iter().any(|package| import.starts_with(package));

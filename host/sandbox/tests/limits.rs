@@ -238,7 +238,7 @@ fn what_is_no_component_is_refused() {
     let sandbox = sandbox(Limits::default());
     for bytes in [&b""[..], b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0", &component("adamw")[..5000]] {
         let error = sandbox.admit(bytes).err().unwrap();
-        assert!(matches!(error, SandboxError::Invalid(_) | SandboxError::NoContract { .. }), "{error}");
+        assert!(matches!(error, SandboxError::Forbidden(_) | SandboxError::NoContract { .. }), "{error}");
     }
 }
 

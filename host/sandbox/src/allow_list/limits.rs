@@ -20,6 +20,10 @@ pub const DEFAULT_INSTANCES: u64 = 256;
 /// Types, those of components and those of functions.
 pub const DEFAULT_TYPES: u64 = 10_000;
 
+/// Types of components and instances that are declared within others, as counted without reading them. The parser needs
+/// stack for each that lies in another; interfaces need none at all.
+pub const DEFAULT_NESTED_TYPES: u64 = 200;
+
 /// Imports of all modules and components.
 pub const DEFAULT_IMPORTS: u64 = 2_000;
 
@@ -101,6 +105,8 @@ measures! {
     instances: "instances", DEFAULT_INSTANCES;
     /// Types.
     types: "types", DEFAULT_TYPES;
+    /// Types within types.
+    nested_types: "types within types", DEFAULT_NESTED_TYPES;
     /// Imports of all modules and components.
     imports: "imports", DEFAULT_IMPORTS;
     /// Exports of all modules and components.

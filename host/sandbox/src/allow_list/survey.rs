@@ -5,7 +5,7 @@ use wasmparser::{
     Validator, ValidatorResources,
 };
 
-use super::{ComponentLimits, FEATURES, Forbidden, Structure};
+use super::{ComponentLimits, FEATURES, Forbidden, Structure, Surveyed};
 
 pub(super) struct Survey<'a> {
     limits: &'a ComponentLimits,
@@ -17,6 +17,8 @@ pub(super) struct Survey<'a> {
     /// What surrounds us, outermost first.
     surroundings: Vec<Encoding>,
     allocations: FuncValidatorAllocations,
+    /// What the outermost component imports, by name.
+    imports: Vec<String>,
 }
 
 impl<'a> Survey<'a> {
@@ -28,22 +30,35 @@ impl<'a> Survey<'a> {
             depth: 0,
             surroundings: Vec::new(),
             allocations: FuncValidatorAllocations::default(),
+            imports: Vec::new(),
         }
     }
 
-    pub(super) fn run(mut self, component: &[u8]) -> Result<Structure, Forbidden> {
+    pub(super) fn run(mut self, component: &[u8]) -> Result<Surveyed, Forbidden> {
         let mut parser = Parser::new(0);
         parser.set_features(FEATURES);
         for payload in parser.parse_all(component) {
             let payload = payload?;
+            if let Payload::ComponentTypeSection(section) = &payload {
+                let range = section.range();
+                self.structure.nested_types += nested_types(component.get(range.clone()).unwrap_or_default());
+                self.within_limits(range.start)?;
+            }
             self.count(&payload)?;
+            if let Payload::ComponentImportSection(section) = &payload
+                && self.depth == 1
+            {
+                for import in section.clone() {
+                    self.imports.push(import?.name.name.to_owned());
+                }
+            }
             match self.validator.payload(&payload)? {
                 ValidPayload::Func(function, body) => self.function(function, &body)?,
                 // Whose parser it is, `parse_all` knows.
                 ValidPayload::Ok | ValidPayload::Parser(_) | ValidPayload::End(_) => {}
             }
         }
-        Ok(self.structure)
+        Ok(Surveyed { structure: self.structure, imports: self.imports })
     }
 
     /// Counts what a section says that it holds, before that is read.
@@ -163,6 +178,15 @@ impl<'a> Survey<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// At most how deep types lie in each other in a section of types. The parser follows them by calling itself, and whoever
+/// lets it go too deep has no stack left and no process.
+///
+/// A type within another (that of a component, 0x41, or of an instance, 0x42) is always a declaration, whose first byte is
+/// 0x01, so there are no more than such pairs of bytes. By chance names and numbers may have some too.
+fn nested_types(section: &[u8]) -> u64 {
+    section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count() as u64
 }
 
 fn add(counter: &mut u64, count: u32, offset: usize) -> usize {
