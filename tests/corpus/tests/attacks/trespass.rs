@@ -46,7 +46,7 @@ pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
         assert_eq!(not_read(keys.state(1)).found, Found::Reading);
         for _ in 0..2 {
             let found = tampering(keys.step(1, ROUND));
-            assert_eq!((found.optimizer.as_str(), found.key.as_str(), found.slice_start), ("hostile", "key 1", 0));
+            assert_eq!((found.optimizer.as_str(), found.key.as_str(), found.slice_start), ("trespasser", "key 1", 0));
             assert_eq!((found.what.as_str(), found.place), ("the parameters", Place::Chunk(1)));
             assert_eq!(found.found, Found::BeforeStep);
             assert!(matches!(keys.state(1), Err(SandboxError::Tampered(_))), "it stays so");
