@@ -46,7 +46,7 @@ thread_local! {
 /// The contract's exports. Those that a guest leaves alone are honest.
 pub trait Exports {
     /// What it calls itself.
-    const NAME: &'static str = Honest::NAME;
+    const NAME: &'static str = <Honest as Elementwise>::NAME;
 
     /// The contract's `describe`.
     fn describe() -> types::Description {

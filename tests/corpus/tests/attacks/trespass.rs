@@ -3,7 +3,7 @@
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, component, context, floats};
 use stepbox_sandbox::{Fault, Found, Limits, Place, Sandbox, SandboxError, StepError, Tampering};
 
-use crate::admission::with_false_allocator;
+use crate::admission::{with_false_allocator, with_false_farewell};
 
 /// The first round in which these guests misbehave.
 const ROUND: u64 = 5;
@@ -178,6 +178,15 @@ pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() 
         // The arguments of `bind` lie over the first key's parameters; whether that goes well is the guest's affair.
         let _ = keys.add(&admitted, &[3000]);
         assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
+    });
+}
+
+#[test]
+pub fn a_trespass_after_a_steps_end_is_found() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = trained(sandbox, &with_false_farewell('C'), &[10_000, 5000]);
+        keys.step(0, ROUND).unwrap();
+        assert_eq!(tampering(keys.step(1, ROUND)).place, Place::Chunk(0));
     });
 }
 
