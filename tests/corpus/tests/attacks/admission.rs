@@ -165,9 +165,12 @@ pub fn with_false_farewell(trick: char) -> Vec<u8> {
 }
 
 fn exchanged(mut bytes: Vec<u8>, one: &str, other: &str) -> Vec<u8> {
-    let find = |name: &str| bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
-    for (place, name) in [(find(one), other), (find(other), one)] {
-        bytes[place..place + name.len()].copy_from_slice(name.as_bytes());
+    // With its length before it: other names may begin as this one does.
+    let written = |name: &str| [&[name.len() as u8], name.as_bytes()].concat();
+    let [one, other] = [one, other].map(written);
+    let find = |name: &[u8]| bytes.windows(name.len()).position(|window| window == name).unwrap();
+    for (place, name) in [(find(&one), &other), (find(&other), &one)] {
+        bytes[place..place + name.len()].copy_from_slice(name);
     }
     bytes
 }
