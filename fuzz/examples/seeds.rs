@@ -1,5 +1,7 @@
 //! Writes `seeds/`: inputs that are right, from which the fuzzer learns what to damage.
 //!
+//! Those of `plan` and `offsets` are written by hand: `host/sandbox/src/fuzz.rs` says what their bytes mean.
+//!
 //! Run it when a format changes: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
 
 use std::error::Error;

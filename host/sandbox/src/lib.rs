@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod finite;
 mod fuel;
+mod fuzz;
 mod geometry;
 mod house;
 mod instance;
@@ -72,6 +73,7 @@ pub use description::{Description, Domain, Hyperparameter, NumberRange};
 pub use engine::Metering;
 pub use error::{CallError, CallFailure, Fault, ProductError, SandboxError, StepError};
 pub use fuel::FuelModel;
+pub use fuzz::{fuzz_offsets, fuzz_plan};
 pub use geometry::Geometry;
 pub use limits::{
     CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATION_NAME_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS,

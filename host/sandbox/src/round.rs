@@ -334,6 +334,9 @@ impl InstancePool {
             }
             _ => {}
         })?;
+        if self.slices[slice.0].plan.granularity != Granularity::TouchedRows {
+            self.watches[slice.0].is_sealed = true;
+        }
         match self.patrol(slice.0, elements, step) {
             Ok(()) => Ok(contributions),
             Err(error) => {
@@ -365,7 +368,7 @@ impl InstancePool {
         let result = run(&mut pass);
         self.most_fuel = self.most_fuel.max(pass.most_fuel);
         if pass.is_looked_through && result.is_ok() {
-            (watch.is_sealed, watch.seen) = (true, Some(pass.house.instance.calls()));
+            watch.seen = Some(pass.house.instance.calls());
         }
         result.inspect_err(|_| drop(self.roll_back(slice)))
     }

@@ -176,6 +176,12 @@ impl Keys {
         &self.keys[key].published
     }
 
+    /// Gives a key other parameters, which are published, and slots their first values.
+    pub fn load(&mut self, key: usize, parameters: &[f32]) -> Result<(), SandboxError> {
+        self.keys[key].published = Arc::new(bytes(parameters));
+        self.load_published(key)
+    }
+
     /// Gives a key what was published, and slots their first values, as a server does that has found it changed.
     pub fn load_published(&mut self, key: usize) -> Result<(), SandboxError> {
         let Key { slice, published, .. } = &self.keys[key];

@@ -45,9 +45,12 @@ thread_local! {
 
 /// The contract's exports. Those that a guest leaves alone are honest.
 pub trait Exports {
+    /// What it calls itself.
+    const NAME: &'static str = <Honest as Elementwise>::NAME;
+
     /// The contract's `describe`.
     fn describe() -> types::Description {
-        Instance::<Honest>::describe()
+        types::Description { name: Self::NAME.into(), ..Instance::<Honest>::describe() }
     }
 
     /// The contract's `plan`.

@@ -71,3 +71,43 @@ async fn who_pushed_before_a_failure_and_pulls_after_it_does_not_wait_for_ever()
     assert!(!workers[0].push("w", &gradient).await.unwrap().repeated);
     assert_eq!(refused(workers[1].pull("w").await).0, ErrorCode::OptimizerFailed);
 }
+
+/// The hostile guest `trespasser` behaves for four rounds; then each step writes into another key of the same instance.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_an_optimizer_writes_into_another_key_is_never_published_and_training_goes_on() {
+    let server = TestServer::start(Options { shard_threads: 1, ..Options::new("trespass") });
+    server.deploy("hostile/trespasser", "1.0.0", &[("learning_rate", "1")]).await;
+    let workers = server.workers(0..2).await;
+    let gradient = tensor(&[0.25; 5000]);
+    for key in ["first", "second"] {
+        init(&workers, key, &tensor(&[1.0; 5000])).await;
+    }
+    for _ in 0..4 {
+        for key in ["first", "second"] {
+            round(&workers, key, &gradient).await.unwrap();
+        }
+    }
+    // The first key's step writes into the second key, of which nobody has asked for anything.
+    assert_eq!(bits(&round(&workers, "first", &gradient).await.unwrap()), bits(&tensor(&[-0.25; 5000])));
+    for worker in &workers {
+        worker.push("second", &gradient).await.unwrap();
+    }
+    for worker in &workers {
+        let (code, message) = refused(worker.pull("second").await);
+        assert_eq!(code, ErrorCode::OptimizerFailed);
+        for named in ["trespasser 1.0.0", "the parameters of key `second`", "outside the key's own steps", "chunk 1"] {
+            assert!(message.contains(named), "{message}");
+        }
+        assert_eq!(bits(&worker.pull_version("second", 0).await.unwrap()), bits(&tensor(&[0.0; 5000])));
+    }
+    // The key is mended, and goes on with what was published.
+    assert_eq!(bits(&round(&workers, "second", &gradient).await.unwrap()), bits(&tensor(&[-0.25; 5000])));
+    logged(&["WARN", "second", "went back to those published"]);
+
+    // That step has written into the first key. Another optimizer takes both over from what was published.
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    for key in ["first", "second"] {
+        assert_eq!(bits(&round(&workers, key, &gradient).await.unwrap()), bits(&tensor(&[-0.5; 5000])));
+    }
+    logged(&["WARN", "first", "moves with the weights published"]);
+}

@@ -26,6 +26,10 @@ fn attacks(guest: Guest) -> &'static [fn()] {
             trespass::arguments_that_a_guest_has_the_server_write_over_another_key_are_found,
         ],
         Guest::FalseEvaluation => &[output::evaluation_changes_nothing_whatever_it_does],
+        Guest::FalseFarewell => &[
+            admission::what_runs_after_a_call_has_the_limits_of_the_call,
+            trespass::a_trespass_after_a_steps_end_is_found,
+        ],
         Guest::FalseOffsets => &[admission::false_offsets_are_refused],
         Guest::ForbiddenImport => &[admission::guests_of_one_trick_meet_their_limit],
         Guest::GreedyProduct => &[admission::guests_of_one_trick_meet_their_limit],

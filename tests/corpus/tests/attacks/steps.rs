@@ -1,6 +1,6 @@
 //! Steps that fail late, and what else a guest does once its trial is over.
 
-use stepbox_corpus::{Guest, Keys, beside_an_honest_one, bytes, floats, sandbox, values};
+use stepbox_corpus::{Guest, Keys, beside_an_honest_one, floats, sandbox, values};
 use stepbox_sandbox::{CallFailure, Limits, StepError};
 
 /// Blocks of one chunk, so that a slice has many.
@@ -53,8 +53,7 @@ pub fn a_trap_in_a_later_phase_takes_the_earlier_ones_back() {
         (0..2).for_each(|key| keys.step(key, 1).unwrap());
         let mut poisoned = values(5000, 0);
         poisoned[4000] = 2e9;
-        let slice = keys.slice(0);
-        keys.pool.load(slice, &bytes(&poisoned)).unwrap();
+        keys.load(0, &poisoned).unwrap();
         let before = [keys.state(0).unwrap(), keys.state(1).unwrap()];
         assert!(matches!(failure(keys.step(0, 2)), CallFailure::Trap { .. }));
         assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
@@ -70,9 +69,7 @@ pub fn a_step_that_scribbles_and_traps_leaves_no_trace() {
             let mut keys = Keys::new(&admitted, &[5000, 6000]);
             let mut poisoned = values(5000, 0);
             poisoned[4000] = poison;
-            let slice = keys.slice(0);
-            keys.pool.load(slice, &bytes(&poisoned)).unwrap();
-            keys.load_published(1).unwrap();
+            keys.load(0, &poisoned).unwrap();
             let before = [keys.state(0).unwrap(), keys.state(1).unwrap()];
             for _ in 0..2 {
                 assert!(matches!(failure(keys.step(0, 10)), CallFailure::Trap { .. }), "{}", guest.name());

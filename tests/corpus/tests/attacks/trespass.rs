@@ -3,10 +3,13 @@
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, component, context, floats};
 use stepbox_sandbox::{Fault, Found, Limits, Place, Sandbox, SandboxError, StepError, Tampering};
 
-use crate::admission::with_false_allocator;
+use crate::admission::{with_false_allocator, with_false_farewell};
 
 /// The first round in which these guests misbehave.
 const ROUND: u64 = 5;
+
+/// Elements of keys so small that no other is looked at after their steps before that round is over.
+const SMALL: [usize; 2] = [5000, 5000];
 
 /// Keys after four rounds in which the guest was as good as gold.
 fn trained(sandbox: &Sandbox, component: &[u8], elements: &[usize]) -> Keys {
@@ -40,13 +43,13 @@ fn not_read<T>(outcome: Result<T, SandboxError>) -> Tampering {
 #[test]
 pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &[10_000, 5000]);
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &SMALL);
         keys.step(0, ROUND).unwrap();
         let of_first = keys.state(0).unwrap();
         assert_eq!(not_read(keys.state(1)).found, Found::Reading);
         for _ in 0..2 {
             let found = tampering(keys.step(1, ROUND));
-            assert_eq!((found.optimizer.as_str(), found.key.as_str(), found.slice_start), ("hostile", "key 1", 0));
+            assert_eq!((found.optimizer.as_str(), found.key.as_str(), found.slice_start), ("trespasser", "key 1", 0));
             assert_eq!((found.what.as_str(), found.place), ("the parameters", Place::Chunk(1)));
             assert_eq!(found.found, Found::BeforeStep);
             assert!(matches!(keys.state(1), Err(SandboxError::Tampered(_))), "it stays so");
@@ -63,7 +66,7 @@ pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
 #[test]
 pub fn a_slot_written_from_outside_is_found_before_it_is_used() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('B'), &[10_000, 5000]);
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('B'), &SMALL);
         keys.step(0, ROUND).unwrap();
         let found = tampering(keys.step(1, ROUND));
         assert_eq!((found.what.as_str(), found.place), ("slot velocity", Place::Chunk(0)));
@@ -88,7 +91,7 @@ pub fn a_trespass_is_found_right_after_the_step_where_keys_are_large() {
 #[test]
 pub fn a_trespass_before_a_trap_is_found_at_once() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('F'), &[10_000, 5000]);
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('F'), &SMALL);
         let before = keys.state(0).unwrap();
         assert!(matches!(keys.step(0, ROUND), Err(StepError::Call(_))));
         assert!(keys.state(0).unwrap() == before);
@@ -133,7 +136,7 @@ pub fn writes_that_change_nothing_do_no_harm() {
 }
 
 fn trained_on(sandbox: &Sandbox, trick: char) -> [Vec<Vec<u8>>; 2] {
-    let mut keys = trained(sandbox, &Guest::Trespasser.with_trick(trick), &[10_000, 5000]);
+    let mut keys = trained(sandbox, &Guest::Trespasser.with_trick(trick), &SMALL);
     (ROUND..ROUND + 3).for_each(|round| (0..2).for_each(|key| keys.step(key, round).unwrap()));
     [keys.state(0).unwrap(), keys.state(1).unwrap()]
 }
@@ -141,10 +144,10 @@ fn trained_on(sandbox: &Sandbox, trick: char) -> [Vec<Vec<u8>>; 2] {
 #[test]
 pub fn another_optimizer_goes_on_with_what_was_published() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &[10_000, 5000]);
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &SMALL);
         keys.step(0, ROUND).unwrap();
         let honest = sandbox.admit(&component("sgd")).unwrap();
-        let mut successor = Keys::new(&honest, &[10_000, 5000]);
+        let mut successor = Keys::new(&honest, &SMALL);
         let slices = [0, 1].map(|key| (successor.slice(key), keys.slice(key)));
         successor.pool.take_over(slices[0].0, &keys.pool, slices[0].1, false).unwrap();
         let refused = successor.pool.take_over(slices[1].0, &keys.pool, slices[1].1, false);
@@ -160,12 +163,11 @@ pub fn another_optimizer_goes_on_with_what_was_published() {
 #[test]
 pub fn a_slice_under_another_slices_number_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let admitted = sandbox.admit(&Guest::Turncoat.with_trick('C')).unwrap();
-        let mut keys = Keys::new(&admitted, &[5000, 5000]);
-        keys.step(0, 1).unwrap();
-        // It steps the first key's slice in the place of the second's.
-        keys.step(1, 1).unwrap();
-        assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
+        // It steps the first slice in the place of the second. The trial has tensors of two slices.
+        match sandbox.admit(&Guest::Turncoat.with_trick('C')) {
+            Err(SandboxError::Trial(error)) => assert!(tampering(Err(error)).key.starts_with("trial")),
+            other => panic!("{:?}", other.map(|_| "admitted")),
+        }
     });
 }
 
@@ -178,6 +180,15 @@ pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() 
         // The arguments of `bind` lie over the first key's parameters; whether that goes well is the guest's affair.
         let _ = keys.add(&admitted, &[3000]);
         assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
+    });
+}
+
+#[test]
+pub fn a_trespass_after_a_steps_end_is_found() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = trained(sandbox, &with_false_farewell('C'), &SMALL);
+        keys.step(0, ROUND).unwrap();
+        assert_eq!(tampering(keys.step(1, ROUND)).place, Place::Chunk(0));
     });
 }
 

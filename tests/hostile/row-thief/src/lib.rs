@@ -17,6 +17,8 @@ thread_local! {
 }
 
 impl Exports for Guest {
+    const NAME: &'static str = "row-thief";
+
     fn plan(_: Vec<types::Value>, tensor: types::Tensor) -> Result<types::TensorPlan, String> {
         let rows = tensor.shape.len() > 1;
         Ok(types::TensorPlan {
