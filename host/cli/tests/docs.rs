@@ -215,6 +215,7 @@ fn limits_that_can_be_set_have_the_documented_names_and_defaults() {
     assert_eq!(documented.limits, code.limits);
     assert_eq!(documented.sandbox, code.sandbox);
     assert_eq!(documented.cache, code.cache);
+    assert_eq!(documented.audit, code.audit);
     assert_eq!(documented.job.round_timeout_seconds, code.job.round_timeout_seconds);
     assert_eq!(documented.job.reconnect_grace_seconds, code.job.reconnect_grace_seconds);
     assert!(settings > 20, "the tables were not found");
