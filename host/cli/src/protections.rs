@@ -35,7 +35,9 @@ impl Protections {
         let config = Config::load(&self.config)
             .map_err(|error| Failure::here("configuration", error.to_string()).about(self.config.display()))?;
         // What is tried needs something to be tried on, from before.
-        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let listener = TcpListener::bind("127.0.0.1:0");
+        let address = listener.as_ref().map(TcpListener::local_addr);
+        let address = address.unwrap_or_else(|error| Err(error.kind().into()));
         let mut hardening = Hardening::begin(&config, self.allow_root)?;
         hardening.confine_files(&config, &self.config)?;
         hardening.confine_calls()?;
@@ -54,7 +56,7 @@ impl Protections {
             Attempt::new("write beside the configuration", write(&beside)),
             Attempt::new("write elsewhere", write(&elsewhere)),
             Attempt::new("listen on another port", TcpListener::bind("127.0.0.1:0")),
-            Attempt::new("connect to somewhere", listener.and_then(TcpStream::connect)),
+            Attempt::new("connect to somewhere", address.and_then(TcpStream::connect)),
         ];
         let report = Tried { protections: hardening.into_protections(), attempts };
         format.print(&report)?;

@@ -216,6 +216,7 @@ fn limits_that_can_be_set_have_the_documented_names_and_defaults() {
     assert_eq!(documented.sandbox, code.sandbox);
     assert_eq!(documented.compiler, code.compiler);
     assert_eq!(documented.cache, code.cache);
+    assert_eq!(documented.audit, code.audit);
     let (documented, code) = (documented.job.unwrap(), code.job.unwrap());
     assert_eq!(documented.round_timeout_seconds, code.round_timeout_seconds);
     assert_eq!(documented.reconnect_grace_seconds, code.reconnect_grace_seconds);

@@ -107,9 +107,7 @@ fn who_takes_the_process_over_gets_no_further() {
     assert_eq!(run.code(), 1);
     assert!(!is_active(&report, "landlock") && !is_active(&report, "seccomp"));
     let attempts = report["attempts"].as_array().unwrap();
-    let prevented: Vec<_> = attempts.iter().filter(|attempt| attempt["prevented"] == true).collect();
-    // Nobody listens where it connects to.
-    assert_eq!(prevented.len(), 1, "{prevented:?}");
+    assert!(attempts.iter().all(|attempt| attempt["prevented"] == false), "{report}");
 }
 
 #[test]

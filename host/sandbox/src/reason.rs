@@ -25,7 +25,6 @@ impl SandboxError {
             Self::NotDeterministic => "not-deterministic",
             Self::Entangled { .. } => "entangled",
             Self::WroteElsewhere { .. } => "wrote-elsewhere",
-            Self::Tampered(_) => "tampered",
             Self::SliceTooLarge { .. } => "slice-too-large",
             Self::Call(error) => error.failure.name(),
             Self::Trial(error) => error.name(),
