@@ -6,11 +6,11 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use stepbox_client::{Client, ClientConfig, ClientError, DeployOptions, Deployment, ServerStatus};
-use stepbox_server::{Config, Server};
+use stepbox_server::{Config, Reloader, Server};
 use stepbox_trust::{PublicKey, SigningKey, sign};
 use tokio::sync::oneshot;
 
-use crate::authority::{Authority, Credentials};
+use crate::authority::{Authority, Credentials, replace};
 use crate::{HANGS, log};
 
 /// What a test wants of its server.
@@ -29,6 +29,8 @@ pub struct Options {
     pub reconnect_grace_seconds: f64,
     /// Who may set the learning rate besides the deployer.
     pub schedulers: &'static [&'static str],
+    /// More of the configuration's section `[access]`, and its grants.
+    pub access: &'static str,
     /// More fields of the configuration's section `[job]`.
     pub job: &'static str,
     /// More sections of the configuration.
@@ -46,6 +48,7 @@ impl Options {
             round_timeout_seconds: HANGS.as_secs_f64(),
             reconnect_grace_seconds: HANGS.as_secs_f64(),
             schedulers: &["scheduler"],
+            access: "",
             job: "",
             more: "",
         }
@@ -102,6 +105,7 @@ pub struct TestServer {
 
 struct Running {
     stop: oneshot::Sender<()>,
+    reloader: Reloader,
     thread: JoinHandle<()>,
 }
 
@@ -116,7 +120,15 @@ impl TestServer {
         let workers: Vec<_> = (0..options.workers).map(|rank| format!("{}-worker-{rank}", options.name)).collect();
         let schedulers: Vec<_> = options.schedulers.iter().map(|role| format!("{}-{role}", options.name)).collect();
         let Options {
-            name, shard_threads, aggregation, round_timeout_seconds, reconnect_grace_seconds, job, more, ..
+            name,
+            shard_threads,
+            aggregation,
+            round_timeout_seconds,
+            reconnect_grace_seconds,
+            access,
+            job,
+            more,
+            ..
         } = options;
         let configuration = format!(
             "listen = '127.0.0.1:0'\nstate_directory = 'state'\nshard_threads = {shard_threads}\n\
@@ -124,7 +136,7 @@ impl TestServer {
              [job]\nworkers = {workers:?}\naggregation = '{aggregation}'\n\
              round_timeout_seconds = {round_timeout_seconds}\nreconnect_grace_seconds = {reconnect_grace_seconds}\n\
              {job}\n\
-             [access]\nschedulers = {schedulers:?}\ndeployers = ['{name}-deployer']\noperators = ['{name}-operator']\n\
+             [access]\nschedulers = {schedulers:?}\ndeployers = ['{name}-deployer']\noperators = ['{name}-operator']\n{access}\n\
              [trust]\nstore = 'publishers.toml'\n{more}\n",
             server.certificate, server.key
         );
@@ -138,6 +150,18 @@ impl TestServer {
         self.stop();
         let (address, running) = run(self.authority.folder());
         (self.address, self.running) = (address, Some(running));
+    }
+
+    /// Changes the configuration's text, and has the server read its files again.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.authority.folder().join("server.toml");
+        replace(&path, &change(fs::read_to_string(&path).unwrap()));
+        self.reload();
+    }
+
+    /// Has the server read its files again, as SIGHUP does.
+    pub fn reload(&self) {
+        self.running.as_ref().expect("it runs").reloader.reload();
     }
 
     /// The identity of a role of this test, such as `worker-0`.
@@ -219,7 +243,7 @@ impl TestServer {
     }
 
     fn stop(&mut self) {
-        if let Some(Running { stop, thread }) = self.running.take() {
+        if let Some(Running { stop, thread, .. }) = self.running.take() {
             // A server that has panicked is not there to be told.
             let _ = stop.send(());
             thread.join().expect("the server has panicked");
@@ -247,10 +271,11 @@ fn run(folder: &Path) -> (SocketAddr, Running) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::bind(config).await.unwrap();
-            listening.send(server.local_address()).unwrap();
+            listening.send((server.local_address(), server.reloader())).unwrap();
             // A test that ends without a word stops it too.
             server.run(async { drop(stopped.await) }).await;
         });
     });
-    (address.recv().expect("the server starts"), Running { stop, thread })
+    let (address, reloader) = address.recv().expect("the server starts");
+    (address, Running { stop, reloader, thread })
 }

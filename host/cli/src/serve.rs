@@ -16,7 +16,7 @@ use crate::output::{Failure, Format, Report};
 #[command(after_help = "\
 Once it listens it prints `listening on ADDRESS` on standard output (with --json {\"listening\": \"ADDRESS\"}); it logs to
 standard error, as much as RUST_LOG says (such as RUST_LOG=warn or RUST_LOG=stepbox_server=debug; info unless set).
-SIGTERM and SIGINT end it in good order. docs/cli.md describes the configuration.
+SIGTERM and SIGINT end it in good order; SIGHUP has it read certificates, revocation lists and rights again. docs/cli.md describes the configuration.
 
 Example:
   stepbox serve --config server.toml")]
@@ -57,7 +57,14 @@ impl Serve {
         runtime.block_on(async {
             // From before anybody is told that the server listens: who reads that may already want it to stop.
             let stop = stop_signal()?;
+            let mut hang_ups = hang_ups()?;
             let server = Server::bind(config).await.map_err(|error| about(&error))?;
+            let reloader = server.reloader();
+            tokio::spawn(async move {
+                while hang_ups.next().await {
+                    reloader.reload();
+                }
+            });
             format.print(&Listening { listening: server.local_address() })?;
             server.run(stop).await;
             Ok(())
@@ -107,6 +114,39 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             std::future::pending::<()>().await;
         }
     })
+}
+
+/// Comes whenever SIGHUP does: the signal to read files again.
+#[cfg(unix)]
+struct HangUps(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl HangUps {
+    async fn next(&mut self) -> bool {
+        self.0.recv().await.is_some()
+    }
+}
+
+#[cfg(unix)]
+fn hang_ups() -> Result<HangUps, Failure> {
+    let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+    signal.map(HangUps).map_err(|error| Failure::here("signal", format!("cannot watch signals: {error}")))
+}
+
+/// There is no such signal.
+#[cfg(not(unix))]
+struct HangUps;
+
+#[cfg(not(unix))]
+impl HangUps {
+    async fn next(&mut self) -> bool {
+        false
+    }
+}
+
+#[cfg(not(unix))]
+fn hang_ups() -> Result<HangUps, Failure> {
+    Ok(HangUps)
 }
 
 #[derive(Serialize)]

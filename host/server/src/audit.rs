@@ -13,6 +13,14 @@ use crate::identity::Identity;
 pub(crate) enum Action {
     /// A request was refused.
     Request,
+    /// A connection was let into a job.
+    Connect,
+    /// The certificate of an open connection is good no more.
+    Certificate,
+    /// Files were read again.
+    Reload,
+    /// Rights of a job were changed.
+    Rights,
 }
 
 impl Action {
@@ -20,6 +28,10 @@ impl Action {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Request => "request",
+            Self::Connect => "connect",
+            Self::Certificate => "certificate",
+            Self::Reload => "reload",
+            Self::Rights => "rights",
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::identity::Identity;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::refusal::{Answered, Refusal};
+use crate::reload::Warnings;
 use crate::server::ServerError;
 use crate::settings::{JobSettings, settings};
 use crate::shard::{ShardThreads, Shards};
@@ -34,6 +35,8 @@ pub(crate) struct Jobs {
     pub limits: Limits,
     /// Of what belongs to no job.
     pub audit: Audit,
+    /// What an operator should see to.
+    pub warnings: Arc<Warnings>,
     /// Refusals that belong to no job.
     pub refusals: AtomicU64,
 }
@@ -42,13 +45,14 @@ impl Jobs {
     /// Sets up all jobs of a configuration. Returns the threads they run on, too.
     pub fn start(config: &Config, shutdown: &watch::Receiver<bool>) -> Result<(Self, Vec<ShardThreads>), ServerError> {
         let (mut by_name, mut threads) = (BTreeMap::new(), Vec::new());
+        let warnings = Arc::<Warnings>::default();
         for settings in settings(config)? {
             let name = settings.name.clone();
-            let (job, own) = start(settings, shutdown.clone())?;
+            let (job, own) = start(settings, shutdown.clone(), Arc::clone(&warnings))?;
             by_name.insert(name, Arc::new(job));
             threads.push(own);
         }
-        let jobs = Self { by_name, limits: config.limits.clone(), audit: Audit, refusals: AtomicU64::new(0) };
+        let jobs = Self { by_name, limits: config.limits.clone(), audit: Audit, warnings, refusals: AtomicU64::new(0) };
         Ok((jobs, threads))
     }
 
@@ -82,7 +86,11 @@ impl Jobs {
     }
 }
 
-fn start(settings: JobSettings, shutdown: watch::Receiver<bool>) -> Result<(Job, ShardThreads), ServerError> {
+fn start(
+    settings: JobSettings,
+    shutdown: watch::Receiver<bool>,
+    warnings: Arc<Warnings>,
+) -> Result<(Job, ShardThreads), ServerError> {
     // Read again for each deployment; read now so that a server that could never deploy does not start.
     TrustStore::load(&settings.trust.store)?;
     let state = &settings.state_directory;
@@ -92,5 +100,5 @@ fn start(settings: JobSettings, shutdown: watch::Receiver<bool>) -> Result<(Job,
     let identities = settings.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
     let (shards, threads) = Shards::start(settings.shard_threads).map_err(ServerError::Threads)?;
     tracing::info!(job = settings.name, workers = identities.len(), shard_threads = shards.count(), "a job is set up");
-    Ok((Job::new(settings, sandbox, shards, ledger, identities, shutdown), threads))
+    Ok((Job::new(settings, sandbox, shards, ledger, identities, shutdown, warnings), threads))
 }

@@ -8,7 +8,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | `server` | accepts connections, within limits |
-//! | `tls`, `identity`, `access` | who it is and what it may do |
+//! | `tls`, `identity`, `spiffe`, `access` | who it is and what it may do |
+//! | `reload`, `standing` | what of that changes while the server runs and a connection lasts |
 //! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
 //! | `jobs`, `settings` | which jobs there are, what each of them has, who is let into which |
 //! | `job` | what all connections of a job share; waiting for other workers |
@@ -55,6 +56,7 @@ mod optimizer;
 mod published;
 mod rates;
 mod refusal;
+mod reload;
 mod rendezvous;
 mod rounds;
 mod schedule;
@@ -63,15 +65,18 @@ mod session;
 mod settings;
 mod shard;
 mod sparse;
+mod spiffe;
+mod standing;
 mod status;
 mod tls;
 mod update;
 mod weights;
 
+pub use access::{Grant, MAX_GRANT_PATTERN_BYTES, MAX_GRANT_PATTERNS, MAX_GRANTS, Right};
 pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
-    GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
+    ExpiredLists, GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
 pub use footprint::Footprint;
@@ -83,7 +88,9 @@ pub use limits::{
     DEFAULT_ROW_IDS, Limits,
 };
 pub use rates::MAX_SCHEDULES;
+pub use reload::{DEFAULT_RELOAD_SECONDS, Reloader};
 pub use server::{Server, ServerError};
 pub use settings::{JobLimits, MAX_JOBS};
+pub use spiffe::{MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeIdError};
 pub use stepbox_sandbox::SandboxConfig;
 pub use tls::TlsError;

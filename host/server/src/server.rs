@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use stepbox_sandbox::SandboxError;
-use stepbox_tls::{Acceptor, Established};
+use stepbox_tls::Established;
 use stepbox_trust::{LedgerError, TrustStoreError};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,9 +22,11 @@ use crate::config::{Config, ConfigError};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
-use crate::session;
+use crate::reload::{Files, Reloader};
+use crate::session::{self, Peer};
 use crate::shard::ShardThreads;
-use crate::tls::{TlsError, acceptor};
+use crate::standing::Standing;
+use crate::tls::{Tls, TlsError};
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
 /// lost power says nothing, and would count as connected.
@@ -44,7 +46,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Acceptor,
+    tls: watch::Sender<Arc<Tls>>,
+    files: Files,
+    reloader: Reloader,
     jobs: Arc<Jobs>,
     threads: Vec<ShardThreads>,
     shutdown: watch::Sender<bool>,
@@ -96,14 +100,16 @@ pub enum ServerError {
 impl Server {
     /// Sets everything up and listens. Nobody is served before [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        let tls = acceptor(&config.tls)?;
+        let tls = watch::Sender::new(Arc::new(Tls::load(&config.tls)?));
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
         let (shutdown, stops) = watch::channel(false);
         let (jobs, threads) = Jobs::start(&config, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
-        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, shutdown })
+        let jobs = Arc::new(jobs);
+        let files = Files::new(config, Arc::clone(&jobs), tls.clone())?;
+        Ok(Self { listener, address, tls, files, reloader: Reloader::new(), jobs, threads, shutdown })
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -111,10 +117,16 @@ impl Server {
         self.address
     }
 
+    /// With this the server, once it runs, can be told to read its files again.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, jobs, threads, shutdown, .. } = self;
+        let Self { listener, tls, files, reloader, jobs, threads, shutdown, .. } = self;
+        let watching = tokio::spawn(files.watch(reloader.requests()));
         let connections = Arc::new(Connections::default());
         let room = Arc::new(Semaphore::new(jobs.limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut sessions = JoinSet::new();
@@ -146,9 +158,10 @@ impl Server {
                 connections: Arc::clone(&connections),
                 connection: next_connection,
                 shutdown: shutdown.subscribe(),
+                tls: tls.subscribe(),
                 permit,
             };
-            sessions.spawn(admitted.serve(tls.clone(), stream, peer));
+            sessions.spawn(admitted.serve(stream, peer));
         }
 
         tracing::info!("stopping");
@@ -163,6 +176,9 @@ impl Server {
             tracing::warn!(connections = sessions.len(), "closing connections that did not end in time");
             sessions.shutdown().await;
         }
+        watching.abort();
+        // Aborted or at its end.
+        let _ = watching.await;
         let is_at_rest = Arc::strong_count(&jobs) == 1 && jobs.all().all(|job| Arc::strong_count(job) == 1);
         // Dropping the way to them ends the threads.
         drop(jobs);
@@ -190,17 +206,19 @@ struct Admitted {
     connections: Arc<Connections>,
     connection: ConnectionId,
     shutdown: watch::Receiver<bool>,
+    tls: watch::Receiver<Arc<Tls>>,
     permit: OwnedSemaphorePermit,
 }
 
 impl Admitted {
-    async fn serve(mut self, tls: Acceptor, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(mut self, stream: TcpStream, peer: SocketAddr) {
         let greeted_by = Instant::now() + self.jobs.limits.handshake_seconds.duration();
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "socket options could not be set");
         }
+        let acceptor = self.tls.borrow_and_update().acceptor.clone();
         let handshake = tokio::select! {
-            handshake = timeout_at(greeted_by, tls.accept(stream)) => handshake,
+            handshake = timeout_at(greeted_by, acceptor.accept(stream)) => handshake,
             _ = self.shutdown.wait_for(|stops| *stops) => return,
         };
         let Established { reader, writer, certificates } = match handshake {
@@ -227,7 +245,8 @@ impl Admitted {
             return;
         };
         let greeting = greeted_by.saturating_duration_since(Instant::now());
-        session::serve(self.jobs, (reader, writer), identity, self.connection, greeting, self.shutdown).await;
+        let peer = Peer { identity, standing: Standing::new(certificates, self.tls), connection: self.connection };
+        session::serve(self.jobs, (reader, writer), peer, greeting, self.shutdown).await;
         drop(self.permit);
     }
 }

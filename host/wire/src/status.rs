@@ -78,4 +78,6 @@ pub struct ServerStatus {
     /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
     /// asked for.
     pub weights_digest: Option<String>,
+    /// What the server's operator should see to, such as a file that has changed and cannot be used.
+    pub warnings: Vec<String>,
 }

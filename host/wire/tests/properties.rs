@@ -111,13 +111,22 @@ fn status() -> impl Strategy<Value = ServerStatus> {
     (
         (".{0,20}", any::<u64>(), "[a-z]{1,20}", option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
-        (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
+        (
+            vec(worker, 0..5),
+            vec(key, 0..5),
+            any::<u32>(),
+            any::<u64>(),
+            0.0..1e12,
+            any::<u64>(),
+            option::of(".{0,64}"),
+            vec(".{0,20}", 0..3),
+        ),
     )
         .prop_map(
             |(
                 (software, uptime_seconds, job, optimizer, pending_optimizer),
                 (learning_rate, schedule, pending_schedule),
-                (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
+                (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest, warnings),
             )| ServerStatus {
                 software,
                 uptime_seconds,
@@ -134,6 +143,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 mean_update_microseconds,
                 refusals,
                 weights_digest,
+                warnings,
             },
         )
 }

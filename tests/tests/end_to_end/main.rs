@@ -1,5 +1,7 @@
 //! The whole server over real TLS, with real components: what its users are promised.
 
+mod access;
+mod certificates;
 mod departures;
 mod deployments;
 mod failures;

@@ -24,13 +24,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::access::Rights;
 use crate::audit::{Action, Audit, Event};
 use crate::identity::Identity;
 use crate::job::{Job, Worker};
 use crate::jobs::Jobs;
 use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
+use crate::standing::Standing;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
 use frames::{FrameReader, ReadError};
 
@@ -45,7 +45,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 struct Context {
     job: Arc<Job>,
     identity: Identity,
-    rights: Rights,
     connection: ConnectionId,
     /// Set while this connection speaks for a worker.
     worker: Mutex<Option<Worker>>,
@@ -65,10 +64,19 @@ enum End {
     Peer(ReadError),
     /// The worker came by another connection.
     Replaced,
+    /// Its certificate is good no more.
+    Invalid(String),
     /// The server stops.
     Shutdown,
     /// The peer takes no answers any more.
     Unanswerable,
+}
+
+/// Whose connection it is.
+pub(crate) struct Peer {
+    pub identity: Identity,
+    pub standing: Standing,
+    pub connection: ConnectionId,
 }
 
 /// Serves a connection whose TLS handshake is done.
@@ -77,8 +85,7 @@ enum End {
 pub(crate) async fn serve(
     jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
-    identity: Identity,
-    connection: ConnectionId,
+    Peer { identity, standing, connection }: Peer,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) {
@@ -96,7 +103,6 @@ pub(crate) async fn serve(
             return linger(&mut writer, &mut reader).await;
         }
     };
-    let Some(rights) = job.access.of(&identity) else { return };
     let limits = job.config.limits.clone();
     let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
     let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job)));
@@ -104,7 +110,7 @@ pub(crate) async fn serve(
     // The queue is empty; a writer that has ended is noticed below.
     let _ = answers.send(Answer { id, content: Content::Message(welcome) }).await;
     reader.lift_limits();
-    tracing::debug!(%identity, job = job.config.name, connection, "connected");
+    job.audit.record(&Event::allowed(Action::Connect).by(&identity).about(&job.config.name));
 
     let context = Arc::new(Context {
         outstanding: Arc::new(Semaphore::new(limits.outstanding_requests.min(Semaphore::MAX_PERMITS))),
@@ -113,7 +119,6 @@ pub(crate) async fn serve(
         worker: Mutex::new(None),
         job,
         identity,
-        rights,
         connection,
         answers,
     });
@@ -121,6 +126,7 @@ pub(crate) async fn serve(
     let end = tokio::select! {
         end = requests::read_all(&context, &mut reader, &mut waiting) => end,
         () = replaced(&context) => End::Replaced,
+        reason = standing.lost() => End::Invalid(reason),
         _ = shutdown.wait_for(|stops| *stops) => End::Shutdown,
         _ = &mut writer => End::Unanswerable,
     };
@@ -138,6 +144,15 @@ pub(crate) async fn serve(
         End::Shutdown => {
             // What waits is woken by the shutdown and answered.
             let _ = timeout(FAREWELL, async { while waiting.join_next().await.is_some() {} }).await;
+            true
+        }
+        End::Invalid(reason) => {
+            waiting.shutdown().await;
+            let message = format!("{reason}; have a new certificate issued and connect with it");
+            let refusal = Refusal::new(ErrorCode::CertificateInvalid, message);
+            job.audit.record(&Event::refused(Action::Certificate, reason).by(identity).code(refusal.code));
+            // Where the queue is full the peer does not read, and need not be told.
+            let _ = timeout(FAREWELL, context.answer(UNADDRESSED, "connection", "", Err(refusal))).await;
             true
         }
         End::Replaced => {
