@@ -3,8 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
+use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A certificate authority with a folder of its own.
 pub struct Authority {
@@ -44,10 +51,16 @@ impl Authority {
 
     /// A certificate for an identity, valid for 127.0.0.1 too.
     pub fn issue(&self, identity: &str) -> Credentials {
+        self.issue_with(identity, |_| {})
+    }
+
+    /// A certificate for an identity, in which something else is different too.
+    pub fn issue_with(&self, identity: &str, change: impl FnOnce(&mut CertificateParams)) -> Credentials {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::CommonName, identity);
         let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
         params.distinguished_name = subject;
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let file = |extension: &str| self.folder().join(format!("{identity}.{extension}"));
@@ -58,6 +71,42 @@ impl Authority {
         fs::set_permissions(&credentials.key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         credentials
     }
+}
+
+impl Authority {
+    /// Writes the authority's revocation list, `crl.pem`, with these certificates, which holds for so long.
+    pub fn revoke(&self, certificates: &[&Credentials], holds: Duration) {
+        let now = OffsetDateTime::now_utc();
+        let revoked = |credentials: &&Credentials| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&serial(&credentials.certificate)),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::days(1),
+            next_update: now + holds,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: certificates.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let pem = list.signed_by(&self.issuer).unwrap().pem().unwrap();
+        replace(&self.folder().join("crl.pem"), &pem);
+    }
+}
+
+fn serial(certificate: &Path) -> Vec<u8> {
+    let der = CertificateDer::from_pem_file(certificate).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+    parsed.raw_serial().to_vec()
+}
+
+/// Writes a file so that a server that reads it at any moment finds the old content or the new.
+pub(crate) fn replace(path: &Path, content: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 impl Default for Authority {

@@ -76,6 +76,12 @@ impl RawPeer {
         self.stream.shutdown().await
     }
 
+    /// The certificate that the server has shown.
+    pub fn servers_certificate(&self) -> Vec<u8> {
+        let (_, connection) = self.stream.get_ref();
+        connection.peer_certificates().expect("the handshake is done")[0].to_vec()
+    }
+
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use stepbox_client::{Client, ClientConfig, ClientError, DeployOptions, Deployment, ServerStatus};
-use stepbox_server::{Config, Reload, Server};
+use stepbox_server::{Config, Reloader, Server};
 use stepbox_trust::{PublicKey, SigningKey, add_signature, sign};
 use tokio::sync::oneshot;
 
-use crate::authority::{Authority, Credentials};
+use crate::authority::{Authority, Credentials, replace};
 use crate::{HANGS, log};
 
 /// What a test wants of its server.
@@ -29,6 +29,8 @@ pub struct Options {
     pub reconnect_grace_seconds: f64,
     /// Who may set the learning rate besides the deployer.
     pub schedulers: &'static [&'static str],
+    /// More of the configuration's section `[access]`, and its grants.
+    pub access: &'static str,
     /// More fields of the configuration's section `[job]`.
     pub job: &'static str,
     /// More fields of the configuration's section `[trust]`.
@@ -48,6 +50,7 @@ impl Options {
             round_timeout_seconds: HANGS.as_secs_f64(),
             reconnect_grace_seconds: HANGS.as_secs_f64(),
             schedulers: &["scheduler"],
+            access: "",
             job: "",
             trust: "",
             more: "",
@@ -117,8 +120,8 @@ fn write_trust(folder: &Path, publisher: &Publisher, more: &str) {
 }
 
 struct Running {
-    reload: Reload,
     stop: oneshot::Sender<()>,
+    reloader: Reloader,
     thread: JoinHandle<()>,
 }
 
@@ -137,6 +140,7 @@ impl TestServer {
             aggregation,
             round_timeout_seconds,
             reconnect_grace_seconds,
+            access,
             job,
             trust,
             more,
@@ -149,7 +153,7 @@ impl TestServer {
              round_timeout_seconds = {round_timeout_seconds}\nreconnect_grace_seconds = {reconnect_grace_seconds}\n\
              {job}\n\
              [access]\nschedulers = {schedulers:?}\npublishers = ['{name}-deployer', '{name}-publisher']\n\
-             deployers = ['{name}-deployer', '{name}-activator']\noperators = ['{name}-operator']\n\
+             deployers = ['{name}-deployer', '{name}-activator']\noperators = ['{name}-operator']\n{access}\n\
              [trust]\nstore = 'publishers.toml'\n{trust}\n{more}\n",
             server.certificate, server.key
         );
@@ -171,9 +175,16 @@ impl TestServer {
         self.reload();
     }
 
-    /// Has the server look at its files again.
+    /// Changes the configuration's text, and has the server read its files again.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.authority.folder().join("server.toml");
+        replace(&path, &change(fs::read_to_string(&path).unwrap()));
+        self.reload();
+    }
+
+    /// Has the server read its files again, as SIGHUP does.
     pub fn reload(&self) {
-        self.running.as_ref().expect("it runs").reload.now();
+        self.running.as_ref().expect("it runs").reloader.reload();
     }
 
     /// The identity of a role of this test, such as `worker-0`.
@@ -283,11 +294,11 @@ fn run(folder: &Path) -> (SocketAddr, Running) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::bind(config).await.unwrap();
-            listening.send((server.local_address(), server.reload())).unwrap();
+            listening.send((server.local_address(), server.reloader())).unwrap();
             // A test that ends without a word stops it too.
             server.run(async { drop(stopped.await) }).await;
         });
     });
-    let (address, reload) = address.recv().expect("the server starts");
-    (address, Running { reload, stop, thread })
+    let (address, reloader) = address.recv().expect("the server starts");
+    (address, Running { stop, reloader, thread })
 }

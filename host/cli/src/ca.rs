@@ -3,6 +3,8 @@
 //! Keys are ECDSA on P-256, the one kind every TLS library takes. Certificates follow the profile of RFC 5280: the
 //! authority may sign leaf certificates only, a leaf may do nothing but TLS.
 
+mod revoke;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use rcgen::{
 };
 use rustls_pki_types::ServerName;
 use serde::Serialize;
+use stepbox_server::Identity;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::parse_x509_pem;
@@ -53,6 +56,7 @@ pub(crate) struct Ca {
 enum CaVerb {
     Init(Init),
     Issue(Issue),
+    Revoke(revoke::Revoke),
 }
 
 /// Make a certificate authority
@@ -80,6 +84,7 @@ Writes NAME.pem and NAME.key (mode 0600). The name is the identity under which t
 
 Examples:
   stepbox ca issue --directory certificates --name worker-0
+  stepbox ca issue --directory certificates --name worker-1 --hours 12 --spiffe-id spiffe://example.org/training/worker-1
   stepbox ca issue --directory certificates --name server --server --host ps.example.com --host 10.0.0.7")]
 struct Issue {
     /// Folder of the authority
@@ -103,8 +108,16 @@ struct Issue {
     out: Option<PathBuf>,
 
     /// Days the certificate lasts, but never longer than the authority
-    #[arg(long, default_value_t = LEAF_DAYS, value_parser = days())]
+    #[arg(long, default_value_t = LEAF_DAYS, value_parser = days(), conflicts_with = "hours")]
     days: u32,
+
+    /// Hours it lasts, in place of days
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_DAYS * 24))]
+    hours: Option<u32>,
+
+    /// A SPIFFE ID, which is the identity then, and the name a file's alone
+    #[arg(long, value_name = "URI")]
+    spiffe_id: Option<String>,
 }
 
 fn days() -> clap::builder::RangedI64ValueParser<u32> {
@@ -112,10 +125,11 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 impl Ca {
-    pub(crate) fn run(&self) -> Result<impl Report + use<>, Failure> {
+    pub(crate) fn run(&self) -> Result<Done, Failure> {
         match &self.verb {
-            CaVerb::Init(verb) => verb.run(),
-            CaVerb::Issue(verb) => verb.run(),
+            CaVerb::Init(verb) => verb.run().map(Done::Issued),
+            CaVerb::Issue(verb) => verb.run().map(Done::Issued),
+            CaVerb::Revoke(verb) => verb.run().map(Done::Revoked),
         }
     }
 }
@@ -137,7 +151,9 @@ impl Issue {
     fn run(&self) -> Result<Issued, Failure> {
         check_name(&self.name)?;
         let authority = Authority::load(&self.directory)?;
-        let not_after = authority.not_after.min(OffsetDateTime::now_utc() + Duration::days(i64::from(self.days)));
+        let life = self.hours.map_or(Duration::days(i64::from(self.days)), |hours| Duration::hours(i64::from(hours)));
+        let not_after = authority.not_after.min(OffsetDateTime::now_utc() + life);
+        let id = self.spiffe_id.as_ref().map(|id| spiffe_name(id)).transpose()?;
 
         let mut parameters = parameters(&self.name, not_after);
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -148,16 +164,21 @@ impl Issue {
             let hosts = if self.host.is_empty() { LOOPBACK.map(String::from).to_vec() } else { self.host.clone() };
             parameters.subject_alt_names = subject_names(hosts)?;
         }
+        parameters.subject_alt_names.extend(id);
         let key = KeyPair::generate().map_err(impossible)?;
         let certificate = parameters.signed_by(&key, &authority.issuer).map_err(impossible)?;
         let folder = self.out.as_ref().unwrap_or(&self.directory);
         make_private_folder(folder)?;
-        write_pair(folder, &self.name, &certificate.pem(), &key, &self.name, not_after)
+        let issued = write_pair(folder, &self.name, &certificate.pem(), &key, &self.name, not_after)?;
+        Ok(Issued { spiffe_id: self.spiffe_id.clone(), ..issued })
     }
 }
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// Its certificate, PEM.
+    certificate: String,
+    certificate_file: PathBuf,
     not_after: OffsetDateTime,
 }
 
@@ -197,7 +218,12 @@ impl Authority {
             ));
         }
         let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|_| unusable(&certificate_file))?;
-        Ok(Self { issuer, not_after })
+        Ok(Self { issuer, certificate, certificate_file, not_after })
+    }
+
+    fn unusable(&self) -> Failure {
+        let file = self.certificate_file.display();
+        Failure::here("authority", format!("{file} is not what `stepbox ca init` wrote: make a new authority"))
     }
 }
 
@@ -222,6 +248,15 @@ fn subject_names(hosts: Vec<String>) -> Result<Vec<SanType>, Failure> {
     }
     let names = CertificateParams::new(hosts.clone()).map_err(|_| wrong(&hosts.join(" ")))?;
     Ok(names.subject_alt_names)
+}
+
+fn spiffe_name(id: &str) -> Result<SanType, Failure> {
+    let wrong = |reason: String| Failure::here("spiffe-id", reason);
+    Identity::new(id).map_err(|error| wrong(error.to_string()))?;
+    if !id.starts_with("spiffe://") {
+        return Err(wrong(format!("`{}` is no SPIFFE ID: it starts with `spiffe://`", id.escape_default())));
+    }
+    Ok(SanType::URI(id.try_into().map_err(impossible)?))
 }
 
 /// The name is an identity in configurations and the name of two files.
@@ -268,7 +303,16 @@ fn write_pair(
         let _ = fs::remove_file(&certificate_file);
         return Err(failure);
     }
-    Ok(Issued { name: name.to_owned(), certificate: certificate_file, key: key_file, not_after: date(not_after) })
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).map_err(|_| unreadable())?;
+    let serial = revoke::hexadecimal(pem.parse_x509().map_err(|_| unreadable())?.raw_serial());
+    Ok(Issued {
+        name: name.to_owned(),
+        spiffe_id: None,
+        serial,
+        certificate: certificate_file,
+        key: key_file,
+        not_after: date(not_after),
+    })
 }
 
 fn date(moment: OffsetDateTime) -> String {
@@ -276,13 +320,39 @@ fn date(moment: OffsetDateTime) -> String {
     whole_seconds.format(&Rfc3339).unwrap_or_else(|_| whole_seconds.to_string())
 }
 
+fn unreadable() -> Failure {
+    Failure::here("certificate", "the certificate that was made cannot be read".to_owned())
+}
+
 fn impossible(error: rcgen::Error) -> Failure {
     Failure::here("certificate", format!("cannot make a key or certificate: {error}"))
 }
 
+/// What a verb has done.
 #[derive(Serialize)]
-struct Issued {
+#[serde(untagged)]
+pub(crate) enum Done {
+    Issued(Issued),
+    Revoked(revoke::Revoked),
+}
+
+impl Report for Done {
+    fn text(&self) -> String {
+        match self {
+            Self::Issued(issued) => issued.text(),
+            Self::Revoked(revoked) => revoked.text(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Issued {
     name: String,
+    /// In place of the name, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spiffe_id: Option<String>,
+    /// What it can be revoked by.
+    serial: String,
     certificate: PathBuf,
     key: PathBuf,
     not_after: String,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use stepbox_sandbox::{Broker, Compiler};
-use stepbox_server::{Config, Reload, Server};
+use stepbox_server::{Config, Reloader, Server};
 use tracing_subscriber::EnvFilter;
 
 use crate::hardening::Hardening;
@@ -19,7 +19,8 @@ use crate::output::{Failure, Format, Report};
 #[command(after_help = "\
 Once it listens it prints `listening on ADDRESS` on standard output (with --json {\"listening\": \"ADDRESS\"}); it logs to
 standard error, as much as RUST_LOG says (such as RUST_LOG=warn or RUST_LOG=stepbox_server=debug; info unless set).
-SIGTERM and SIGINT end it in good order, SIGHUP has it read the trust file again at once. docs/cli.md describes the configuration.
+SIGTERM and SIGINT end it in good order; SIGHUP has it read trust files, certificates, revocation lists and rights again
+at once. docs/cli.md describes the configuration.
 
 Example:
   stepbox serve --config server.toml")]
@@ -77,7 +78,7 @@ impl Serve {
             let server = Server::bind_with(config, compiler).await.map_err(|error| about(&error))?;
             hardening.confine_calls()?;
             let server = server.protected_by(hardening.into_protections());
-            reload_on_signal(server.reload())?;
+            reload_on_signal(server.reloader())?;
             format.print(&Listening { listening: server.local_address() })?;
             server.run(stop).await;
             Ok(())
@@ -144,20 +145,20 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
 
 /// Has the server look at its files whenever SIGHUP asks for it.
 #[cfg(unix)]
-fn reload_on_signal(reload: Reload) -> Result<(), Failure> {
+fn reload_on_signal(reloader: Reloader) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup())
         .map_err(|error| Failure::here("signal", format!("cannot watch signals: {error}")))?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload.now();
+            reloader.reload();
         }
     });
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn reload_on_signal(_: Reload) -> Result<(), Failure> {
+fn reload_on_signal(_: Reloader) -> Result<(), Failure> {
     Ok(())
 }
 

@@ -75,6 +75,9 @@ impl Report for Shown {
             ),
         );
         line("refusals", status.refusals.to_string());
+        for warning in &status.warnings {
+            line("warning", warning.clone());
+        }
         let connected = status.workers.iter().filter(|worker| worker.connected).count();
         line("workers", format!("{connected} of {} connected", status.workers.len()));
         for worker in &status.workers {

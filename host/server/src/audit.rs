@@ -69,6 +69,12 @@ pub(crate) enum Action {
     Pause,
     /// What is deployed is trusted again.
     Resume,
+    /// The certificate of an open connection is good no more.
+    Certificate,
+    /// Files were read again.
+    Reload,
+    /// Rights of a job were changed.
+    Rights,
 }
 
 impl Action {
@@ -96,6 +102,9 @@ impl Action {
             Self::Revoke => "revoke",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Certificate => "certificate",
+            Self::Reload => "reload",
+            Self::Rights => "rights",
         }
     }
 

@@ -46,12 +46,14 @@ use stepbox_sandbox::{CompilerLimits, SandboxConfig};
 use stepbox_trust::Digest;
 use thiserror::Error;
 
+use crate::access::{Grant, Right};
 use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
 use crate::deployment::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::process::ProcessConfig;
+use crate::reload::DEFAULT_RELOAD_SECONDS;
 use crate::settings::{self, JobLimits};
 
 /// Seconds that a pull, a barrier or an `Init` waits for other workers. A round of a large model takes seconds; after a
@@ -117,6 +119,9 @@ pub struct Config {
     /// SHA-256 of the text this was read from, hexadecimal.
     #[serde(skip)]
     pub digest: String,
+    /// Where it is from, if from a file.
+    #[serde(skip)]
+    pub(crate) origin: Option<Origin>,
 }
 
 /// The section `[tls]`: PEM files.
@@ -129,6 +134,58 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// Revocation lists of the authority and its intermediates (RFC 5280), PEM. Where there are any, a certificate whose
+    /// authority has none among them is refused.
+    #[serde(default)]
+    pub revocation_lists: Vec<PathBuf>,
+    /// What becomes of peers when a list should have been followed by another.
+    #[serde(default)]
+    pub expired_revocation_lists: ExpiredLists,
+    /// How often these files, and who may do what, are looked at; [`DEFAULT_RELOAD_SECONDS`](crate::DEFAULT_RELOAD_SECONDS).
+    #[serde(default = "default_reload")]
+    pub reload_seconds: Seconds,
+}
+
+impl TlsConfig {
+    /// All files that are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.ca, &self.certificate, &self.key].into_iter().chain(&self.revocation_lists)
+    }
+}
+
+/// What a revocation list means whose `nextUpdate` has passed: somebody may keep its successor from us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpiredLists {
+    /// Nobody gets in, and nobody stays, whom it should tell of.
+    #[default]
+    Refuse,
+    /// It counts on.
+    Accept,
+}
+
+/// The file that a configuration is from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub path: PathBuf,
+    table: toml::Table,
+}
+
+impl Origin {
+    /// Whether nothing but rights differs.
+    pub fn is_alike_but_for_rights(&self, other: &Self) -> bool {
+        let without_rights = |origin: &Self| {
+            let mut table = origin.table.clone();
+            table.remove("access");
+            let drop_rights = |section: &mut toml::Value| section.as_table_mut().map(|job| job.remove("access"));
+            table.get_mut("job").map(drop_rights);
+            if let Some(jobs) = table.get_mut("jobs").and_then(toml::Value::as_table_mut) {
+                jobs.iter_mut().for_each(|(_, job)| drop(drop_rights(job)));
+            }
+            table
+        };
+        without_rights(self) == without_rights(other)
+    }
 }
 
 /// The section `[job]`, or `[jobs.NAME]`.
@@ -215,9 +272,11 @@ impl JobConfig {
 }
 
 /// The section `[access]`, or `[jobs.NAME.access]`. Who is not named has no right.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
+    /// What workers may do with all keys: `push`, `pull` or both, which is the default. With less, grants give the rest.
+    pub worker_rights: Vec<Right>,
     /// May bring components, which go no further without a deployer.
     pub publishers: Vec<String>,
     /// May deploy what was submitted, roll back and set the learning rate, and see the status to know what is deployed.
@@ -229,6 +288,25 @@ pub struct AccessConfig {
     pub operators: Vec<String>,
     /// May see the status.
     pub auditors: Vec<String>,
+    /// More rights, one by one, for some keys or all.
+    pub grant: Vec<Grant>,
+    /// May do nothing, whatever else the configuration says, and whatever certificate they have.
+    pub denied: Vec<String>,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self {
+            worker_rights: vec![Right::Push, Right::Pull],
+            publishers: Vec::new(),
+            deployers: Vec::new(),
+            schedulers: Vec::new(),
+            operators: Vec::new(),
+            auditors: Vec::new(),
+            grant: Vec::new(),
+            denied: Vec::new(),
+        }
+    }
 }
 
 /// The section `[trust]`.
@@ -281,6 +359,10 @@ fn all_gradient_types() -> Vec<GradientType> {
     vec![GradientType::F32, GradientType::Bf16, GradientType::F16]
 }
 
+fn default_reload() -> Seconds {
+    Seconds::from_constant(DEFAULT_RELOAD_SECONDS)
+}
+
 fn default_round_timeout() -> Seconds {
     Seconds::from_constant(DEFAULT_ROUND_TIMEOUT_SECONDS)
 }
@@ -323,7 +405,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path.parent().unwrap_or(Path::new("")))
+        let mut config = Self::parse(&text, path.parent().unwrap_or(Path::new("")))?;
+        config.origin = Some(Origin { path: path.to_owned(), table: text.parse()? });
+        Ok(config)
     }
 
     /// Reads a configuration from its text; relative paths in it are relative to `folder`.
@@ -339,6 +423,9 @@ impl Config {
         ] {
             // An absolute path replaces the folder.
             *path = folder.join(&*path);
+        }
+        for list in &mut config.tls.revocation_lists {
+            *list = folder.join(&*list);
         }
         for trust in config.jobs.values_mut().chain(&mut config.job).filter_map(|job| job.trust.as_mut()) {
             trust.store = folder.join(&trust.store);
@@ -405,29 +492,13 @@ impl JobConfig {
             return Err(wrong(&field("gradient_scale"), format!("{scale} is no factor; it must be a number above 0")));
         }
         if let Some(access) = &self.access {
-            access.check(&field("access"))?;
+            access.check(&field("access"), self)?;
         }
         Ok(())
     }
 }
 
-impl AccessConfig {
-    /// `section` is where it stands, such as `access`.
-    pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
-        for (role, identities) in [
-            ("publishers", &self.publishers),
-            ("deployers", &self.deployers),
-            ("schedulers", &self.schedulers),
-            ("operators", &self.operators),
-            ("auditors", &self.auditors),
-        ] {
-            identities.iter().try_for_each(|identity| check_identity(&format!("{section}.{role}"), identity))?;
-        }
-        Ok(())
-    }
-}
-
-fn check_identity(field: &str, identity: &str) -> Result<(), ConfigError> {
+pub(crate) fn check_identity(field: &str, identity: &str) -> Result<(), ConfigError> {
     match Identity::new(identity) {
         Ok(_) => Ok(()),
         Err(error) => Err(wrong(field, error.to_string())),

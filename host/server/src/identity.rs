@@ -1,20 +1,29 @@
-//! Who a peer is: the common name in its certificate.
+//! Who a peer is: the SPIFFE ID in its certificate, or else the common name.
 //!
 //! The certificate has been verified against the authority by the time its name is read, so the name is as trustworthy
-//! as the authority's practice. The common name serves because an identity here is not a host: it names a worker's place
-//! in a job, or a person.
+//! as the authority's practice. A host's name does not serve, because an identity here is not a host: it names a worker's
+//! place in a job, or a person.
+//!
+//! Where there is a URI with the scheme `spiffe` among the subject's alternative names, it is the identity and the common
+//! name means nothing, whatever it says. By the standard (X.509-SVID, section 2) it is the only URI then, or the
+//! certificate names nobody. A common name never passes for a SPIFFE ID.
 
 use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// Longest identity, in characters: `ub-common-name` of RFC 5280, appendix A.1.
+use crate::spiffe::{self, SpiffeIdError};
+
+/// Longest identity that is no SPIFFE ID, in characters: `ub-common-name` of RFC 5280, appendix A.1.
 pub const MAX_IDENTITY_CHARACTERS: usize = 64;
 
-/// A peer's name: 1 to [`MAX_IDENTITY_CHARACTERS`] printable characters.
+/// Of a name that is refused, what stands in the message.
+const SHOWN_CHARACTERS: usize = 128;
+
+/// A peer's name: a SPIFFE ID, or 1 to [`MAX_IDENTITY_CHARACTERS`] printable characters that do not look like one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(Arc<str>);
 
@@ -40,6 +49,23 @@ pub enum IdentityError {
         /// How many it has.
         characters: usize,
     },
+    /// It starts like a SPIFFE ID.
+    #[error("`{}` is no SPIFFE ID: {reason}", id.escape_debug())]
+    SpiffeId {
+        /// What it is.
+        id: String,
+        /// Why it is none.
+        reason: SpiffeIdError,
+    },
+    /// Several URIs, one of which has the scheme of SPIFFE IDs.
+    #[error("the certificate has {count} URIs; with a SPIFFE ID it must have that one alone")]
+    SeveralUris {
+        /// How many.
+        count: usize,
+    },
+    /// Its common name looks like what it must not be.
+    #[error("the common name starts like a SPIFFE ID; those are identities only as a URI in the certificate")]
+    SpiffeCommonName,
     /// It would spoil a log.
     #[error("the identity has the control character U+{code:04X}; use printable characters only")]
     ControlCharacter {
@@ -51,6 +77,10 @@ pub enum IdentityError {
 impl Identity {
     /// Takes a name that may be an identity.
     pub fn new(name: &str) -> Result<Self, IdentityError> {
+        if spiffe::is_meant(name) {
+            let wrong = |reason| IdentityError::SpiffeId { id: name.chars().take(SHOWN_CHARACTERS).collect(), reason };
+            return spiffe::check(name).map(|()| Self(name.into())).map_err(wrong);
+        }
         let characters = name.chars().count();
         if characters == 0 || characters > MAX_IDENTITY_CHARACTERS {
             return Err(IdentityError::Length { characters });
@@ -66,16 +96,44 @@ impl Identity {
         let own = chain.first().ok_or(IdentityError::NoCertificate)?;
         let (_, certificate) =
             X509Certificate::from_der(own).map_err(|error| IdentityError::Unreadable(error.to_string()))?;
+        if let Some(id) = spiffe_id(&certificate)? {
+            return Self::new(id);
+        }
         let names: Vec<_> = certificate.subject().iter_common_name().collect();
         let [name] = names.as_slice() else {
             return Err(IdentityError::CommonNames { count: names.len() });
         };
-        Self::new(name.as_str().map_err(|error| IdentityError::Unreadable(error.to_string()))?)
+        let name = name.as_str().map_err(|error| IdentityError::Unreadable(error.to_string()))?;
+        if spiffe::is_meant(name) {
+            return Err(IdentityError::SpiffeCommonName);
+        }
+        Self::new(name)
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The URI of a certificate that is meant to be a SPIFFE ID, if it has one.
+fn spiffe_id<'a>(certificate: &'a X509Certificate<'_>) -> Result<Option<&'a str>, IdentityError> {
+    let unreadable = |reason: String| IdentityError::Unreadable(reason);
+    let names = certificate.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
+    let mut uris = Vec::new();
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            GeneralName::Invalid(..) => return Err(unreadable("one of its alternative names".into())),
+            _ => {}
+        }
+    }
+    match uris.as_slice() {
+        [uri] if spiffe::is_meant(uri) => Ok(Some(uri)),
+        several if several.iter().any(|uri| spiffe::is_meant(uri)) => {
+            Err(IdentityError::SeveralUris { count: several.len() })
+        }
+        _ => Ok(None),
     }
 }
 
@@ -108,6 +166,32 @@ mod tests {
     fn the_common_name_is_the_identity() {
         assert_eq!(identity_of(&["worker-0"]).expect("a name").as_str(), "worker-0");
         assert_eq!(identity_of(&["Größe 1"]).expect("any script").as_str(), "Größe 1");
+    }
+
+    fn identity_with_uris(uris: &[&str]) -> Result<Identity, IdentityError> {
+        let mut params = CertificateParams::new(vec!["a.example".into()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, "worker-0");
+        let uri = |uri: &&str| rcgen::SanType::URI((*uri).try_into().expect("ASCII"));
+        params.subject_alt_names.extend(uris.iter().map(uri));
+        let certificate = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+        Identity::of(&[certificate.der().clone()])
+    }
+
+    #[test]
+    fn a_spiffe_id_is_the_identity_and_the_common_name_is_not() {
+        let id = "spiffe://example.org/training/worker-7";
+        assert_eq!(identity_with_uris(&[id]).expect("an ID").as_str(), id);
+        assert_eq!(identity_with_uris(&["https://example.org/"]).expect("another URI").as_str(), "worker-0");
+        assert_eq!(identity_with_uris(&[]).expect("none").as_str(), "worker-0");
+        for several in [[id, id], [id, "spiffe://example.org/other"], ["https://example.org", id]] {
+            assert_eq!(identity_with_uris(&several), Err(IdentityError::SeveralUris { count: 2 }));
+        }
+        for wrong in ["spiffe://example.org", "SPIFFE://example.org/a", "spiffe://example.org/a/../b"] {
+            assert!(matches!(identity_with_uris(&[wrong]), Err(IdentityError::SpiffeId { .. })), "{wrong}");
+        }
+        for name in [id, "Spiffe:x"] {
+            assert_eq!(identity_of(&[name]), Err(IdentityError::SpiffeCommonName), "a common name is no SPIFFE ID");
+        }
     }
 
     #[test]

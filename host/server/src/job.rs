@@ -25,6 +25,7 @@ use crate::membership::{ConnectionId, Membership, Run};
 use crate::model::Model;
 use crate::optimizer::Deployments;
 use crate::refusal::{Answered, Refusal};
+use crate::reload::Warnings;
 use crate::rendezvous::Rendezvous;
 use crate::rounds::Rank;
 use crate::settings::JobSettings;
@@ -59,6 +60,8 @@ pub(crate) struct Job {
     /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.
     pub members: watch::Sender<Membership>,
     pub statistics: Statistics,
+    /// Of the whole server.
+    pub warnings: Arc<Warnings>,
     pub audit: Audit,
     /// Of those that the job may have.
     pub connections: Arc<Semaphore>,
@@ -112,11 +115,12 @@ impl Job {
         ledger: VersionLedger,
         identities: Vec<crate::identity::Identity>,
         shutdown: watch::Receiver<bool>,
+        warnings: Arc<Warnings>,
     ) -> Self {
         let workers = identities.len();
         let structure = Structure { load: vec![0; shards.count()], ..Structure::default() };
         Self {
-            access: Access::new(&config.job, &config.access),
+            access: Access::new(&config.job, &config.access, config.access_section()),
             workers: u32::try_from(workers).unwrap_or(u32::MAX),
             started: Instant::now(),
             sandbox,
@@ -131,6 +135,7 @@ impl Job {
             submitting: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
+            warnings,
             audit: Audit::default(),
             connections: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
             protections: Arc::default(),
@@ -264,8 +269,8 @@ impl Job {
         }
     }
 
-    /// What a pull finds now; `None` where it has to wait.
-    pub fn try_pull(&self, key: &Key, rank: Rank, version: u64) -> Option<Answered<()>> {
+    /// What a pull of a worker, or of somebody who only reads, finds now; `None` where it has to wait.
+    pub fn try_pull(&self, key: &Key, rank: Option<Rank>, version: u64) -> Option<Answered<()>> {
         match key.look(rank, version) {
             Look::Ready => Some(Ok(())),
             Look::Failed { round, reason } => Some(Err(self.paused(round).unwrap_or_else(|| {
@@ -298,7 +303,7 @@ impl Job {
     }
 
     /// Waits until the key has reached a version.
-    pub async fn pull(&self, key: &Key, rank: Rank, version: u64) -> Answered<()> {
+    pub async fn pull(&self, key: &Key, rank: Option<Rank>, version: u64) -> Answered<()> {
         let late = || match key.look(rank, version) {
             Look::Waiting { round, missing } if !missing.is_empty() => {
                 let missing = self.members.borrow().describe(missing);
@@ -446,7 +451,7 @@ mod tests {
         let sandbox = Sandbox::new(config.sandbox.clone()).expect("a sandbox");
         let (shards, threads) = Shards::start(1).expect("a thread");
         let ledger = VersionLedger::load(std::path::Path::new("/nowhere/ledger")).expect("an empty ledger");
-        let job = Job::new(config, sandbox, shards, ledger, identities, watch::channel(false).1);
+        let job = Job::new(config, sandbox, shards, ledger, identities, watch::channel(false).1, Arc::default());
         (0..1000).for_each(|number| job.model.add(Arc::new(crate::key::tests::key(&number.to_string(), 2))));
         let key = job.model.all().pop().expect("a key");
         (Arc::new(job), key, threads)
@@ -464,7 +469,7 @@ mod tests {
     }
 
     fn missing(key: &Key) -> Vec<Rank> {
-        match key.look(0, key.version() + 1) {
+        match key.look(Some(0), key.version() + 1) {
             Look::Waiting { missing, .. } => missing,
             _ => Vec::new(),
         }

@@ -20,6 +20,7 @@ use crate::identity::Identity;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::refusal::{Answered, Refusal};
+use crate::reload::Warnings;
 use crate::server::ServerError;
 use crate::settings::{JobSettings, settings};
 use crate::shard::{ShardThreads, Shards};
@@ -36,6 +37,8 @@ pub(crate) struct Jobs {
     pub audit: Audit,
     /// What the process is protected by, once that is known.
     pub protections: Arc<OnceLock<Vec<Protection>>>,
+    /// What an operator should see to.
+    pub warnings: Arc<Warnings>,
     /// Refusals that belong to no job.
     pub refusals: AtomicU64,
 }
@@ -49,15 +52,16 @@ impl Jobs {
         shutdown: &watch::Receiver<bool>,
     ) -> Result<(Self, Vec<ShardThreads>), ServerError> {
         let (mut by_name, mut threads) = (BTreeMap::new(), Vec::new());
-        let protections = Arc::default();
+        let (protections, warnings) = (Arc::default(), Arc::<Warnings>::default());
         for settings in settings(config)? {
             let name = settings.name.clone();
-            let (job, own) = start(settings, compiler.clone(), shutdown.clone())?;
+            let (job, own) = start(settings, compiler.clone(), shutdown.clone(), Arc::clone(&warnings))?;
             let job = job.told(audit.of_job(&name), Arc::clone(&protections));
             by_name.insert(name, Arc::new(job));
             threads.push(own);
         }
-        let jobs = Self { by_name, limits: config.limits.clone(), audit, protections, refusals: AtomicU64::new(0) };
+        let (limits, refusals) = (config.limits.clone(), AtomicU64::new(0));
+        let jobs = Self { by_name, limits, audit, protections, warnings, refusals };
         Ok((jobs, threads))
     }
 
@@ -95,6 +99,7 @@ fn start(
     settings: JobSettings,
     compiler: Compiler,
     shutdown: watch::Receiver<bool>,
+    warnings: Arc<Warnings>,
 ) -> Result<(Job, ShardThreads), ServerError> {
     // Read again for each deployment; read now so that a server that could never deploy does not start.
     TrustStore::load(&settings.trust.store)?;
@@ -106,5 +111,5 @@ fn start(
     let identities = settings.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
     let (shards, threads) = Shards::start(settings.shard_threads).map_err(ServerError::Threads)?;
     tracing::info!(job = settings.name, workers = identities.len(), shard_threads = shards.count(), "a job is set up");
-    Ok((Job::new(settings, sandbox, shards, ledger, identities, shutdown), threads))
+    Ok((Job::new(settings, sandbox, shards, ledger, identities, shutdown, warnings), threads))
 }

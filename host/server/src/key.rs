@@ -270,15 +270,15 @@ impl Key {
         state.keep(buffers.flat_map(|buffers| buffers.into_iter().enumerate()));
     }
 
-    /// What a worker finds that wants the weights of at least this version.
-    pub fn look(&self, rank: Rank, version: u64) -> Look {
+    /// What a worker, or somebody who only reads, finds that wants the weights of at least this version.
+    pub fn look(&self, rank: Option<Rank>, version: u64) -> Look {
         let state = self.state.lock();
         let rounds = &state.rounds;
         if rounds.version() >= version {
             return Look::Ready;
         }
         let round = rounds.open();
-        match rounds.failure_for(rank) {
+        match rank.and_then(|rank| rounds.failure_for(rank)) {
             Some(reason) => Look::Failed { round, reason: reason.to_owned() },
             None => Look::Waiting { round, missing: rounds.missing().collect() },
         }
@@ -336,13 +336,13 @@ pub(crate) mod tests {
     #[test]
     fn a_pull_waits_for_its_version_and_learns_of_a_failure() {
         let key = key("w", 2);
-        assert!(matches!(key.look(0, 0), Look::Ready));
+        assert!(matches!(key.look(Some(0), 0), Look::Ready));
         assert!(matches!(key.push(0, 1, zeros()), Ok(Pushed::Counted)));
-        assert!(matches!(key.look(0, 1), Look::Waiting { round: 1, missing } if missing == [1]));
+        assert!(matches!(key.look(Some(0), 1), Look::Waiting { round: 1, missing } if missing == [1]));
         assert!(matches!(key.push(1, 1, zeros()), Ok(Pushed::Completed(_))));
         key.fail("out of fuel");
-        assert!(matches!(key.look(0, 1), Look::Failed { round: 1, reason } if reason == "out of fuel"));
-        assert!(matches!(key.look(0, 0), Look::Ready), "the weights are still there");
+        assert!(matches!(key.look(Some(0), 1), Look::Failed { round: 1, reason } if reason == "out of fuel"));
+        assert!(matches!(key.look(Some(0), 0), Look::Ready), "the weights are still there");
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `server` | accepts connections, within limits |
 //! | `gate` | how many, how often, how much: by address and by identity |
-//! | `tls`, `identity`, `access` | who it is and what it may do |
+//! | `tls`, `identity`, `spiffe`, `access` | who it is and what it may do |
+//! | `reload`, `standing` | what of that changes while the server runs and a connection lasts |
 //! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
 //! | `jobs`, `settings` | which jobs there are, what each of them has, who is let into which |
 //! | `job` | what all connections of a job share; waiting for other workers |
@@ -69,16 +70,19 @@ mod session;
 mod settings;
 mod shard;
 mod sparse;
+mod spiffe;
+mod standing;
 mod status;
 mod tls;
 mod update;
 mod weights;
 
+pub use access::{Grant, MAX_GRANT_PATTERN_BYTES, MAX_GRANT_PATTERNS, MAX_GRANTS, Right};
 pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_AUDIT_FILES, OnAuditFailure};
 pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
-    GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
+    ExpiredLists, GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
 pub use deployment::{DEFAULT_TRUST_RELOAD_SECONDS, MAX_PREVIOUS_DEPLOYMENTS, OnRevocation};
@@ -88,9 +92,10 @@ pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::*;
 pub use process::{ProcessConfig, ProcessSandbox};
 pub use rates::MAX_SCHEDULES;
-pub use reload::Reload;
+pub use reload::{DEFAULT_RELOAD_SECONDS, Reloader};
 pub use server::{Server, ServerError};
 pub use settings::{JobLimits, MAX_JOBS};
+pub use spiffe::{MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeIdError};
 pub use stepbox_audit::AuditError;
 pub use stepbox_sandbox::SandboxConfig;
 pub use stepbox_wire::Protection;

@@ -1,25 +1,200 @@
-//! A running server told to look at its files again.
+//! Files that a running server reads again when they change: certificates, keys and revocation lists, and who may do what.
+//!
+//! They are looked at every few seconds, and at once where somebody asks ([`Reloader`], SIGHUP in `stepbox serve`). What
+//! cannot be used leaves in force what was: the log says why, and the status that there is something to mend. Contents are
+//! compared, not times, so a file that was replaced, linked or restored is seen as one that was written.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-/// Has a running server look at once at files that it would look at again sooner or later, as when a signal asks for it.
-#[derive(Debug, Clone)]
-pub struct Reload(Arc<watch::Sender<u64>>);
+use crate::audit::{Action, Event};
+use crate::config::{AccessConfig, Config, ConfigError};
+use crate::jobs::Jobs;
+use crate::settings::settings;
+use crate::tls::Tls;
 
-impl Reload {
+/// Seconds between two looks at the files: a renewed certificate has time, and a revocation takes effect before somebody
+/// could be told of it.
+pub const DEFAULT_RELOAD_SECONDS: f64 = 5.0;
+
+/// How long before the end of the server's certificate, or of a revocation list, the status warns: seven days.
+const NOTICE_SECONDS: i64 = 7 * 86_400;
+
+/// Has a running server read its files again, without waiting until it looks by itself.
+#[derive(Debug, Clone)]
+pub struct Reloader(watch::Sender<u64>);
+
+impl Reloader {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self(watch::Sender::new(0))
     }
 
-    /// Does not wait for it.
-    pub fn now(&self) {
+    /// Returns at once; the server reads the files in a moment.
+    pub fn reload(&self) {
         self.0.send_modify(|count| *count += 1);
     }
 
-    /// Told of every request.
     pub(crate) fn requests(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }
+}
+
+/// What an operator should see to, by what it is about.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings(Mutex<BTreeMap<&'static str, String>>);
+
+impl Warnings {
+    pub fn set(&self, about: &'static str, warning: Option<String>) {
+        let mut warnings = self.0.lock();
+        match warning {
+            Some(warning) => warnings.insert(about, warning),
+            None => warnings.remove(about),
+        };
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().values().cloned().collect()
+    }
+}
+
+/// What has been read, and who is told when it is another.
+pub(crate) struct Files {
+    config: Config,
+    jobs: Arc<Jobs>,
+    tls: watch::Sender<Arc<Tls>>,
+    access: BTreeMap<String, AccessConfig>,
+    seen_tls: Fingerprint,
+    seen_config: Fingerprint,
+}
+
+/// SHA-256 of files' contents; of one that cannot be read, why.
+type Fingerprint = [u8; 32];
+
+impl Files {
+    /// The files of `config`, from which `tls` was read.
+    pub fn new(config: Config, jobs: Arc<Jobs>, tls: watch::Sender<Arc<Tls>>) -> Result<Self, ConfigError> {
+        let access = settings(&config)?.into_iter().map(|job| (job.name, job.access)).collect();
+        // Not of what was read: a file that changed in between is read again at the first look.
+        let (seen_tls, seen_config) = ([0; 32], [0; 32]);
+        Ok(Self { config, jobs, tls, access, seen_tls, seen_config })
+    }
+
+    /// Looks again and again until the server stops.
+    pub async fn watch(mut self, mut requests: watch::Receiver<u64>) {
+        loop {
+            let interval = self.config.tls.reload_seconds.duration();
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            });
+            // Where the runtime shuts down there is nothing left to do.
+            let Ok(back) = looked.await else { return };
+            self = back;
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                asked = requests.changed() => if asked.is_err() { return } else { self.forget() },
+            }
+        }
+    }
+
+    /// The next look takes all for changed.
+    fn forget(&mut self) {
+        (self.seen_tls, self.seen_config) = ([0; 32], [0; 32]);
+    }
+
+    fn look(&mut self) {
+        let tls = fingerprint(self.config.tls.files());
+        if tls != self.seen_tls {
+            self.seen_tls = tls;
+            self.take_tls();
+        }
+        self.warn_of_ends();
+        let Some(origin) = &self.config.origin else { return };
+        let config = fingerprint([&origin.path]);
+        if config != self.seen_config {
+            self.seen_config = config;
+            self.take_access();
+        }
+    }
+
+    fn take_tls(&self) {
+        let what = "certificates";
+        match Tls::load(&self.config.tls) {
+            Ok(tls) => {
+                self.jobs.warnings.set(what, None);
+                self.tls.send_replace(Arc::new(tls));
+                self.jobs.audit.record(&Event::allowed(Action::Reload).about(what));
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                tracing::error!(reason, "certificates have changed and cannot be used; those before stay in force");
+                self.jobs.audit.record(&Event::refused(Action::Reload, &reason).about(what));
+                let warning = format!("certificates have changed and cannot be used, those before hold: {reason}");
+                self.jobs.warnings.set(what, Some(warning));
+            }
+        }
+    }
+
+    fn take_access(&mut self) {
+        let what = "configuration";
+        let Some(origin) = &self.config.origin else { return };
+        let read = Config::load(&origin.path).and_then(|config| Ok((settings(&config)?, config)));
+        let (jobs, config) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                let reason = error.to_string();
+                tracing::error!(reason, "the configuration has changed and cannot be used; rights stay as they were");
+                self.jobs.audit.record(&Event::refused(Action::Reload, &reason).about(what));
+                // Not why: that may quote what another job's people should not see.
+                let warning = "the configuration has changed and cannot be used, rights are those before: see the log";
+                self.jobs.warnings.set(what, Some(warning.to_owned()));
+                return;
+            }
+        };
+        for settings in jobs {
+            let Some(job) = self.jobs.named(&settings.name) else { continue };
+            if self.access.get(&settings.name) != Some(&settings.access) {
+                job.access.replace(&job.config.job, &settings.access);
+                job.audit.record(&Event::allowed(Action::Rights).about(&settings.name));
+                self.access.insert(settings.name, settings.access);
+            }
+        }
+        let is_the_same = config.origin.as_ref().is_some_and(|new| new.is_alike_but_for_rights(origin));
+        let warning = (!is_the_same).then(|| {
+            tracing::warn!("the configuration has changed in more than rights, which needs a restart");
+            "the configuration has changed in more than rights; the rest takes effect at a restart".to_owned()
+        });
+        self.jobs.warnings.set(what, warning);
+    }
+
+    fn warn_of_ends(&self) {
+        let tls = Arc::clone(&self.tls.borrow());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        let soon = |end: &i64| *end < now + NOTICE_SECONDS;
+        let hours = |end: i64| (end - now).max(0) / 3600;
+        let certificate = Some(tls.not_after).filter(soon);
+        let certificate = certificate.map(|end| format!("the server's certificate ends in {} hours", hours(end)));
+        self.jobs.warnings.set("the certificate's end", certificate);
+        let list = tls.lists_until.filter(soon);
+        let list = list.map(|end| format!("a revocation list is to be renewed within {} hours", hours(end)));
+        self.jobs.warnings.set("a revocation list's end", list);
+    }
+}
+
+fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
+    let mut all = Sha256::new();
+    for file in files {
+        match std::fs::read(file) {
+            Ok(content) => all.update(Sha256::digest(&content)),
+            Err(error) => all.update(error.to_string()),
+        }
+        all.update([0]);
+    }
+    all.finalize().into()
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use stepbox_audit::AuditError;
 use stepbox_sandbox::{Compiler, SandboxError};
-use stepbox_tls::{Acceptor, Established};
+use stepbox_tls::Established;
 use stepbox_trust::{LedgerError, TrustStoreError};
 use stepbox_wire::Protection;
 use thiserror::Error;
@@ -26,10 +26,11 @@ use crate::gate::{Accounts, Arrival, Arrivals, Failed, Seldom};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
-use crate::reload::Reload;
-use crate::session;
+use crate::reload::{Files, Reloader};
+use crate::session::{self, Peer};
 use crate::shard::ShardThreads;
-use crate::tls::{TlsError, acceptor, own_name};
+use crate::standing::Standing;
+use crate::tls::{Tls, TlsError, own_name};
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
 /// lost power says nothing, and would count as connected.
@@ -49,13 +50,14 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Acceptor,
+    tls: watch::Sender<Arc<Tls>>,
+    files: Files,
+    reloader: Reloader,
     jobs: Arc<Jobs>,
     threads: Vec<ShardThreads>,
     /// SHA-256 of the configuration, for the audit log.
     configuration: String,
     shutdown: watch::Sender<bool>,
-    reload: Reload,
 }
 
 /// Why a server does not start. The operator's to mend, unless a variant says otherwise.
@@ -113,7 +115,7 @@ impl Server {
 
     /// As [`bind`](Self::bind), with somebody else to compile optimizers.
     pub async fn bind_with(config: Config, compiler: Compiler) -> Result<Self, ServerError> {
-        let tls = acceptor(&config.tls)?;
+        let tls = watch::Sender::new(Arc::new(Tls::load(&config.tls)?));
         let broker = match &compiler {
             Compiler::Broker(broker) => Some(broker.process_id()),
             Compiler::InProcess => None,
@@ -127,22 +129,10 @@ impl Server {
         let (shutdown, stops) = watch::channel(false);
         let (jobs, threads) = Jobs::start(&config, &compiler, audit, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
-        let configuration = config.digest;
-        Ok(Self {
-            listener,
-            address,
-            tls,
-            jobs: Arc::new(jobs),
-            threads,
-            configuration,
-            shutdown,
-            reload: Reload::new(),
-        })
-    }
-
-    /// What tells the server, while it runs, to look at its files again.
-    pub fn reload(&self) -> Reload {
-        self.reload.clone()
+        let (jobs, configuration) = (Arc::new(jobs), config.digest.clone());
+        let files = Files::new(config, Arc::clone(&jobs), tls.clone())?;
+        let reloader = Reloader::new();
+        Ok(Self { listener, address, tls, files, reloader, jobs, threads, configuration, shutdown })
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -158,13 +148,19 @@ impl Server {
         self
     }
 
+    /// With this the server, once it runs, can be told to read its files again.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, address, tls, jobs, threads, configuration, shutdown, reload } = self;
+        let Self { listener, address, tls, files, reloader, jobs, threads, configuration, shutdown } = self;
         for job in jobs.all() {
-            tokio::spawn(deployment::watch(Arc::downgrade(job), reload.requests(), shutdown.subscribe()));
+            tokio::spawn(deployment::watch(Arc::downgrade(job), reloader.requests(), shutdown.subscribe()));
         }
+        let watching = tokio::spawn(files.watch(reloader.requests()));
         let audit = jobs.audit.clone();
         note_start(&jobs, &configuration, address);
         let limits = &jobs.limits;
@@ -218,9 +214,10 @@ impl Server {
                 arrival,
                 connection: next_connection,
                 shutdown: shutdown.subscribe(),
+                tls: tls.subscribe(),
                 permit,
             };
-            sessions.spawn(admitted.serve(tls.clone(), stream, peer));
+            sessions.spawn(admitted.serve(stream, peer));
         }
 
         tracing::info!("stopping");
@@ -235,6 +232,9 @@ impl Server {
             tracing::warn!(connections = sessions.len(), "closing connections that did not end in time");
             sessions.shutdown().await;
         }
+        watching.abort();
+        // Aborted or at its end.
+        let _ = watching.await;
         let is_at_rest = Arc::strong_count(&jobs) == 1 && jobs.all().all(|job| Arc::strong_count(job) == 1);
         // Dropping the way to them ends the threads.
         drop(jobs);
@@ -279,20 +279,22 @@ struct Admitted {
     arrival: Arrival,
     connection: ConnectionId,
     shutdown: watch::Receiver<bool>,
+    tls: watch::Receiver<Arc<Tls>>,
     permit: OwnedSemaphorePermit,
 }
 
 impl Admitted {
-    async fn serve(mut self, tls: Acceptor, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(mut self, stream: TcpStream, peer: SocketAddr) {
         let greeted_by = Instant::now() + self.jobs.limits.handshake_seconds.duration();
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "socket options could not be set");
         }
+        let acceptor = self.tls.borrow_and_update().acceptor.clone();
         let has_begun = AtomicBool::new(false);
         let shake_hands = async {
             self.arrival.turn().await;
             has_begun.store(true, Ordering::Relaxed);
-            tls.accept(stream).await
+            acceptor.accept(stream).await
         };
         let handshake = tokio::select! {
             handshake = timeout_at(greeted_by, shake_hands) => handshake,
@@ -352,9 +354,10 @@ impl Admitted {
         self.jobs.audit.note(&Event::allowed(Action::Connect).by(&identity).from(peer).with(&details));
         let greeting = greeted_by.saturating_duration_since(Instant::now());
         let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
-        let halves = (reader, writer);
+        let standing = Standing::new(certificates, self.tls.clone());
+        let known = Peer { identity, standing, connection: self.connection, account };
         let jobs = Arc::clone(&self.jobs);
-        if !session::serve(jobs, halves, identity, self.connection, account, greeting, shutdown).await {
+        if !session::serve(jobs, (reader, writer), known, greeting, shutdown).await {
             self.failed(peer, Action::Connect, format_args!("refused: no part in a job of this server"));
         }
         drop(place);

@@ -51,6 +51,17 @@ pub(crate) struct JobSettings {
     pub shard_threads: usize,
 }
 
+impl JobSettings {
+    /// Where the operator writes who may do what in this job.
+    pub fn access_section(&self) -> String {
+        match self.job.access {
+            Some(_) => format!("{}.access", self.section),
+            None if self.name == DEFAULT_JOB => "access".to_owned(),
+            None => format!("{}.access", self.section),
+        }
+    }
+}
+
 /// Holds all jobs of a configuration against what there can be.
 pub(crate) fn check_jobs(config: &Config) -> Result<(), ConfigError> {
     let count = config.jobs.len() + usize::from(config.job.is_some());
@@ -65,11 +76,11 @@ pub(crate) fn check_jobs(config: &Config) -> Result<(), ConfigError> {
         return Err(wrong(&format!("jobs.{DEFAULT_JOB}"), reason));
     }
     if let Some(access) = &config.access {
-        access.check("access")?;
-        if config.job.as_ref().is_none_or(|job| job.access.is_some()) {
+        let Some(job) = config.job.as_ref().filter(|job| job.access.is_none()) else {
             let reason = "belongs to [job] alone, and is written once; other jobs have [jobs.NAME.access]".into();
             return Err(wrong("access", reason));
-        }
+        };
+        access.check("access", job)?;
     }
     for (section, name, job) in sections(config) {
         check_job(name).map_err(|error| wrong(&section, error.to_string()))?;

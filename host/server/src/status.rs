@@ -52,6 +52,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         deployment: deployment::status(job),
         audit: job.audit.status(),
         protections: job.protections.get().cloned().unwrap_or_default(),
+        warnings: job.warnings.all(),
     })
 }
 

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use stepbox_tls::Acceptor;
 use thiserror::Error;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-use crate::config::TlsConfig;
+use crate::config::{ExpiredLists, TlsConfig};
 use crate::identity::Identity;
 
 /// Why the server has no TLS to offer. The operator's to mend.
@@ -43,8 +45,30 @@ pub enum TlsError {
     Unusable(String),
 }
 
-/// Reads the certificates and sets up the accepting side.
-pub(crate) fn acceptor(config: &TlsConfig) -> Result<Acceptor, TlsError> {
+/// Certificates, keys and revocation lists as they were read.
+pub(crate) struct Tls {
+    pub acceptor: Acceptor,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// When the server's certificate ends, in seconds since 1970.
+    pub not_after: i64,
+    /// When the first of the revocation lists should have been followed by another.
+    pub lists_until: Option<i64>,
+}
+
+impl Tls {
+    /// Reads all files and sets up the accepting side.
+    pub fn load(config: &TlsConfig) -> Result<Self, TlsError> {
+        load(config)
+    }
+
+    /// Whether a peer with these certificates could connect now.
+    pub fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let [own, intermediates @ ..] = chain else { return Err(rustls::Error::NoCertificatesPresented) };
+        self.verifier.verify_client_cert(own, intermediates, UnixTime::now()).map(drop)
+    }
+}
+
+fn load(config: &TlsConfig) -> Result<Tls, TlsError> {
     let provider = Arc::new(stepbox_tls::provider());
 
     let mut authority = RootCertStore::empty();
@@ -56,11 +80,23 @@ pub(crate) fn acceptor(config: &TlsConfig) -> Result<Acceptor, TlsError> {
         })?;
     }
     // Without `allow_unauthenticated`: a peer that has no certificate ends in the handshake.
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), Arc::clone(&provider))
-        .build()
-        .map_err(|error| TlsError::Unusable(error.to_string()))?;
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), Arc::clone(&provider));
+    let lists = revocation_lists(config)?;
+    let lists_until = lists.iter().filter_map(|list| until(list)).min();
+    if !lists.is_empty() {
+        // Every certificate of a chain needs a list of its authority's: one that is missing is no permission.
+        verifier = verifier.with_crls(lists);
+        if config.expired_revocation_lists == ExpiredLists::Refuse {
+            verifier = verifier.enforce_revocation_expiration();
+        }
+    }
+    let verifier = verifier.build().map_err(|error| TlsError::Unusable(error.to_string()))?;
 
     let chain = certificates("the server's certificate", &config.certificate)?;
+    let not_after = chain.first().and_then(|own| {
+        let (_, own) = X509Certificate::from_der(own).ok()?;
+        Some(own.validity().not_after.timestamp())
+    });
     refuse_open_modes(&config.key)?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| TlsError::Pem {
         what: "the server's private key",
@@ -70,9 +106,31 @@ pub(crate) fn acceptor(config: &TlsConfig) -> Result<Acceptor, TlsError> {
 
     let tls = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+        .and_then(|builder| builder.with_client_cert_verifier(Arc::clone(&verifier)).with_single_cert(chain, key))
         .map_err(|error| TlsError::Unusable(error.to_string()))?;
-    Ok(Acceptor::new(tls))
+    let not_after = not_after.unwrap_or(i64::MAX);
+    Ok(Tls { acceptor: Acceptor::new(tls), verifier, not_after, lists_until })
+}
+
+fn revocation_lists(config: &TlsConfig) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let what = "revocation lists";
+    let mut all = Vec::new();
+    for path in &config.revocation_lists {
+        let wrong = |reason: String| TlsError::Pem { what, path: path.clone(), reason };
+        let before = all.len();
+        for list in CertificateRevocationListDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+            all.push(list.map_err(|error| wrong(error.to_string()))?);
+        }
+        if all.len() == before {
+            return Err(wrong("no revocation list in it".into()));
+        }
+    }
+    Ok(all)
+}
+
+fn until(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    Some(list.next_update()?.timestamp())
 }
 
 /// The server's own name, as its certificate has it.

@@ -85,6 +85,8 @@ pub struct ServerStatus {
     pub audit: Option<AuditStatus>,
     /// What keeps a server that is taken over from doing more harm.
     pub protections: Vec<Protection>,
+    /// What the server's operator should see to, such as a file that has changed and cannot be used.
+    pub warnings: Vec<String>,
 }
 
 /// How the audit log is.

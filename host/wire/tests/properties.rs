@@ -147,7 +147,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
     (
         (".{0,20}", any::<u64>(), "[a-z]{1,20}", option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
-        (option::of(audit()), vec(protection(), 0..3)),
+        (option::of(audit()), vec(protection(), 0..3), vec(".{0,20}", 0..3)),
         (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
         deployment(),
     )
@@ -155,7 +155,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
             |(
                 (software, uptime_seconds, job, optimizer, pending_optimizer),
                 (learning_rate, schedule, pending_schedule),
-                (audit, protections),
+                (audit, protections, warnings),
                 (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
                 deployment,
             )| ServerStatus {
@@ -177,6 +177,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 deployment,
                 audit,
                 protections,
+                warnings,
             },
         )
 }

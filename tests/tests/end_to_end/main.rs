@@ -1,6 +1,8 @@
 //! The whole server over real TLS, with real components: what its users are promised.
 
 mod abuse;
+mod access;
+mod certificates;
 mod departures;
 mod deployments;
 mod failures;

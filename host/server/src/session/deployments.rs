@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Context;
 use super::answers::Content;
 use super::requests::{Asked, Stopped, failed};
+use crate::access::Right;
 use crate::deployment::{Wanted, deploy, list, submit, withdraw};
 use crate::refusal::{Answered, Refusal};
 
@@ -51,8 +52,9 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     pub(super) fn submissions(self) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, rights, .. } = &**self.context;
-        if !(rights.submit || rights.deploy || rights.observe) {
+        let Context { job, identity, .. } = &**self.context;
+        let rights = job.access.still_of(identity)?;
+        if ![Right::Submit, Right::Activate, Right::Status].into_iter().any(|right| rights.may(right)) {
             let message = format!("`{identity}` may not see what is submitted; the operator names who may in [access]");
             return Err(Refusal::new(ErrorCode::Forbidden, message).into());
         }
@@ -61,32 +63,27 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     pub(super) fn withdraw(self, digest: String) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, rights, .. } = &**self.context;
-        if !(rights.submit || rights.deploy) {
+        let Context { job, identity, .. } = &**self.context;
+        let rights = job.access.still_of(identity)?;
+        if ![Right::Submit, Right::Activate].into_iter().any(|right| rights.may(right)) {
             let message = format!("`{identity}` may not withdraw; the operator names publishers in [access]");
             return Err(Refusal::new(ErrorCode::Forbidden, message).into());
         }
-        let withdrawal = withdraw(Arc::clone(job), identity.clone(), rights.deploy, digest.to_ascii_lowercase());
+        let withdrawal =
+            withdraw(Arc::clone(job), identity.clone(), rights.may(Right::Activate), digest.to_ascii_lowercase());
         self.later(String::new(), async move { withdrawal.await.map(Content::Message) })
     }
 
     fn must_deploy(&self) -> Answered<()> {
-        let Context { identity, rights, .. } = &**self.context;
-        if rights.deploy {
-            return Ok(());
-        }
-        let message = format!("`{identity}` may not deploy; the operator names deployers in [access]");
-        Err(Refusal::new(ErrorCode::Forbidden, message).because("not-a-deployer"))
+        let Context { job, identity, .. } = &**self.context;
+        job.access.require(identity, Right::Activate).map_err(|refusal| refusal.because("not-a-deployer"))
     }
 
     fn must_submit(&self, instead: &str) -> Answered<()> {
-        let Context { identity, rights, .. } = &**self.context;
-        if rights.submit {
-            return Ok(());
-        }
-        let message =
-            format!("`{identity}` may not bring components; the operator names publishers in [access]{instead}");
-        Err(Refusal::new(ErrorCode::Forbidden, message).because("not-a-publisher"))
+        let Context { job, identity, .. } = &**self.context;
+        job.access.require(identity, Right::Submit).map_err(|refusal| {
+            Refusal { message: format!("{}{instead}", refusal.message), ..refusal }.because("not-a-publisher")
+        })
     }
 
     /// Reads the component that is the body.

@@ -27,7 +27,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::access::Rights;
 use crate::audit::{Action, Audit, Event};
 use crate::gate::Account;
 use crate::identity::Identity;
@@ -37,6 +36,7 @@ use crate::key::Key;
 use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
 use crate::shard::KeyId;
+use crate::standing::Standing;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
 use frames::{FrameReader, ReadError};
 
@@ -51,7 +51,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 struct Context {
     job: Arc<Job>,
     identity: Identity,
-    rights: Rights,
     connection: ConnectionId,
     /// Set while this connection speaks for a worker.
     worker: Mutex<Option<Worker>>,
@@ -76,10 +75,21 @@ enum End {
     Peer(ReadError),
     /// The worker came by another connection.
     Replaced,
+    /// Its certificate is good no more.
+    Invalid(String),
     /// The server stops.
     Shutdown,
     /// The peer takes no answers any more.
     Unanswerable,
+}
+
+/// Whose connection it is.
+pub(crate) struct Peer {
+    pub identity: Identity,
+    pub standing: Standing,
+    pub connection: ConnectionId,
+    /// What this identity does by all its connections.
+    pub account: Arc<Account>,
 }
 
 /// Serves a connection whose TLS handshake is done.
@@ -89,9 +99,7 @@ enum End {
 pub(crate) async fn serve(
     jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
-    identity: Identity,
-    connection: ConnectionId,
-    account: Arc<Account>,
+    Peer { identity, standing, connection, account }: Peer,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) -> bool {
@@ -111,7 +119,6 @@ pub(crate) async fn serve(
             return is_server_full;
         }
     };
-    let Some(rights) = job.access.of(&identity) else { return false };
     let limits = job.config.limits.clone();
     let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
     let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job), Arc::clone(&account)));
@@ -119,7 +126,7 @@ pub(crate) async fn serve(
     // The queue is empty; a writer that has ended is noticed below.
     let _ = answers.send(Answer { id, content: Content::Message(welcome) }).await;
     reader.lift_limits();
-    tracing::debug!(%identity, job = job.config.name, connection, "connected");
+    job.audit.record(&Event::allowed(Action::Connect).by(&identity).about(&job.config.name));
 
     let most_outstanding = limits.outstanding_requests.min(Semaphore::MAX_PERMITS);
     let context = Arc::new(Context {
@@ -131,7 +138,6 @@ pub(crate) async fn serve(
         read: Mutex::default(),
         job,
         identity,
-        rights,
         connection,
         answers,
         account,
@@ -140,6 +146,7 @@ pub(crate) async fn serve(
     let end = tokio::select! {
         end = requests::read_all(&context, &mut reader, &mut waiting) => end,
         () = replaced(&context) => End::Replaced,
+        reason = standing.lost() => End::Invalid(reason),
         _ = shutdown.wait_for(|stops| *stops) => End::Shutdown,
         _ = &mut writer => End::Unanswerable,
     };
@@ -158,6 +165,15 @@ pub(crate) async fn serve(
         End::Shutdown => {
             // What waits is woken by the shutdown and answered.
             let _ = timeout(FAREWELL, async { while waiting.join_next().await.is_some() {} }).await;
+            true
+        }
+        End::Invalid(reason) => {
+            waiting.shutdown().await;
+            let message = format!("{reason}; have a new certificate issued and connect with it");
+            let refusal = Refusal::new(ErrorCode::CertificateInvalid, message);
+            job.audit.record(&Event::refused(Action::Certificate, reason).by(identity).code(refusal.code));
+            // Where the queue is full the peer does not read, and need not be told.
+            let _ = timeout(FAREWELL, context.answer(UNADDRESSED, "connection", "", Err(refusal))).await;
             true
         }
         End::Replaced => {

@@ -12,11 +12,13 @@ use tokio::task::JoinSet;
 use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
+use crate::access::Right;
 use crate::audit::{Action, Event};
 use crate::gate::{Direction, Held};
 use crate::job::{Worker, not_registered};
 use crate::learning_rate;
 use crate::refusal::{Answered, Refusal};
+use crate::rounds::Rank;
 use crate::status::status;
 
 /// Why a request was not carried out.
@@ -164,9 +166,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     fn register(self) -> Result<Option<Content>, Stopped> {
-        let Context { job, rights, identity, connection, worker: speaks_for, .. } = &**self.context;
-        let Some(rank) = rights.worker else {
-            let message = format!("`{identity}` is no worker of this job; the operator names workers in [job]");
+        let Context { job, identity, connection, worker: speaks_for, .. } = &**self.context;
+        let Some(rank) = job.access.still_of(identity)?.worker else {
+            let section = &job.config.section;
+            let message = format!("`{identity}` is no worker of this job; the operator names workers in [{section}]");
             return Err(Refusal::new(ErrorCode::Forbidden, message).into());
         };
         let worker = Worker { rank, connection: *connection };
@@ -198,11 +201,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     fn status(self, weights_digest: bool) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, rights, .. } = &**self.context;
-        if !rights.observe {
-            let message = format!("`{identity}` may not see the status; the operator names who may in [access]");
-            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
-        }
+        let Context { job, identity, .. } = &**self.context;
+        job.access.require(identity, Right::Status)?;
         job.audit.note(&Event::allowed(Action::Status).by(identity));
         let job = Arc::clone(job);
         self.later(String::new(), async move {
@@ -211,12 +211,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     fn set_schedule(self, learning_rate: Option<f64>, schedule: Schedule) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, rights, .. } = &**self.context;
-        if !rights.schedule {
-            let message =
-                format!("`{identity}` may not set the learning rate; the operator names schedulers in [access]");
-            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
-        }
+        let Context { job, identity, .. } = &**self.context;
+        job.access.require(identity, Right::Schedule)?;
         let (job, identity) = (Arc::clone(job), identity.clone());
         self.later(String::new(), async move {
             let asked = format!("{schedule:?}");
@@ -230,8 +226,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         })
     }
 
-    /// The worker this connection speaks for: not where it was replaced and has yet to notice.
+    /// The worker this connection speaks for: not where it was replaced and has yet to notice, nor where the operator
+    /// has taken its part away.
     pub(super) fn worker(&self) -> Answered<Worker> {
+        let Context { job, identity, .. } = &**self.context;
+        job.access.still_of(identity)?;
         let worker = *self.context.worker.lock();
         let speaks = |worker: &Worker| self.context.job.members.borrow().is_connected(worker.rank, worker.connection);
         worker.filter(speaks).ok_or_else(not_registered)
@@ -240,6 +239,15 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     /// Room for the body, to be held until it is there.
     pub(super) async fn room(&self) -> Answered<Held> {
         self.context.account.room(Direction::Receiving, self.body_bytes).await
+    }
+
+    /// On whose behalf weights of a key are read: a worker's, which has registered, or somebody's who only reads.
+    pub(super) fn reader(&self, key: &str) -> Answered<Option<Rank>> {
+        let Context { job, identity, .. } = &**self.context;
+        let is_worker = job.access.still_of(identity)?.worker.is_some();
+        let rank = if is_worker { Some(self.worker()?.rank) } else { None };
+        job.access.require_pull(identity, key)?;
+        Ok(rank)
     }
 
     pub(super) fn permit(&self) -> Answered<OwnedSemaphorePermit> {

@@ -7,6 +7,7 @@ use stepbox_reduce::Format;
 use stepbox_wire::{ErrorCode, Response, TensorType};
 use tokio::io::AsyncRead;
 
+use super::Context;
 use super::answers::{Content, RowIds};
 use super::requests::{Asked, Stopped, done, failed};
 use crate::audit::{Action, Event};
@@ -15,9 +16,10 @@ use crate::creation::create;
 use crate::deployment::off_the_runtime;
 use crate::evaluation;
 use crate::gradient::{Contribution, Dense, Gradient, Rows};
-use crate::job::{Worker, not_registered};
+use crate::job::not_registered;
 use crate::key::Key;
-use crate::refusal::Refusal;
+use crate::refusal::{Answered, Refusal};
+use crate::rounds::Rank;
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     pub(super) async fn init(
@@ -28,6 +30,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     ) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
         let job = Arc::clone(&self.context.job);
+        let identity = &self.context.identity;
+        // Whoever makes a key known writes to it; the others learn of it, to push or to pull.
+        if worker.rank == 0 || job.access.require_pull(identity, &key).is_err() {
+            job.access.require_push(identity, &key)?;
+        }
         if let Some(known) = job.model.find(&key) {
             check_type(&known, &tensor)?;
             return done(Response::Initialized { version: known.version(), created: false });
@@ -72,6 +79,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     ) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
         let context = Arc::clone(self.context);
+        context.job.access.require_push(&context.identity, key)?;
         let key = context.job.model.require(key)?;
         let format = check_gradient(&key, tensor, &context.job.config.job.gradient_types)?;
         if context.job.check_push(&key, worker.rank, round, loss)? {
@@ -97,6 +105,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     ) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
         let context = Arc::clone(self.context);
+        context.job.access.require_push(&context.identity, key)?;
         let key = context.job.model.require(key)?;
         let layout = check_rows(&key, values)?;
         if context.job.check_push(&key, worker.rank, round, loss)? {
@@ -130,7 +139,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 
     pub(super) async fn pull_rows(self, key: &str, version: u64, rows: u64) -> Result<Option<Content>, Stopped> {
-        let Worker { rank, .. } = self.worker()?;
+        let rank = self.reader(key)?;
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
         let layout = row_layout(&key)?;
@@ -156,21 +165,23 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             found?;
             return Ok(Some(Content::Rows(key, rows)));
         }
+        let context = Arc::clone(self.context);
         self.later(key.name.clone(), async move {
-            job.pull(&key, rank, version).await?;
+            context.wait_for(&key, rank, version).await?;
             Ok(Content::Rows(key, rows))
         })
     }
 
     pub(super) fn pull(self, key: &str, version: u64, evaluation: bool) -> Result<Option<Content>, Stopped> {
-        let Worker { rank, .. } = self.worker()?;
+        let rank = self.reader(key)?;
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
         self.context.note_read(&key);
         if evaluation {
+            let context = Arc::clone(self.context);
             let evaluations = Arc::clone(&self.context.evaluations);
             return self.later(key.name.clone(), async move {
-                job.pull(&key, rank, version).await?;
+                context.wait_for(&key, rank, version).await?;
                 // Held until the answer is sent: a peer that does not read has one copy of a tensor made for it.
                 let Ok(held) = evaluations.acquire_owned().await else { return Err(not_registered()) };
                 let weights = evaluation::weights(&job, &key).await?;
@@ -181,8 +192,9 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             found?;
             return Ok(Some(Content::Weights(key)));
         }
+        let context = Arc::clone(self.context);
         self.later(key.name.clone(), async move {
-            job.pull(&key, rank, version).await?;
+            context.wait_for(&key, rank, version).await?;
             Ok(Content::Weights(key))
         })
     }
@@ -205,5 +217,13 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             None => format!("an element of the tensor for key `{key}` is not finite"),
         };
         Err(Refusal::new(ErrorCode::NotFinite, format!("{message}; nothing of it was used")).into())
+    }
+}
+
+impl Context {
+    /// Waits until a key has reached a version. The right to it may have been taken away meanwhile.
+    async fn wait_for(&self, key: &Key, rank: Option<Rank>, version: u64) -> Answered<()> {
+        self.job.pull(key, rank, version).await?;
+        self.job.access.require_pull(&self.identity, &key.name)
     }
 }

@@ -1,0 +1,187 @@
+//! Certificates that are renewed, revoked or run out while the server runs and connections last.
+
+use std::fs;
+
+use rcgen::{CertificateParams, SanType};
+use stepbox_client::{Client, ClientError, ErrorCode};
+use stepbox_tests::{Credentials, Options, RawPeer, TestServer, in_time, logged};
+use stepbox_wire::{PROTOCOL_VERSION, Request, Response, UNADDRESSED};
+use time::{Duration, OffsetDateTime};
+
+use crate::{init, round, tensor};
+
+const LISTS: &str = "revocation_lists = ['crl.pem']";
+
+const LONG: Duration = Duration::days(30);
+
+/// The list has to be there before the server starts.
+fn server_with_list(name: &'static str, holds: Duration) -> TestServer {
+    let mut server = TestServer::start(Options::new(name));
+    server.authority.revoke(&[], holds);
+    server.configure(|text| text.replace("[tls]", &format!("[tls]\n{LISTS}")));
+    server.restart();
+    server
+}
+
+/// How a connection ends whose certificate is good no more.
+async fn told_at_the_end(peer: &mut RawPeer) -> String {
+    let (id, failure) = peer.refusal().await;
+    assert_eq!((id, failure.code), (UNADDRESSED, ErrorCode::CertificateInvalid), "{}", failure.message);
+    assert!(peer.receive().await.is_none(), "the connection is closed");
+    failure.message
+}
+
+async fn greeted(server: &TestServer, credentials: &Credentials) -> std::io::Result<RawPeer> {
+    let mut peer = RawPeer::connect(server, Some(credentials)).await?;
+    peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, &[]).await;
+    match peer.receive().await {
+        Some((1, Response::Welcome { .. })) => Ok(peer),
+        other => panic!("not let in: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_revoked_certificate_ends_its_connection_and_opens_no_other() {
+    let server = server_with_list("revoked", LONG);
+    server.deploy("sgd", "1.0.0", &[]).await;
+    let (lost, kept) = (server.credentials("worker-1"), server.credentials("worker-0"));
+    let mut peer = greeted(&server, &lost).await.unwrap();
+    let honest = Client::connect(&server.reach(&kept)).await.unwrap();
+    honest.register().await.unwrap();
+
+    server.authority.revoke(&[&lost], LONG);
+    server.reload();
+    let message = in_time(told_at_the_end(&mut peer)).await;
+    assert!(message.contains("revoked"), "{message}");
+    logged(&["WARN", "refused", "certificate", "revoked-worker-1", "certificate-invalid"]);
+    let again = Client::connect(&server.reach(&lost)).await.expect_err("it is on the list");
+    assert!(matches!(again, ClientError::Handshake { .. }), "{again}");
+    assert!(again.to_string().to_lowercase().contains("revoked"), "{again}");
+
+    // Others notice nothing, and the same worker comes back with another certificate.
+    let renewed = Client::connect(&server.reach(&server.credentials("worker-1"))).await.unwrap();
+    renewed.register().await.unwrap();
+    let workers = [honest, renewed];
+    init(&workers, "w", &tensor(&[1.0])).await;
+    round(&workers, "w", &tensor(&[1.0])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_list_that_is_too_old_or_another_authoritys_lets_nobody_in() {
+    let server = server_with_list("stale", Duration::hours(1));
+    let operator = server.client("operator").await;
+    let warnings = operator.status(false).await.unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("revocation list")), "{warnings:?}");
+
+    server.authority.revoke(&[], Duration::seconds(-1));
+    server.reload();
+    // The connection that is there ends too.
+    let ended = in_time(async {
+        loop {
+            if let Err(error) = operator.status(false).await {
+                return error;
+            }
+        }
+    });
+    assert_eq!(ended.await.code(), Some(ErrorCode::CertificateInvalid));
+    let new = Client::connect(&server.reach(&server.credentials("operator"))).await.expect_err("nobody can tell");
+    assert!(matches!(new, ClientError::Handshake { .. }), "{new}");
+
+    // A newer one lets them in again.
+    server.authority.revoke(&[], LONG);
+    server.reload();
+    let connect = async || Client::connect(&server.reach(&server.credentials("operator"))).await;
+    in_time(async { while connect().await.is_err() {} }).await;
+
+    // Another authority's list says nothing of ours.
+    let other = stepbox_tests::Authority::new();
+    other.revoke(&[], LONG);
+    fs::copy(other.folder().join("crl.pem"), server.authority.folder().join("crl.pem")).unwrap();
+    server.reload();
+    in_time(async { while connect().await.is_ok() {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_connection_ends_with_the_time_of_its_certificate() {
+    let server = TestServer::start(Options::new("expiring"));
+    // The shortest life in which this machine, however busy, can connect.
+    let mut life = Duration::SECOND;
+    let mut peer = loop {
+        let until = |params: &mut CertificateParams| params.not_after = OffsetDateTime::now_utc() + life;
+        let short = server.authority.issue_with(&server.identity("operator"), until);
+        let connected = Client::connect(&server.reach(&short)).await;
+        if let (Ok(client), Ok(peer)) = (connected, RawPeer::connect(&server, Some(&short)).await) {
+            client.close().await;
+            let mut peer = peer;
+            peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, &[]).await;
+            if let Some((1, Response::Welcome { .. })) = peer.receive().await {
+                break peer;
+            }
+        }
+        life *= 2;
+    };
+    let message = in_time(told_at_the_end(&mut peer)).await;
+    assert!(message.contains("expired"), "{message}");
+    logged(&["WARN", "refused", "certificate", "expiring-operator"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_servers_certificate_is_renewed_without_a_restart_and_a_broken_one_is_not_taken() {
+    let server = TestServer::start(Options::new("renewed"));
+    let operator = server.client("operator").await;
+    let folder = server.authority.folder();
+    let of_server = async || {
+        let peer = RawPeer::connect(&server, Some(&server.credentials("worker-0"))).await.unwrap();
+        peer.servers_certificate()
+    };
+    let first = of_server().await;
+
+    // Without its key, as in the middle of a renewal; what was in force stays.
+    let old_key = fs::read(folder.join("server.key")).unwrap();
+    server.authority.issue("server");
+    let new_key = fs::read(folder.join("server.key")).unwrap();
+    fs::write(folder.join("server.key"), &old_key).unwrap();
+    server.reload();
+    in_time(async { while operator.status(false).await.unwrap().warnings.is_empty() {} }).await;
+    let warnings = operator.status(false).await.unwrap().warnings;
+    assert!(warnings[0].contains("cannot be used"), "{warnings:?}");
+    assert_eq!(of_server().await, first);
+
+    fs::write(folder.join("server.key"), &new_key).unwrap();
+    server.reload();
+    in_time(async { while !operator.status(false).await.unwrap().warnings.is_empty() {} }).await;
+    assert_ne!(of_server().await, first);
+    operator.status(false).await.expect("connections last");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_spiffe_id_is_who_somebody_is() {
+    let id = "spiffe://example.org/people/carol";
+    let access = "auditors = ['spiffe://example.org/people/carol']";
+    let server = TestServer::start(Options { access, ..Options::new("spiffe") });
+    let with = |name: &str, uris: &[&str]| {
+        let uris: Vec<_> = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        server.authority.issue_with(&server.identity(name), |params| params.subject_alt_names.extend(uris))
+    };
+    let carol = Client::connect(&server.reach(&with("carol", &[id]))).await.unwrap();
+    assert_eq!(carol.identity(), id);
+    carol.status(false).await.unwrap();
+
+    // The common name of somebody with rights gives none to whom the URI calls otherwise.
+    let other = with("operator", &["spiffe://example.org/people/mallory"]);
+    let refused = Client::connect(&server.reach(&other)).await.expect_err("mallory has no part in this");
+    assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
+    for (name, uris) in [
+        ("two", &[id, id][..]),
+        ("both", &[id, "https://example.org"]),
+        ("loud", &["SPIFFE://example.org/people/carol"]),
+    ] {
+        assert!(Client::connect(&server.reach(&with(name, uris))).await.is_err(), "{name}");
+    }
+    logged(&["WARN", "names nobody", "2 URIs"]);
+    let imposter = server.authority.issue_with("x", |params| {
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, id);
+    });
+    assert!(Client::connect(&server.reach(&imposter)).await.is_err(), "a common name is no SPIFFE ID");
+}
