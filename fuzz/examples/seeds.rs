@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use stepbox_trust::{SigningKey, sign};
+use stepbox_trust::{SigningKey, add_signature, sign};
 use stepbox_wire::{
     DeployOptions, ElementType, ErrorCode, Failure, Group, OptimizerStatus, PROTOCOL_VERSION, Request, Response,
     Schedule, ScheduleKind, ScheduleStatus, TensorFilter, TensorType, encode_request, encode_response,
@@ -94,10 +94,109 @@ fn main() -> Result<(), Box<dyn Error>> {
         write("frame", &format!("response-{name}"), &frame)?;
     }
 
-    let signer = SigningKey::generate()?;
+    write("admission", "empty", COMPONENTS[0].1)?;
+    write("admission", "custom-sections", COMPONENTS[1].1)?;
+    write("admission", "small", &small_component())?;
+    write("admission", "changes", &[1, 0, 1, 0, 7, 200, 30, 0, 255])?;
+    // What an entry begins with; what comes behind cannot be made without the key.
+    write("cache_entry", "short", b"stepbox\x01")?;
+    write("cache_entry", "whole", &[&b"stepbox\x01"[..], &[7; 32 + 3 * 32 + 16]].concat())?;
+
+    let (signer, other) = (SigningKey::generate()?, SigningKey::generate()?);
     for (name, component) in COMPONENTS {
         write("signature", &format!("{name}-unsigned"), component)?;
-        write("signature", &format!("{name}-signed"), &sign(component, "adamw", "1.0.0", &signer)?)?;
+        let signed = sign(component, "adamw", "1.0.0", &signer)?;
+        write("signature", &format!("{name}-signed"), &signed)?;
+        let signed = add_signature(&signed, &other)?;
+        write("signature", &format!("{name}-signed-by-two"), &signed)?;
     }
+    let three = add_signature(&sign(COMPONENTS[0].1, "team-a/adamw", "1.0.0-rc.1", &signer)?, &other)?;
+    write("signature", "signed-by-three", &add_signature(&three, &SigningKey::generate()?)?)?;
+
+    for (name, optimizer, version) in [
+        ("plain", "adamw", "1.0.0"),
+        ("namespaces", "team-a/vision/adamw-8bit", "10.20.30-rc.1"),
+        ("short", "a", "0.0.0"),
+    ] {
+        let publisher = signer.public_key().id();
+        let manifest = format!(r#"{{"name":"{optimizer}","version":"{version}","publisher":"{publisher}"}}"#);
+        write("manifest", name, manifest.as_bytes())?;
+    }
+
+    let (one, two) = (signer.public_key(), other.public_key());
+    write(
+        "trust_policy",
+        "old",
+        format!("[[publisher]]\nname = 'me'\npublic_key = '{one}'\noptimizers = ['a*']\n").as_bytes(),
+    )?;
+    let whole = format!(
+        "format = 1\nrevoked_keys = ['{}', {{ key = '0123456789abcdef01234567', reason = 'lost', date = 2026-11-02 }}]\n\
+         revoked_digests = [{{ digest = '{}', date = '2026-11-02T12:00:00Z' }}]\n\
+         [minimum_versions]\n'team-a/adamw' = '1.2.0'\n\
+         [[publisher]]\nname = 'Team A'\nnamespaces = ['team-a/*', 'lion']\n\
+         [[publisher.key]]\npublic_key = '{one}'\nvalid_until = 2026-06-30\n\
+         [[publisher.key]]\npublic_key = '{}'\nvalid_from = 2026-06-01\n\
+         [[publisher]]\nname = 'Board'\npublic_key = '{two}'\nnamespaces = []\n\
+         [[rule]]\nnames = ['team-a/*', '*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n",
+        one.id(),
+        "0f".repeat(32),
+        SigningKey::generate()?.public_key(),
+    );
+    write("trust_policy", "whole", whole.as_bytes())?;
+    write("trust_policy", "newer", b"format = 2\nquorum = 3\n")?;
     Ok(())
+}
+
+/// One of most things that an optimizer's component consists of.
+fn small_component() -> Vec<u8> {
+    use wasm_encoder::*;
+
+    let mut types = TypeSection::new();
+    types.ty().function([ValType::I32], [ValType::I32]);
+    let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
+    functions.function(0);
+    let mut function = Function::new([(3, ValType::I64), (1, ValType::V128)]);
+    function
+        .instruction(&Instruction::Block(BlockType::Empty))
+        .instruction(&Instruction::Loop(BlockType::Empty))
+        .instruction(&Instruction::LocalGet(0))
+        .instruction(&Instruction::BrTable([0, 1].as_slice().into(), 1))
+        .instruction(&Instruction::End)
+        .instruction(&Instruction::End)
+        .instruction(&Instruction::LocalGet(0))
+        .instruction(&Instruction::F32x4Splat)
+        .instruction(&Instruction::Drop)
+        .instruction(&Instruction::LocalGet(0))
+        .instruction(&Instruction::End);
+    code.function(&function);
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    let mut globals = GlobalSection::new();
+    globals.global(GlobalType { val_type: ValType::I32, mutable: true, shared: false }, &ConstExpr::i32_const(1024));
+    let mut exports = ExportSection::new();
+    exports.export("step", ExportKind::Func, 0);
+    let mut data = DataSection::new();
+    data.active(0, &ConstExpr::i32_const(8), *b"text");
+    let mut module = Module::new();
+    module.section(&types).section(&functions).section(&memories).section(&globals).section(&exports);
+    module.section(&code).section(&data);
+
+    let mut component = Component::new();
+    component.section(&ModuleSection(&module));
+    let mut instances = InstanceSection::new();
+    instances.instantiate::<_, &str>(0, []);
+    component.section(&instances);
+    let mut aliases = ComponentAliasSection::new();
+    aliases.alias(Alias::CoreInstanceExport { instance: 0, kind: ExportKind::Func, name: "step" });
+    component.section(&aliases);
+    let mut types = ComponentTypeSection::new();
+    types.function().params([("x", PrimitiveValType::U32)]).result(Some(PrimitiveValType::U32.into()));
+    component.section(&types);
+    let mut canonicals = CanonicalFunctionSection::new();
+    canonicals.lift(0, 0, []);
+    component.section(&canonicals);
+    let mut exports = ComponentExportSection::new();
+    exports.export("step", ComponentExportKind::Func, 0, None);
+    component.section(&exports);
+    component.finish()
 }

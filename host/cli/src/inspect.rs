@@ -1,12 +1,13 @@
 //! `stepbox inspect`: what a component is, before anybody trusts it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use stepbox_sandbox::{
-    Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription,
-    WasiPolicy,
+    Broker, Compiler, CompilerLimits, Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig,
+    SandboxError, TensorDescription, WasiPolicy,
 };
 use stepbox_server::{Footprint, MAX_WORKERS};
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
@@ -56,7 +57,8 @@ impl Inspect {
         Ok(Inspected {
             file: self.file.clone(),
             bytes: bytes.len(),
-            digest: Digest::of(&bytes),
+            digest: Claims::read(&bytes).ok().map(|claims| claims.digest),
+            file_digest: Digest::of(&bytes),
             signature,
             imports: world.imports,
             exports: world.exports,
@@ -69,7 +71,8 @@ impl Inspect {
 struct Inspected {
     file: PathBuf,
     bytes: usize,
-    digest: Digest,
+    digest: Option<Digest>,
+    file_digest: Digest,
     signature: Signature,
     imports: Vec<String>,
     exports: Vec<String>,
@@ -82,7 +85,7 @@ struct Inspected {
 enum Signature {
     Unsigned,
     Malformed { reason: String },
-    Unverified { name: String, version: String, publisher: KeyId },
+    Unverified { name: String, version: String, publisher: KeyId, keys: Vec<KeyId> },
     Refused { name: String, version: String, publisher: KeyId, reason: String },
     Verified { name: String, version: String, publisher: KeyId, publisher_name: String },
 }
@@ -94,9 +97,10 @@ impl Signature {
             Err(TrustError::Unsigned) => return Self::Unsigned,
             Err(error) => return Self::Malformed { reason: error.to_string() },
         };
-        let (name, version, publisher) = (claims.manifest.name, claims.manifest.version.to_string(), claims.key);
+        let (name, version, publisher) =
+            (claims.manifest.name, claims.manifest.version.to_string(), claims.manifest.publisher);
         match store.map(|store| store.verify(bytes)) {
-            None => Self::Unverified { name, version, publisher },
+            None => Self::Unverified { name, version, publisher, keys: claims.keys },
             Some(Err(error)) => Self::Refused { name, version, publisher, reason: error.to_string() },
             Some(Ok(verified)) => {
                 Self::Verified { name, version, publisher, publisher_name: verified.publisher_name().to_owned() }
@@ -108,7 +112,7 @@ impl Signature {
         match self {
             Self::Unsigned => "none".to_owned(),
             Self::Malformed { reason } => format!("malformed: {reason}"),
-            Self::Unverified { name, version, publisher } => {
+            Self::Unverified { name, version, publisher, .. } => {
                 format!("claims to be {name} {version}, signed with key {publisher} (NOT VERIFIED: give --trust)")
             }
             Self::Refused { name, version, publisher, reason } => {
@@ -240,7 +244,11 @@ impl Optimizer {
     fn of(bytes: &[u8], options: &Inspect) -> Self {
         let admit = || -> Result<Self, SandboxError> {
             let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
-            let component = Sandbox::new(config)?.admit(bytes)?;
+            // Nobody has verified these bytes.
+            let broker =
+                Broker::start(CompilerLimits::default()).map_err(|error| SandboxError::Compiler(error.to_string()))?;
+            let sandbox = Sandbox::new(config)?.with_compiler(Compiler::Broker(Arc::new(broker)));
+            let component = sandbox.admit(bytes)?;
             let settings = component
                 .configure(None, &[])
                 .map_err(|error| SandboxError::Description(format!("its own defaults do not fit: {error}")))?;
@@ -324,13 +332,15 @@ impl Report for Inspected {
         format!(
             "file       {}, {} bytes\n\
              digest     {}\n\
+             sha256     {}\n\
              signature  {}\n\
              imports    {}\n\
              exports    {}\n\
              optimizer  {}",
             self.file.display(),
             self.bytes,
-            self.digest,
+            self.digest.map_or_else(|| "none, it is not signed".to_owned(), |digest| digest.to_string()),
+            self.file_digest,
             self.signature.text(),
             list(&self.imports),
             list(&self.exports),

@@ -4,22 +4,27 @@
 //! exit code of it. `docs/cli.md` describes all of it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod ca;
 mod connection;
 mod deploy;
 mod deployment_file;
 mod files;
+mod hardening;
 mod inspect;
 mod key;
 mod limits;
 mod optimizers;
 mod output;
 mod plan;
+mod protections;
 mod schedule;
 mod serve;
 mod sign;
+mod signer;
 mod status;
+mod trust;
 mod verify;
 
 use std::process::ExitCode;
@@ -46,6 +51,7 @@ enum Verb {
     Key(key::Key),
     Sign(sign::Sign),
     Verify(verify::Verify),
+    Trust(trust::Trust),
     Inspect(inspect::Inspect),
     Optimizers(optimizers::Optimizers),
     Serve(serve::Serve),
@@ -53,10 +59,16 @@ enum Verb {
     Schedule(schedule::Schedule),
     Status(status::Status),
     Limits(limits::Limits),
+    Audit(audit::Audit),
+    Protections(protections::Protections),
     Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
+    // Before anything else: a process that compiles takes from itself what it does not need.
+    if let Some(code) = stepbox_sandbox::compile_process() {
+        return code;
+    }
     let CommandLine { json, verb } = CommandLine::parse();
     let format = if json { Format::Json } else { Format::Text };
     let result = match verb {
@@ -64,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Key(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Sign(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Verify(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Trust(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Inspect(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Optimizers(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Serve(verb) => verb.run(format),
@@ -71,6 +84,8 @@ fn main() -> ExitCode {
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Limits(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Audit(verb) => verb.run(format),
+        Verb::Protections(verb) => verb.run(format),
         Verb::Bench(verb) => verb.run(format),
     };
     match result {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use stepbox_audit::AuditError;
 use stepbox_client::ClientError;
 use stepbox_trust::{KeyError, SignError, TrustError, TrustStoreError};
 
@@ -14,7 +15,7 @@ Exit codes:
   0  done
   1  failed here: a file, the configuration, this program
   2  wrong usage
-  3  refused: by the server, or because a component is not trusted
+  3  refused: by the server, or because a component is not trusted or an audit log was changed
   4  no server: unreachable, not ours, lost or silent
 
 With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well.";
@@ -77,6 +78,11 @@ pub(crate) struct Failure {
     kind: Kind,
     code: String,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<serde_json::Value>,
+    /// The details for people, line by line.
+    #[serde(skip)]
+    lines: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -93,11 +99,26 @@ impl Report for ErrorReport<'_> {
 impl Failure {
     /// A file, the configuration or this program is at fault.
     pub(crate) fn here(code: &str, message: impl Into<String>) -> Self {
-        Self { kind: Kind::Here, code: code.to_owned(), message: message.into() }
+        Self::new(Kind::Here, code, message.into())
+    }
+
+    /// What was looked at is not as it was made.
+    pub(crate) fn tampered(message: String) -> Self {
+        Self::refused("tampered", message)
     }
 
     fn refused(code: &str, message: String) -> Self {
-        Self { kind: Kind::Refused, code: code.to_owned(), message }
+        Self::new(Kind::Refused, code, message)
+    }
+
+    fn new(kind: Kind, code: &str, message: String) -> Self {
+        Self { kind, code: code.to_owned(), message, details: None, lines: Vec::new() }
+    }
+
+    /// Adds what else there is to say: for scripts, and in lines for people.
+    pub(crate) fn with_details(self, details: &impl Serialize, lines: Vec<String>) -> Self {
+        // What cannot be written as JSON is left out; the message is there.
+        Self { details: serde_json::to_value(details).ok(), lines, ..self }
     }
 
     /// Puts words before the message, such as the name of the file it is about.
@@ -109,13 +130,20 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+        formatter.write_str(&self.message)?;
+        self.lines.iter().try_for_each(|line| write!(formatter, "\n{line}"))
     }
 }
 
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::here("key", error.to_string())
+    }
+}
+
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
+        Self::here("audit-log", error.to_string())
     }
 }
 
@@ -136,7 +164,10 @@ impl From<SignError> for Failure {
         match error {
             // Nobody refused anything: the publisher holds the wrong file.
             SignError::Component(error) => Self::here(error.name(), error.to_string()),
-            SignError::Signed => Self::here("signed", format!("{error} (`--replace` does the latter)")),
+            SignError::Signed => Self::here("signed", format!("{error} (`--replace`, `--add`)")),
+            SignError::SignedByThisKey { .. } | SignError::TooManySignatures => Self::here("signed", error.to_string()),
+            SignError::Changed => Self::here("bad-signature", error.to_string()),
+            SignError::WrongSignature { .. } => Self::here("wrong-signature", error.to_string()),
             error => Self::here("manifest", error.to_string()),
         }
     }
@@ -156,7 +187,7 @@ impl From<ClientError> for Failure {
             ClientError::ServerName { .. } => (Kind::Here, "server-name"),
             _ => (Kind::Here, "request"),
         };
-        Self { kind, code: code.to_owned(), message }
+        Self::new(kind, code, message)
     }
 }
 

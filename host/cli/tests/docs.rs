@@ -91,6 +91,7 @@ fn follow(name: &str) {
         .env("components", root().join("target/guests/components"))
         .env("XDG_CONFIG_HOME", folder.path("configuration"))
         .env_remove("RUST_LOG")
+        .envs(common::allow_root())
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

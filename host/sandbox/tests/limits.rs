@@ -118,7 +118,7 @@ fn a_step_that_fails_far_from_its_blocks_leaves_no_trace_either() {
             for (slice, half) in [sound, poisoned].into_iter().zip(halves.clone()) {
                 let mut parameters = vec![0; half.len() * 4];
                 pool.read_parameters(slice, &mut parameters).unwrap();
-                state.push((parameters, pool.read_slot(slice, "velocity").unwrap().to_vec()));
+                state.push((parameters, pool.read_slot(slice, "velocity").unwrap().unwrap().to_vec()));
             }
             state
         };
@@ -246,4 +246,18 @@ fn what_is_no_component_is_refused() {
 fn a_product_that_is_not_paid_for_is_not_computed() {
     let failure = failure(refusal("hostile/greedy-product", Limits::default()));
     assert!(matches!(failure, CallFailure::OutOfFuel { .. }), "{failure}");
+}
+
+#[test]
+fn a_tensor_that_ends_differently_beside_another_is_refused() {
+    let error = refusal("hostile/entangled", Limits::default());
+    assert_eq!(error.fault(), Fault::Publisher);
+    assert!(matches!(error, SandboxError::Entangled { .. }), "{error}");
+}
+
+#[test]
+fn an_optimizer_that_changes_another_tensor_is_refused() {
+    let error = refusal("hostile/overwriter", Limits::default());
+    assert_eq!(error.fault(), Fault::Publisher);
+    assert!(matches!(error, SandboxError::WroteElsewhere { .. }), "{error}");
 }

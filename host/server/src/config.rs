@@ -39,12 +39,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use stepbox_reduce::{Format, Reduction};
-use stepbox_sandbox::SandboxConfig;
+use stepbox_sandbox::{CompilerLimits, SandboxConfig};
+use stepbox_trust::Digest;
 use thiserror::Error;
 
+use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
 use crate::identity::Identity;
 use crate::limits::Limits;
+use crate::process::ProcessConfig;
 use crate::settings::{self, JobLimits};
 
 /// Seconds that a pull, a barrier or an `Init` waits for other workers. A round of a large model takes seconds; after a
@@ -92,12 +95,24 @@ pub struct Config {
     /// What an optimizer may use.
     #[serde(default)]
     pub sandbox: SandboxConfig,
+    /// What compiling an optimizer may take.
+    #[serde(default)]
+    pub compiler: CompilerLimits,
     /// Compiled optimizers on disk.
     #[serde(default)]
     pub cache: CacheConfig,
     /// What peers may use.
     #[serde(default)]
     pub limits: Limits,
+    /// The record of who did what.
+    #[serde(default)]
+    pub audit: AuditConfig,
+    /// What the process gives up.
+    #[serde(default)]
+    pub process: ProcessConfig,
+    /// SHA-256 of the text this was read from, hexadecimal.
+    #[serde(skip)]
+    pub digest: String,
 }
 
 /// The section `[tls]`: PEM files.
@@ -297,6 +312,7 @@ impl Config {
     /// Reads a configuration from its text; relative paths in it are relative to `folder`.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text)?;
+        config.digest = Digest::of(text.as_bytes()).to_string();
         for path in [
             &mut config.state_directory,
             &mut config.tls.ca,
@@ -310,7 +326,7 @@ impl Config {
         for trust in config.jobs.values_mut().chain(&mut config.job).filter_map(|job| job.trust.as_mut()) {
             trust.store = folder.join(&trust.store);
         }
-        if let Some(directory) = &mut config.cache.directory {
+        for directory in [&mut config.cache.directory, &mut config.audit.directory].into_iter().flatten() {
             *directory = folder.join(&*directory);
         }
         config.check()?;
@@ -331,6 +347,13 @@ impl Config {
         }
         if let Some(name) = self.limits.zeros().next() {
             return Err(wrong(&format!("limits.{name}"), "must be above 0, or the server could do nothing".into()));
+        }
+        if let Some((name, value, range)) = self.compiler.out_of_range() {
+            let reason = format!("is {value}; it must be from {} to {}", range.start(), range.end());
+            return Err(wrong(&format!("compiler.{name}"), reason));
+        }
+        if let Some((field, reason)) = self.audit.wrong() {
+            return Err(wrong(field, reason));
         }
         for (field, zero) in [("cache.entries", self.cache.entries == 0), ("cache.bytes", self.cache.bytes == 0)] {
             if zero {
@@ -455,6 +478,8 @@ mod tests {
             ("[access]", "deployer = ['x']"),
             ("[sandbox]", "feul = 1"),
             ("[cache]", "enable = false"),
+            ("[compiler]", "memory = 1"),
+            ("[audit]", "dir = 'x'"),
         ] {
             let message = refused(&format!("{SMALLEST}\n{section}\n{field}"));
             let name = field.split(' ').next().expect("a name");
@@ -477,6 +502,9 @@ mod tests {
         assert!(refused(&format!("shard_threads = 0\n{SMALLEST}")).contains("shard_threads"));
         assert!(refused(&format!("{SMALLEST}\n[limits]\nkeys = 0")).contains("limits.keys"));
         assert!(refused(&format!("{SMALLEST}\n[cache]\nentries = 0")).contains("cache.entries"));
+        assert!(refused(&format!("{SMALLEST}\n[compiler]\ncode_bytes = 0")).contains("compiler.code_bytes"));
+        assert!(refused(&format!("{SMALLEST}\n[audit]\nfiles = 1")).contains("audit.files"));
+        assert!(refused(&format!("{SMALLEST}\n[audit]\nfile_bytes = 1")).contains("audit.file_bytes"));
         for seconds in ["0", "-1", "nan", "inf", "1e9"] {
             let text = format!("{SMALLEST}\n[limits]\nhandshake_seconds = {seconds}");
             assert!(refused(&text).contains("time-out"), "{seconds}");

@@ -3,14 +3,14 @@
 //! Nothing here knows of frames or sockets. What waits, waits for a change of the key, the barrier or the membership,
 //! and never longer than the round's time-out; the message at its end names who was waited for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use stepbox_sandbox::Sandbox;
 use stepbox_trust::VersionLedger;
-use stepbox_wire::{ErrorCode, Response, TensorType};
+use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
@@ -54,6 +54,8 @@ pub(crate) struct Job {
     pub audit: Audit,
     /// Of those that the job may have.
     pub connections: Arc<Semaphore>,
+    /// For the status: what the process is protected by, once that is known.
+    pub protections: Arc<OnceLock<Vec<Protection>>>,
     /// Where keys meet whose optimizer combines them.
     pub rendezvous: Rendezvous,
     barrier: watch::Sender<Barrier>,
@@ -118,13 +120,19 @@ impl Job {
             deploying: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
-            audit: Audit,
+            audit: Audit::default(),
             connections: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
+            protections: Arc::default(),
             rendezvous: Rendezvous::default(),
             barrier: watch::Sender::new(Barrier::new(workers)),
             shutdown,
             config,
         }
+    }
+
+    /// The same job, whose events go there, and which knows what its process is protected by.
+    pub fn told(self, audit: Audit, protections: Arc<OnceLock<Vec<Protection>>>) -> Self {
+        Self { audit, protections, ..self }
     }
 
     // Membership.

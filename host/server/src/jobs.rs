@@ -6,12 +6,12 @@
 //! round is to wait for that. The system divides the cores among the threads of jobs that have something to do.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
-use stepbox_sandbox::Sandbox;
+use stepbox_sandbox::{Compiler, Sandbox};
 use stepbox_trust::{TrustStore, VersionLedger};
-use stepbox_wire::{DEFAULT_JOB, ErrorCode};
+use stepbox_wire::{DEFAULT_JOB, ErrorCode, Protection};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::audit::Audit;
@@ -34,21 +34,30 @@ pub(crate) struct Jobs {
     pub limits: Limits,
     /// Of what belongs to no job.
     pub audit: Audit,
+    /// What the process is protected by, once that is known.
+    pub protections: Arc<OnceLock<Vec<Protection>>>,
     /// Refusals that belong to no job.
     pub refusals: AtomicU64,
 }
 
 impl Jobs {
     /// Sets up all jobs of a configuration. Returns the threads they run on, too.
-    pub fn start(config: &Config, shutdown: &watch::Receiver<bool>) -> Result<(Self, Vec<ShardThreads>), ServerError> {
+    pub fn start(
+        config: &Config,
+        compiler: &Compiler,
+        audit: Audit,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Result<(Self, Vec<ShardThreads>), ServerError> {
         let (mut by_name, mut threads) = (BTreeMap::new(), Vec::new());
+        let protections = Arc::default();
         for settings in settings(config)? {
             let name = settings.name.clone();
-            let (job, own) = start(settings, shutdown.clone())?;
+            let (job, own) = start(settings, compiler.clone(), shutdown.clone())?;
+            let job = job.told(audit.of_job(&name), Arc::clone(&protections));
             by_name.insert(name, Arc::new(job));
             threads.push(own);
         }
-        let jobs = Self { by_name, limits: config.limits.clone(), audit: Audit, refusals: AtomicU64::new(0) };
+        let jobs = Self { by_name, limits: config.limits.clone(), audit, protections, refusals: AtomicU64::new(0) };
         Ok((jobs, threads))
     }
 
@@ -82,13 +91,18 @@ impl Jobs {
     }
 }
 
-fn start(settings: JobSettings, shutdown: watch::Receiver<bool>) -> Result<(Job, ShardThreads), ServerError> {
+fn start(
+    settings: JobSettings,
+    compiler: Compiler,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(Job, ShardThreads), ServerError> {
     // Read again for each deployment; read now so that a server that could never deploy does not start.
     TrustStore::load(&settings.trust.store)?;
     let state = &settings.state_directory;
     std::fs::create_dir_all(state).map_err(|source| ServerError::StateDirectory { path: state.clone(), source })?;
     let ledger = VersionLedger::load(state.join(LEDGER_FILE))?;
-    let sandbox = settings.cache.give_to(Sandbox::new(settings.sandbox.clone())?, state);
+    let sandbox = Sandbox::new(settings.sandbox.clone())?.with_compiler(compiler);
+    let sandbox = settings.cache.give_to(sandbox, state);
     let identities = settings.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
     let (shards, threads) = Shards::start(settings.shard_threads).map_err(ServerError::Threads)?;
     tracing::info!(job = settings.name, workers = identities.len(), shard_threads = shards.count(), "a job is set up");

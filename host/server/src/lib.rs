@@ -19,6 +19,7 @@
 //! | `update` | one round of one key: all slices step, and all are kept or none |
 //! | `shard` | the threads that own slices and the sandbox instances they live in |
 //! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other |
+//! | `audit` | what is remembered of who did what |
 //! | `groups` | which settings a tensor has |
 //! | `schedule`, `rates`, `learning_rate` | the learning rate of a round, and who changes it |
 //!
@@ -51,9 +52,11 @@ mod key;
 mod learning_rate;
 mod limits;
 mod membership;
+mod mend;
 mod model;
 mod move_over;
 mod optimizer;
+mod process;
 mod published;
 mod rates;
 mod refusal;
@@ -70,6 +73,7 @@ mod tls;
 mod update;
 mod weights;
 
+pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_AUDIT_FILES, OnAuditFailure};
 pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
@@ -80,8 +84,11 @@ pub use footprint::Footprint;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::*;
+pub use process::{ProcessConfig, ProcessSandbox};
 pub use rates::MAX_SCHEDULES;
 pub use server::{Server, ServerError};
 pub use settings::{JobLimits, MAX_JOBS};
+pub use stepbox_audit::AuditError;
 pub use stepbox_sandbox::SandboxConfig;
+pub use stepbox_wire::Protection;
 pub use tls::TlsError;

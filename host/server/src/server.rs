@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use stepbox_sandbox::SandboxError;
+use stepbox_audit::AuditError;
+use stepbox_sandbox::{Compiler, SandboxError};
 use stepbox_tls::{Acceptor, Established};
 use stepbox_trust::{LedgerError, TrustStoreError};
+use stepbox_wire::Protection;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use crate::audit::{Action, Audit, Event};
 use crate::config::{Config, ConfigError};
 use crate::gate::{Accounts, Arrival, Arrivals, Failed, Seldom};
 use crate::identity::{Identity, IdentityError};
@@ -24,7 +27,7 @@ use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
 use crate::session;
 use crate::shard::ShardThreads;
-use crate::tls::{TlsError, acceptor};
+use crate::tls::{TlsError, acceptor, own_name};
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
 /// lost power says nothing, and would count as connected.
@@ -47,6 +50,8 @@ pub struct Server {
     tls: Acceptor,
     jobs: Arc<Jobs>,
     threads: Vec<ShardThreads>,
+    /// SHA-256 of the configuration, for the audit log.
+    configuration: String,
     shutdown: watch::Sender<bool>,
 }
 
@@ -82,6 +87,9 @@ pub enum ServerError {
     /// The ledger of versions.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -94,16 +102,30 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Sets everything up and listens. Nobody is served before [`Server::run`].
+    /// Sets everything up and listens. Nobody is served before [`Server::run`]. Optimizers are compiled in this process,
+    /// which nothing bounds: see [`Server::bind_with`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        Self::bind_with(config, Compiler::InProcess).await
+    }
+
+    /// As [`bind`](Self::bind), with somebody else to compile optimizers.
+    pub async fn bind_with(config: Config, compiler: Compiler) -> Result<Self, ServerError> {
         let tls = acceptor(&config.tls)?;
+        let broker = match &compiler {
+            Compiler::Broker(broker) => Some(broker.process_id()),
+            Compiler::InProcess => None,
+        };
+        tracing::info!(%compiler, broker, "where optimizers are compiled");
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        // Late, so that what is not going to run has no log that says it started.
+        let audit = Audit::open(&config, &own_name(&config.tls)?)?;
         let (shutdown, stops) = watch::channel(false);
-        let (jobs, threads) = Jobs::start(&config, &stops)?;
+        let (jobs, threads) = Jobs::start(&config, &compiler, audit, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
-        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, shutdown })
+        let configuration = config.digest;
+        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, configuration, shutdown })
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -111,10 +133,20 @@ impl Server {
         self.address
     }
 
+    /// Has the status and the audit log tell what the process is protected by.
+    #[must_use]
+    pub fn protected_by(self, protections: Vec<Protection>) -> Self {
+        // The first word stands.
+        let _ = self.jobs.protections.set(protections);
+        self
+    }
+
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, jobs, threads, shutdown, .. } = self;
+        let Self { listener, address, tls, jobs, threads, configuration, shutdown } = self;
+        let audit = jobs.audit.clone();
+        note_start(&jobs, &configuration, address);
         let limits = &jobs.limits;
         let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
         let accounts = Arc::new(Accounts::new(limits));
@@ -146,6 +178,7 @@ impl Server {
                     if let Some(before) = seldom.now(now) {
                         tracing::warn!(%peer, %reason, before, "refused: the connection is closed before TLS");
                     }
+                    audit.note(&Event::refused(Action::Limit, &reason.to_string()).from(peer));
                     continue;
                 }
             };
@@ -153,6 +186,8 @@ impl Server {
                 if let Some(before) = seldom.now(now) {
                     tracing::warn!(%peer, before, "refused: all connections are taken (limits.connections)");
                 }
+                let reason = "all connections are taken (limits.connections)";
+                audit.note(&Event::refused(Action::Limit, reason).from(peer));
                 continue;
             };
             next_connection += 1;
@@ -189,8 +224,22 @@ impl Server {
             // A round or a deployment is still running; the threads end with it.
             tracing::debug!("the shard threads end after the work in hand");
         }
+        audit.close().await;
         tracing::info!("stopped");
     }
+}
+
+fn note_start(jobs: &Jobs, configuration: &str, address: SocketAddr) {
+    let protections = jobs.protections.get().into_iter().flatten().filter(|protection| protection.active);
+    let protections: Vec<_> = protections.map(|protection| protection.name.as_str()).collect();
+    let (address, protections) = (address.to_string(), protections.join(" "));
+    let details = [
+        ("software", env!("CARGO_PKG_VERSION")),
+        ("configuration", configuration),
+        ("address", &address),
+        ("protections", &protections),
+    ];
+    jobs.audit.note(&Event::noted(Action::Start).with(&details));
 }
 
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -238,18 +287,23 @@ impl Admitted {
         let Established { reader, writer, certificates } = match handshake {
             Ok(Ok(established)) => established,
             Ok(Err(error)) => {
-                return self.failed(peer, format_args!("refused: the TLS handshake failed: {error}"));
+                return self.failed(
+                    peer,
+                    Action::Handshake,
+                    format_args!("refused: the TLS handshake failed: {error}"),
+                );
             }
             Err(_) if has_begun.into_inner() => {
                 let reason = "refused: no TLS handshake in time (limits.handshake_seconds)";
-                return self.failed(peer, format_args!("{reason}"));
+                return self.failed(peer, Action::Handshake, format_args!("{reason}"));
             }
             Err(_) => {
                 // Not its fault, or not this one's.
+                let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
                 if let Some(before) = self.seldom.now(Instant::now().into_std()) {
-                    let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
                     tracing::warn!(%peer, before, limits, "refused: its turn did not come in time");
                 }
+                self.jobs.audit.note(&Event::refused(Action::Limit, limits).from(peer));
                 return;
             }
         };
@@ -257,23 +311,31 @@ impl Admitted {
         let identity = match Identity::of(&certificates) {
             Ok(identity) => identity,
             Err(error) => {
-                return self.failed(peer, format_args!("refused: the peer's certificate names nobody: {error}"));
+                return self.failed(
+                    peer,
+                    Action::Connect,
+                    format_args!("refused: the peer's certificate names nobody: {error}"),
+                );
             }
         };
         let place = match self.accounts.enter(&identity, Instant::now().into_std()) {
             Ok(place) => place,
             Err(refusal) => {
                 tracing::warn!(%peer, %identity, reason = refusal.message, "refused: too many connections");
+                self.jobs.audit.note(&Event::refused(Action::Limit, &refusal.message).by(&identity).from(peer));
                 session::turn_away((reader, writer), refusal).await;
                 return;
             }
         };
+        let connection = self.connection.to_string();
+        let details = [("connection", connection.as_str())];
+        self.jobs.audit.note(&Event::allowed(Action::Connect).by(&identity).from(peer).with(&details));
         let greeting = greeted_by.saturating_duration_since(Instant::now());
         let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
         let halves = (reader, writer);
         let jobs = Arc::clone(&self.jobs);
         if !session::serve(jobs, halves, identity, self.connection, account, greeting, shutdown).await {
-            self.failed(peer, format_args!("refused: no part in a job of this server"));
+            self.failed(peer, Action::Connect, format_args!("refused: no part in a job of this server"));
         }
         drop(place);
         drop(self.permit);
@@ -281,13 +343,15 @@ impl Admitted {
 
     /// A failure of its peer's is noted and counted against where it comes from. Once that is shut out, what had begun
     /// before is not worth a line each.
-    fn failed(&self, peer: SocketAddr, reason: std::fmt::Arguments<'_>) {
+    fn failed(&self, peer: SocketAddr, action: Action, reason: std::fmt::Arguments<'_>) {
+        self.jobs.audit.note(&Event::refused(action, &reason.to_string()).from(peer));
         match self.arrival.failed(Instant::now().into_std()) {
             Failed::Noted => tracing::warn!(%peer, "{reason}"),
             Failed::ShutOut(time) => {
                 let (seconds, limit) = (time.as_secs_f64(), "limits.failures_per_minute_per_address");
                 tracing::warn!(%peer, "{reason}");
                 tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
+                self.jobs.audit.note(&Event::refused(Action::Limit, limit).from(peer));
             }
             Failed::Again => tracing::debug!(%peer, "{reason}"),
         }

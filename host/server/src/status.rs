@@ -49,6 +49,8 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         mean_update_microseconds: if updates == 0 { 0.0 } else { nanoseconds as f64 / updates as f64 / 1000.0 },
         refusals: job.statistics.refusals.load(Ordering::Relaxed),
         weights_digest,
+        audit: job.audit.status(),
+        protections: job.protections.get().cloned().unwrap_or_default(),
     })
 }
 

@@ -55,4 +55,4 @@ pub use message::{
     ElementType, ErrorCode, Failure, PROTOCOL_VERSION, Request, RequestId, Response, TensorType, UNADDRESSED,
 };
 pub use options::{DeployOptions, Group, Schedule, ScheduleKind, ScheduleStatus, TensorFilter};
-pub use status::{KeyStatus, OptimizerStatus, ServerStatus, WorkerStatus};
+pub use status::{AuditStatus, KeyStatus, OptimizerStatus, Protection, ServerStatus, WorkerStatus};

@@ -4,10 +4,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use stepbox_wire::{
-    DeployOptions, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group, KeyStatus, MAX_DIMENSIONS,
-    OptimizerStatus, PREFIX_BYTES, Request, Response, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
-    TensorFilter, TensorType, WorkerStatus, decode_request, decode_response, encode_request, encode_response,
-    fuzz_frame,
+    AuditStatus, DeployOptions, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group, KeyStatus,
+    MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Protection, Request, Response, Schedule, ScheduleKind,
+    ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus, decode_request, decode_response,
+    encode_request, encode_response, fuzz_frame,
 };
 
 fn key() -> impl Strategy<Value = String> {
@@ -100,6 +100,15 @@ fn optimizer() -> impl Strategy<Value = OptimizerStatus> {
     })
 }
 
+fn audit() -> impl Strategy<Value = AuditStatus> {
+    (any::<u64>(), ".{0,64}", any::<u64>(), option::of(".{0,20}"), option::of(".{0,20}"))
+        .prop_map(|(line, head, lost, failing, damaged)| AuditStatus { line, head, lost, failing, damaged })
+}
+
+fn protection() -> impl Strategy<Value = Protection> {
+    (".{0,20}", any::<bool>(), ".{0,20}").prop_map(|(name, active, detail)| Protection { name, active, detail })
+}
+
 fn status() -> impl Strategy<Value = ServerStatus> {
     let worker = (".{0,20}", any::<u32>(), any::<bool>()).prop_map(|(identity, rank, connected)| WorkerStatus {
         identity,
@@ -111,12 +120,14 @@ fn status() -> impl Strategy<Value = ServerStatus> {
     (
         (".{0,20}", any::<u64>(), "[a-z]{1,20}", option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
+        (option::of(audit()), vec(protection(), 0..3)),
         (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
     )
         .prop_map(
             |(
                 (software, uptime_seconds, job, optimizer, pending_optimizer),
                 (learning_rate, schedule, pending_schedule),
+                (audit, protections),
                 (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
             )| ServerStatus {
                 software,
@@ -134,6 +145,8 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 mean_update_microseconds,
                 refusals,
                 weights_digest,
+                audit,
+                protections,
             },
         )
 }

@@ -14,6 +14,7 @@ mod refusals;
 mod repeatability;
 mod rounds;
 mod rows;
+mod signers;
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
 

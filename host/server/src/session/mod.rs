@@ -10,6 +10,7 @@ mod frames;
 mod requests;
 mod tensors;
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +32,10 @@ use crate::gate::Account;
 use crate::identity::Identity;
 use crate::job::{Job, Worker};
 use crate::jobs::Jobs;
+use crate::key::Key;
 use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
+use crate::shard::KeyId;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
 use frames::{FrameReader, ReadError};
 
@@ -60,6 +63,8 @@ struct Context {
     evaluations: Arc<Semaphore>,
     /// What this identity does by all its connections.
     account: Arc<Account>,
+    /// Keys whose weights were read, for the audit log.
+    read: Mutex<HashSet<KeyId>>,
 }
 
 /// Why a connection ended.
@@ -122,6 +127,7 @@ pub(crate) async fn serve(
         evaluations: Arc::new(Semaphore::new(1)),
         row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
         worker: Mutex::new(None),
+        read: Mutex::default(),
         job,
         identity,
         rights,
@@ -302,7 +308,8 @@ fn note_refusal(
     refusal.shorten();
     count.fetch_add(1, Ordering::Relaxed);
     let reason = format!("{request}: {}", refusal.message);
-    audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
+    let action = Action::of_request(request);
+    audit.record(&Event::refused(action, &reason).by(identity).about(subject).code(refusal.code));
     Response::Failed(refusal.into())
 }
 
@@ -311,6 +318,13 @@ impl Context {
     /// for as long as it takes, and no request of its waits.
     fn is_idle(&self) -> bool {
         self.worker.lock().is_none() && self.outstanding.available_permits() == self.most_outstanding
+    }
+
+    /// Notes that the key's weights are read, the first time.
+    fn note_read(&self, key: &Key) {
+        if self.read.lock().insert(key.id) {
+            self.job.audit.note(&Event::allowed(Action::Read).by(&self.identity).about(&key.name));
+        }
     }
 
     /// Answers a request, with the refusal where that is its outcome.

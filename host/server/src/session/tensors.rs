@@ -9,6 +9,7 @@ use tokio::io::AsyncRead;
 
 use super::answers::{Content, RowIds};
 use super::requests::{Asked, Stopped, done, failed};
+use crate::audit::{Action, Event};
 use crate::checks::{check_gradient, check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
 use crate::deployment::off_the_runtime;
@@ -53,6 +54,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         self.finite_body(&key, Format::F32, slice::from_mut(&mut value)).await?;
         // In a task of its own: once begun, it is not undone by the connection's end.
         let name = key.clone();
+        let identity = &self.context.identity;
+        job.audit.note(&Event::allowed(Action::Init).by(identity).about(&key));
         let creation = tokio::spawn(create(job, key, tensor, value, tags, room));
         self.later_with(permit, name, async move {
             let (known, created) = creation.await.unwrap_or_else(|panic| Err(failed(&panic)))?;
@@ -131,6 +134,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
         let layout = row_layout(&key)?;
+        self.context.note_read(&key);
         let (bytes, limit) = (rows.saturating_mul(layout.row_bytes as u64), job.config.limits.body_bytes);
         if bytes > limit {
             let message =
@@ -162,6 +166,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let Worker { rank, .. } = self.worker()?;
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
+        self.context.note_read(&key);
         if evaluation {
             let evaluations = Arc::clone(&self.context.evaluations);
             return self.later(key.name.clone(), async move {

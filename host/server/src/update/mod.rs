@@ -17,11 +17,14 @@ use std::time::Instant;
 
 use stepbox_reduce::Format;
 use stepbox_sandbox::{Granularity, Plan, StepContext};
+use stepbox_wire::ErrorCode;
 
+use crate::audit::{Action, Event};
 use crate::cut::Slice;
 use crate::gradient::{self, Contribution};
 use crate::job::Job;
 use crate::key::{Key, NewWeights, Residence};
+use crate::mend;
 use crate::move_over;
 use crate::shard::{Gradients, Lent, Pending, Shard, Step, StepFailure};
 use crate::sparse::MergedRows;
@@ -44,15 +47,28 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
             }
             Err(reason) => {
                 tracing::error!(key = key.name, round, reason, "a round has failed");
+                note_failure(&job, &key, round, &reason);
                 unfinished.fail(&reason);
             }
         }
+        let failed = key.next_round().1;
         settlement.finish(&key).await;
+        if failed {
+            mend::after_failure(&job, &key, &mut home).await;
+        }
         // Where an optimizer waits for this version, or for this failure, the key moves before its next round.
         if let Err(reason) = move_over::if_due(&job, &key, &mut home).await {
             tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
         }
     });
+}
+
+fn note_failure(job: &Job, key: &Key, round: u64, reason: &str) {
+    let status = job.deployments.read().of_round(round).map(|optimizer| optimizer.status.clone());
+    let (digest, round) = (status.map(|status| status.digest).unwrap_or_default(), round.to_string());
+    let details = [("optimizer", digest.as_str()), ("round", &round)];
+    let event = Event::noted(Action::Round).about(&key.name).because(reason).with(&details);
+    job.audit.note(&event.code(ErrorCode::OptimizerFailed));
 }
 
 /// A round that has been taken from the key. Should its task die, the round fails instead of staying open for ever.
