@@ -34,6 +34,26 @@ fn check(rows: &Value) -> &[Value] {
     rows
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn honest_workers_train_on_while_a_server_is_attacked() {
+    let folder = Folder::new();
+    let components = components();
+    let arguments = ["bench", "abuse", "--quick", "--attack", "refusals,garbage", "--json", "--components"];
+    let output = folder.command(arguments).arg(&components).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = check(&rows);
+    for attack in ["refusals", "garbage"] {
+        let of = |what: &str| rows.iter().find(|row| row["case"] == format!("{attack}, {what}").as_str()).unwrap();
+        assert_eq!(of("rounds while attacked")["goal"]["ratio_at_least"], 0.7);
+        assert!(of("connections tried")["value"].as_f64().unwrap() >= 1.0);
+        assert_eq!(of("growth of the server's memory at its peak")["met"], true);
+    }
+    assert_ne!(folder.run("bench abuse --attack nonsense").code(), 0);
+    assert_ne!(folder.run("bench reduce --attack garbage").code(), 0);
+}
+
 #[test]
 fn rows_are_for_scripts_and_the_folder_is_for_people() {
     let folder = Folder::new();

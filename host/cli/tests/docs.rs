@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -221,6 +222,20 @@ fn limits_that_can_be_set_have_the_documented_names_and_defaults() {
     assert_eq!(documented.round_timeout_seconds, code.round_timeout_seconds);
     assert_eq!(documented.reconnect_grace_seconds, code.reconnect_grace_seconds);
     assert!(settings > 20, "the tables were not found");
+}
+
+#[test]
+fn the_command_line_shows_every_limit_that_can_be_set() {
+    let text = document("docs/limits.md");
+    let documented: BTreeSet<_> = rows(&text)
+        .filter(|row| row.get(1).is_some_and(|constant| constant.starts_with("DEFAULT_")))
+        .map(|row| row[0].to_owned())
+        .filter(|name| name.contains('.'))
+        .collect();
+    let shown = Folder::new().done("limits --json").json();
+    let shown: BTreeSet<_> =
+        shown["limits"].as_array().unwrap().iter().map(|limit| limit["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(shown, documented);
 }
 
 /// A size such as `16 KiB`.

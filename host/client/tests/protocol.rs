@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use stepbox_client::{Client, ClientError, ErrorCode, Rows, Tensor, TensorType};
+use stepbox_client::{Client, ClientError, DeployOptions, ErrorCode, Rows, Tensor, TensorType};
 use stepbox_wire::{
     ElementType, Failure, FramePrefix, MAGIC, PROTOCOL_VERSION, Request, Response, UNADDRESSED, encode_response,
 };
@@ -287,6 +287,27 @@ async fn a_silent_peer_is_given_up() {
         Err(error) => error,
     };
     assert!(matches!(error, ClientError::TimedOut { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_does_not_hold_up_a_client_that_closes() {
+    let authority = Authority::new();
+    let (over, ends) = tokio::sync::oneshot::channel::<()>();
+    let (address, _peer) = authority
+        .peer(|peer| async {
+            // It is there for as long as the test takes, and takes nothing.
+            let _held = peer.welcome().await;
+            let _ = ends.await;
+        })
+        .await;
+    let mut config = authority.client(address);
+    config.request_timeout = Duration::from_secs(2);
+    let client = Client::connect(&config).await.unwrap();
+    // More than any buffer on the way holds.
+    let error = client.deploy(vec![0; 64 << 20], &DeployOptions::default()).await.unwrap_err();
+    assert!(matches!(error, ClientError::TimedOut { .. }), "{error}");
+    tokio::time::timeout(Duration::from_secs(120), client.close()).await.expect("it does not hang");
+    drop(over);
 }
 
 #[tokio::test]

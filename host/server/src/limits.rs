@@ -34,15 +34,22 @@ macros::limits! {
     half_open_per_address: usize, "connections" =>
     pub const DEFAULT_HALF_OPEN_PER_ADDRESS: usize = 128;
 
-    /// TLS handshakes begun in a second. One costs the server about 0.3 ms of processor time, so all of them a seventh
-    /// of a core. Those beyond it wait their turn, so that honest bursts are slowed and not broken.
+    /// TLS handshakes begun in a second. One costs the server about half a millisecond of processor time, so all of
+    /// them a tenth of a core, and a thousand workers have connected within five seconds. Those beyond it wait their
+    /// turn, so that honest bursts are slowed and not broken.
     handshakes_per_second: u32, "1/s" =>
-    pub const DEFAULT_HANDSHAKES_PER_SECOND: u32 = 500;
+    pub const DEFAULT_HANDSHAKES_PER_SECOND: u32 = 200;
 
     /// TLS handshakes that one address begins in a second. Those beyond it wait their turn: the workers of a cluster
     /// behind one address have all connected within seconds.
     handshakes_per_second_per_address: u32, "1/s" =>
     pub const DEFAULT_HANDSHAKES_PER_SECOND_PER_ADDRESS: u32 = 50;
+
+    /// Connections closed before TLS in a second. One costs about 40 µs of processor time, so all of them less than a
+    /// tenth of a core. Beyond it the server accepts none until the time has come: the system's queue fills, and what
+    /// finds it full tries again.
+    turned_away_per_second: u32, "1/s" =>
+    pub const DEFAULT_TURNED_AWAY_PER_SECOND: u32 = 2000;
 
     /// Seconds from a connection's acceptance to the end of its `Hello`. A TLS handshake takes two round trips; ten
     /// seconds are enough across any network that training is done over, and end whoever only wants to hold a
@@ -66,9 +73,8 @@ macros::limits! {
     idle_seconds: Seconds, "s" =>
     pub const DEFAULT_IDLE_SECONDS: f64 = 600.0;
 
-    /// Requests of an identity in a second, over all its connections, and as many at once. Above what a round of the
-    /// largest model has, 8192 pushes and pulls; a worker that does nothing but rounds of one small tensor reaches
-    /// 10 000. Beyond it the server reads no further until the time has come.
+    /// Requests of an identity in a second, over all its connections. Above what a round of the largest model has, 8192
+    /// pushes and pulls; a worker that does nothing but rounds of one small tensor reaches 10 000. Beyond it the server reads no further until the time has come.
     requests_per_second: u32, "1/s" =>
     pub const DEFAULT_REQUESTS_PER_SECOND: u32 = 20_000;
 

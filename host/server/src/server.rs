@@ -170,10 +170,12 @@ impl Server {
         let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut sessions = JoinSet::new();
         let mut next_connection: ConnectionId = 0;
+        // Where many were turned away, not before this.
+        let mut accept_from = Instant::now();
         tokio::pin!(stop);
         loop {
             let (stream, peer) = tokio::select! {
-                accepted = listener.accept() => match accepted {
+                accepted = accept(&listener, accept_from) => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::error!(%error, "cannot accept a connection");
@@ -193,17 +195,18 @@ impl Server {
                 Err(reason) => {
                     if let Some(before) = seldom.now(now) {
                         tracing::warn!(%peer, %reason, before, "refused: the connection is closed before TLS");
+                        note_limit(&audit, peer, &reason.to_string(), before);
                     }
-                    audit.note(&Event::refused(Action::Limit, &reason.to_string()).from(peer));
+                    accept_from = Instant::now() + arrivals.turned_away(now);
                     continue;
                 }
             };
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
                 if let Some(before) = seldom.now(now) {
                     tracing::warn!(%peer, before, "refused: all connections are taken (limits.connections)");
+                    note_limit(&audit, peer, "all connections are taken (limits.connections)", before);
                 }
-                let reason = "all connections are taken (limits.connections)";
-                audit.note(&Event::refused(Action::Limit, reason).from(peer));
+                accept_from = Instant::now() + arrivals.turned_away(now);
                 continue;
             };
             next_connection += 1;
@@ -262,6 +265,20 @@ fn note_start(jobs: &Jobs, configuration: &str, address: SocketAddr) {
     jobs.audit.note(&Event::noted(Action::Start).with(&details));
 }
 
+async fn accept(listener: &TcpListener, from: Instant) -> io::Result<(TcpStream, SocketAddr)> {
+    if from > Instant::now() {
+        tokio::time::sleep_until(from).await;
+    }
+    listener.accept().await
+}
+
+/// Of limits that anybody can meet as often as he likes: told of as seldom as the log tells of them, with how many there
+/// were `before`.
+fn note_limit(audit: &Audit, peer: SocketAddr, reason: &str, before: u64) {
+    let before = before.to_string();
+    audit.note(&Event::refused(Action::Limit, reason).from(peer).with(&[("before", &before)]));
+}
+
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -301,6 +318,7 @@ impl Admitted {
             () = self.arrival.displaced() => {
                 if let Some(before) = self.seldom.now(Instant::now().into_std()) {
                     tracing::warn!(%peer, before, "refused: it gives way to others (limits.half_open)");
+                    note_limit(&self.jobs.audit, peer, "gives way to others (limits.half_open)", before);
                 }
                 return;
             }
@@ -324,8 +342,8 @@ impl Admitted {
                 let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
                 if let Some(before) = self.seldom.now(Instant::now().into_std()) {
                     tracing::warn!(%peer, before, limits, "refused: its turn did not come in time");
+                    note_limit(&self.jobs.audit, peer, limits, before);
                 }
-                self.jobs.audit.note(&Event::refused(Action::Limit, limits).from(peer));
                 return;
             }
         };
@@ -367,16 +385,17 @@ impl Admitted {
     /// A failure of its peer's is noted and counted against where it comes from. Once that is shut out, what had begun
     /// before is not worth a line each.
     fn failed(&self, peer: SocketAddr, action: Action, reason: std::fmt::Arguments<'_>) {
+        let failed = self.arrival.failed(Instant::now().into_std());
+        if failed == Failed::Again {
+            tracing::debug!(%peer, "{reason}");
+            return;
+        }
+        tracing::warn!(%peer, "{reason}");
         self.jobs.audit.note(&Event::refused(action, &reason.to_string()).from(peer));
-        match self.arrival.failed(Instant::now().into_std()) {
-            Failed::Noted => tracing::warn!(%peer, "{reason}"),
-            Failed::ShutOut(time) => {
-                let (seconds, limit) = (time.as_secs_f64(), "limits.failures_per_minute_per_address");
-                tracing::warn!(%peer, "{reason}");
-                tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
-                self.jobs.audit.note(&Event::refused(Action::Limit, limit).from(peer));
-            }
-            Failed::Again => tracing::debug!(%peer, "{reason}"),
+        if let Failed::ShutOut(time) = failed {
+            let (seconds, limit) = (time.as_secs_f64(), "limits.failures_per_minute_per_address");
+            tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
+            self.jobs.audit.note(&Event::refused(Action::Limit, limit).from(peer));
         }
     }
 }

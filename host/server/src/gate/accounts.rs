@@ -99,9 +99,9 @@ impl Accounts {
         } = self.limits;
         Account {
             identity: identity.clone(),
-            requests: Rate::new(requests_per_second.into(), Duration::from_secs(1), now),
-            refusals: Rate::new(refusals_per_minute.into(), Duration::from_secs(60), now),
-            bytes: Rate::new(identity_bytes_per_second, Duration::from_secs(1), now),
+            requests: Rate::a_second(requests_per_second.into(), now),
+            refusals: Rate::a_minute(refusals_per_minute.into(), now),
+            bytes: Rate::a_second(identity_bytes_per_second, now),
             receiving: [Room::new(receiving_bytes_per_identity), self.receiving.clone()],
             sending: [Room::new(sending_bytes_per_identity), self.sending.clone()],
             patience: frame_seconds.duration(),

@@ -14,9 +14,6 @@ use super::rate::Rate;
 use super::remembered::Remembered;
 use crate::limits::Limits;
 
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-
 /// Where a connection comes from: an IPv4 address, or the network of 64 bits of an IPv6 address, within which its owner
 /// has as many as he likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +37,7 @@ pub(crate) struct Arrivals {
     failures_per_minute: u32,
     shut_out: Duration,
     handshakes: Rate,
+    turned_away: Rate,
     state: Mutex<State>,
 }
 
@@ -109,7 +107,8 @@ impl Arrivals {
             handshakes_per_second_per_address: limits.handshakes_per_second_per_address,
             failures_per_minute: limits.failures_per_minute_per_address,
             shut_out: limits.shut_out_seconds.duration(),
-            handshakes: Rate::new(limits.handshakes_per_second.into(), SECOND, now),
+            handshakes: Rate::a_second(limits.handshakes_per_second.into(), now),
+            turned_away: Rate::a_second(limits.turned_away_per_second.into(), now),
             state: Mutex::new(State { sources: Remembered::new(), half_open: HashMap::new(), count: 0, next: 0 }),
         }
     }
@@ -120,8 +119,8 @@ impl Arrivals {
         let mut state = self.state.lock();
         let known = Arc::clone(state.sources.of(source, now, || {
             Arc::new(Known {
-                handshakes: Rate::new(self.handshakes_per_second_per_address.into(), SECOND, now),
-                failures: Rate::new(self.failures_per_minute.into(), MINUTE, now),
+                handshakes: Rate::a_second(self.handshakes_per_second_per_address.into(), now),
+                failures: Rate::a_minute(self.failures_per_minute.into(), now),
                 shut_out_until: Mutex::new(None),
             })
         }));
@@ -141,6 +140,12 @@ impl Arrivals {
         let number = state.next;
         state.half_open.entry(source).or_default().push_back((number, Arc::clone(&displaced)));
         Ok(Arrival { arrivals: Arc::clone(self), known, displaced, place: Some((source, number)) })
+    }
+
+    /// Counts a connection that was closed at once. Returns for how long none should be accepted.
+    pub(crate) fn turned_away(&self, now: Instant) -> Duration {
+        self.turned_away.charge(1, now);
+        self.turned_away.left(now)
     }
 
     fn leave(&self, source: Source, number: u64) {
@@ -220,6 +225,8 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn arrivals(now: Instant, half_open: usize, per_address: usize) -> Arc<Arrivals> {
         let limits = Limits {

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// So many in a time, and as many at once after a rest.
+/// The part of a second's number that there is at once after a rest: what comes in bursts is soon done, and a flood has no
+/// more of the first second than of the next.
+const AT_ONCE: u64 = 4;
+
+/// So many in a time, and some at once after a rest.
 #[derive(Debug)]
 pub(crate) struct Rate {
     /// Between two, when there was no rest.
@@ -20,10 +24,19 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// `count` in `period`, and `count` at once after a rest.
-    pub(crate) fn new(count: u64, period: Duration, now: Instant) -> Self {
-        let tolerance = period.as_secs_f64();
-        let interval = tolerance / count.max(1) as f64;
+    /// So many in a second, and a quarter of them at once after a rest.
+    pub(crate) fn a_second(count: u64, now: Instant) -> Self {
+        Self::new(count, Duration::from_secs(1), (count / AT_ONCE).max(1), now)
+    }
+
+    /// So many in a minute, and as many at once after a rest.
+    pub(crate) fn a_minute(count: u64, now: Instant) -> Self {
+        Self::new(count, Duration::from_secs(60), count, now)
+    }
+
+    fn new(count: u64, period: Duration, at_once: u64, now: Instant) -> Self {
+        let interval = period.as_secs_f64() / count.max(1) as f64;
+        let tolerance = interval * at_once as f64;
         Self { interval, tolerance, start: now, used_up: Mutex::new(0.0), queue: tokio::sync::Mutex::default() }
     }
 
@@ -34,7 +47,7 @@ impl Rate {
 
     /// Takes several, whether or not they are there: those that come next wait.
     pub(crate) fn charge(&self, count: u64, now: Instant) {
-        let now = now.saturating_duration_since(self.start).as_secs_f64();
+        let now = self.since_start(now);
         let mut used_up = self.used_up.lock();
         *used_up = used_up.max(now) + self.interval * count as f64;
     }
@@ -42,17 +55,31 @@ impl Rate {
     /// Takes several at once: as soon as one is there, so that what is more than all that can be there at once is not
     /// waited for in vain. Those that come next wait the longer.
     pub(crate) fn take_many(&self, count: u64, now: Instant) -> Result<(), Duration> {
-        let now = now.saturating_duration_since(self.start).as_secs_f64();
+        let now = self.since_start(now);
         let mut used_up = self.used_up.lock();
+        let wait = self.wait(*used_up, now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        *used_up = used_up.max(now) + self.interval * count as f64;
+        Ok(())
+    }
+
+    /// Until there is one.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        self.wait(*self.used_up.lock(), self.since_start(now))
+    }
+
+    fn wait(&self, used_up: f64, now: f64) -> Duration {
         let ahead = used_up.max(now) - now;
         // Of one: what is left of the time for it has to be there.
         let wait = ahead + self.interval - self.tolerance;
         // Below it is the rounding of these sums.
-        if wait > 1e-9 {
-            return Err(Duration::from_secs_f64(wait));
-        }
-        *used_up = used_up.max(now) + self.interval * count as f64;
-        Ok(())
+        if wait > 1e-9 { Duration::from_secs_f64(wait) } else { Duration::ZERO }
+    }
+
+    fn since_start(&self, now: Instant) -> f64 {
+        now.saturating_duration_since(self.start).as_secs_f64()
     }
 
     /// Waits for as many; others who wait come in the order in which they came. Returns whether it had to.
@@ -75,7 +102,7 @@ mod tests {
     #[test]
     fn after_a_rest_there_are_as_many_as_in_a_period_and_then_an_even_pace() {
         let start = Instant::now();
-        let rate = Rate::new(4, Duration::from_secs(2), start);
+        let rate = Rate::new(4, Duration::from_secs(2), 4, start);
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
         for _ in 0..4 {
             assert_eq!(rate.take(at(0.0)), Ok(()));
@@ -94,7 +121,7 @@ mod tests {
     #[test]
     fn more_than_fit_are_taken_once_and_paid_for_later() {
         let start = Instant::now();
-        let rate = Rate::new(10, Duration::from_secs(1), start);
+        let rate = Rate::new(10, Duration::from_secs(1), 10, start);
         assert_eq!(rate.take_many(50, start), Ok(()));
         assert_eq!(rate.take(start), Err(Duration::from_millis(4_100)));
         assert!(rate.take(start + Duration::from_secs(4)).is_err());
@@ -103,8 +130,8 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_gets_it() {
-        let rate = Rate::new(100, Duration::from_millis(100), Instant::now());
-        assert!(!rate.wait_for(100).await);
+        let rate = Rate::a_second(100, Instant::now());
+        assert!(!rate.wait_for(25).await);
         assert!(rate.wait_for(1).await);
     }
 }

@@ -1,9 +1,10 @@
 //! The limits as an operator is shown them.
 
 use serde::{Serialize, Serializer};
-use stepbox_sandbox::{Limits as SandboxLimits, SandboxConfig};
+use stepbox_sandbox::{CompilerLimits, Limits as SandboxLimits, SandboxConfig};
 
 use super::Limits;
+use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
 use crate::config::{Config, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS, Seconds};
 
@@ -95,7 +96,9 @@ pub fn limits_in_force(config: Option<&Config>) -> Vec<Limit> {
     let mut all: Vec<Limit> = limits.list().collect();
     all.extend(of_job(config));
     all.extend(of_sandbox(&sandbox.limits));
+    all.extend(of_compiler(&config.map(|config| config.compiler).unwrap_or_default()));
     all.extend(of_cache(cache));
+    all.extend(of_audit(config.map(|config| &config.audit)));
     all
 }
 
@@ -201,6 +204,56 @@ fn of_sandbox(limits: &SandboxLimits) -> [Limit; 10] {
         let (value, default) = (values[index].number(), defaults[index].number());
         Limit { section: "sandbox.limits", name, value, default, unit, reason }
     })
+}
+
+fn of_compiler(limits: &CompilerLimits) -> [Limit; 4] {
+    let read = |limits: &CompilerLimits| {
+        let CompilerLimits { memory_bytes, processor_seconds, deadline_milliseconds, code_bytes } = *limits;
+        [memory_bytes, processor_seconds, deadline_milliseconds, code_bytes]
+    };
+    let about = [
+        (
+            "memory_bytes",
+            "B",
+            "Address space of a process that compiles an optimizer: the largest of ours needs 46 MiB, program included.",
+        ),
+        ("processor_seconds", "s", "Processor time of such a process: our optimizers take a fifth of a second."),
+        ("deadline_milliseconds", "ms", "Its time by the clock: twice that, for a machine that is busy."),
+        (
+            "code_bytes",
+            "B",
+            "Native code of an optimizer: half a megabyte for ours, no more than the cache would keep.",
+        ),
+    ];
+    let (values, defaults) = (read(limits), read(&CompilerLimits::default()));
+    std::array::from_fn(|index| {
+        let (name, unit, reason) = about[index];
+        let (value, default) = (values[index].number(), defaults[index].number());
+        Limit { section: "compiler", name, value, default, unit, reason }
+    })
+}
+
+fn of_audit(audit: Option<&AuditConfig>) -> [Limit; 2] {
+    let default = AuditConfig::default();
+    let audit = audit.unwrap_or(&default);
+    let limit = |name, value, default, unit, reason| Limit { section: "audit", name, value, default, unit, reason };
+    [
+        limit(
+            "file_bytes",
+            audit.file_bytes.number(),
+            default.file_bytes.number(),
+            "B",
+            "Bytes of an audit file that is followed by a new one: some hundred thousand lines, seconds to verify.",
+        ),
+        limit(
+            "files",
+            audit.files.number(),
+            default.files.number(),
+            "files",
+            "Audit files that are kept: months of a server that nobody attacks. Ship them elsewhere to have them for \
+             longer.",
+        ),
+    ]
 }
 
 fn of_cache(cache: &CacheConfig) -> [Limit; 2] {
