@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod abuse;
 pub mod admission;
 mod bandwidth;
 mod error;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// One measured figure, with its baseline from the same run and its goal where there is one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Which benchmark: `overhead`, `reduce`, `wire`, `rounds`, `admission`.
+    /// Which benchmark: `overhead`, `reduce`, `wire`, `rounds`, `admission`, `abuse`.
     pub bench: String,
     /// What was measured, such as `adamw, mean of 4, 16777216 parameters, fuel and epochs`.
     pub case: String,

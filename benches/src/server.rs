@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -35,17 +36,30 @@ struct Listening {
     listening: String,
 }
 
+/// Who is to have a part in the job.
+pub(crate) struct Setup<'a> {
+    pub workers: usize,
+    /// Identities that may see the status.
+    pub operators: &'a [String],
+}
+
 impl Server {
     /// Makes certificates for as many workers, a publisher and a configuration, starts `program serve` with them, and
     /// deploys the component.
     pub(crate) fn start(program: &Path, component: &[u8], workers: usize) -> Result<Self, BenchError> {
+        Self::set_up(program, component, &Setup { workers, operators: &[] })
+    }
+
+    /// As [`start`](Self::start), with others besides the workers.
+    pub(crate) fn set_up(program: &Path, component: &[u8], setup: &Setup<'_>) -> Result<Self, BenchError> {
+        let Setup { workers, operators } = *setup;
         let folder = TempDir::new().map_err(BenchError::system("make a temporary folder"))?;
         let stepbox = Stepbox { program, folder: folder.path() };
         stepbox.run(&["ca", "init", "--directory", "."])?;
         stepbox.run(&["ca", "issue", "--directory", ".", "--name", "server", "--server"])?;
         stepbox.run(&["ca", "issue", "--directory", ".", "--name", "deployer"])?;
         let names: Vec<String> = (0..workers).map(|rank| format!("worker-{rank}")).collect();
-        for name in &names {
+        for name in names.iter().chain(operators) {
             stepbox.run(&["ca", "issue", "--directory", ".", "--name", name])?;
         }
         let made = stepbox.run(&["key", "new", "--out", "publisher.key", "--json"])?;
@@ -62,7 +76,7 @@ impl Server {
                 "listen = '127.0.0.1:0'\nstate_directory = 'state'\n\
                  [tls]\nca = 'ca.pem'\ncertificate = 'server.pem'\nkey = 'server.key'\n\
                  [job]\nworkers = {names:?}\nround_timeout_seconds = {}\n\
-                 [access]\ndeployers = ['deployer']\n[trust]\nstore = 'publishers.toml'\n",
+                 [access]\ndeployers = ['deployer']\noperators = {operators:?}\n[trust]\nstore = 'publishers.toml'\n",
                 ANSWER_TIMEOUT.as_secs()
             ),
         )?;
@@ -86,6 +100,22 @@ impl Server {
         let client = Client::connect(&config).await?;
         client.register().await?;
         Ok(client)
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket_address(&self) -> Result<SocketAddr, BenchError> {
+        self.address.parse().map_err(|error| BenchError::system("find the server")(std::io::Error::other(error)))
+    }
+
+    /// The folder with the authority and all certificates.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Has [`memory`](Self::memory) tell of the most from now on, where the system can do that.
+    pub(crate) fn forget_peak_memory(&self) {
+        // See proc_pid_clear_refs(5).
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5");
     }
 
     /// Processor time that the server has used, in seconds. `None` where the system does not tell.
@@ -141,6 +171,10 @@ impl Stepbox<'_> {
         command.args(arguments).current_dir(self.folder).stdin(Stdio::null());
         // Nothing of the user's own configuration.
         command.env("XDG_CONFIG_HOME", self.folder).env("RUST_LOG", "warn");
+        if rustix::process::geteuid().is_root() {
+            // Who benchmarks as root means it.
+            command.env("STEPBOX_ALLOW_ROOT", "1");
+        }
         command
     }
 

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         learning_rate_multiplier: 1.0,
     };
     let requests = [
-        ("hello", Request::Hello { protocol: PROTOCOL_VERSION }, &[][..]),
+        ("hello", Request::Hello { protocol: PROTOCOL_VERSION, job: "vision".to_string() }, &[][..]),
         ("init", Request::Init { key: key(), tensor: tensor.clone(), tags: vec!["hidden".to_string()] }, &values),
         ("push", Request::Push { key: key(), round: 7, tensor: tensor.clone(), loss: Some(0.5) }, &values),
         ("pull", Request::Pull { key: key(), version: 7, evaluation: false }, &[]),
@@ -94,10 +94,72 @@ fn main() -> Result<(), Box<dyn Error>> {
         write("frame", &format!("response-{name}"), &frame)?;
     }
 
+    write("admission", "empty", COMPONENTS[0].1)?;
+    write("admission", "custom-sections", COMPONENTS[1].1)?;
+    write("admission", "small", &small_component())?;
+    write("admission", "changes", &[1, 0, 1, 0, 7, 200, 30, 0, 255])?;
+    // What an entry begins with; what comes behind cannot be made without the key.
+    write("cache_entry", "short", b"stepbox\x01")?;
+    write("cache_entry", "whole", &[&b"stepbox\x01"[..], &[7; 32 + 3 * 32 + 16]].concat())?;
+
     let signer = SigningKey::generate()?;
     for (name, component) in COMPONENTS {
         write("signature", &format!("{name}-unsigned"), component)?;
         write("signature", &format!("{name}-signed"), &sign(component, "adamw", "1.0.0", &signer)?)?;
     }
     Ok(())
+}
+
+/// One of most things that an optimizer's component consists of.
+fn small_component() -> Vec<u8> {
+    use wasm_encoder::*;
+
+    let mut types = TypeSection::new();
+    types.ty().function([ValType::I32], [ValType::I32]);
+    let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
+    functions.function(0);
+    let mut function = Function::new([(3, ValType::I64), (1, ValType::V128)]);
+    function
+        .instruction(&Instruction::Block(BlockType::Empty))
+        .instruction(&Instruction::Loop(BlockType::Empty))
+        .instruction(&Instruction::LocalGet(0))
+        .instruction(&Instruction::BrTable([0, 1].as_slice().into(), 1))
+        .instruction(&Instruction::End)
+        .instruction(&Instruction::End)
+        .instruction(&Instruction::LocalGet(0))
+        .instruction(&Instruction::F32x4Splat)
+        .instruction(&Instruction::Drop)
+        .instruction(&Instruction::LocalGet(0))
+        .instruction(&Instruction::End);
+    code.function(&function);
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    let mut globals = GlobalSection::new();
+    globals.global(GlobalType { val_type: ValType::I32, mutable: true, shared: false }, &ConstExpr::i32_const(1024));
+    let mut exports = ExportSection::new();
+    exports.export("step", ExportKind::Func, 0);
+    let mut data = DataSection::new();
+    data.active(0, &ConstExpr::i32_const(8), *b"text");
+    let mut module = Module::new();
+    module.section(&types).section(&functions).section(&memories).section(&globals).section(&exports);
+    module.section(&code).section(&data);
+
+    let mut component = Component::new();
+    component.section(&ModuleSection(&module));
+    let mut instances = InstanceSection::new();
+    instances.instantiate::<_, &str>(0, []);
+    component.section(&instances);
+    let mut aliases = ComponentAliasSection::new();
+    aliases.alias(Alias::CoreInstanceExport { instance: 0, kind: ExportKind::Func, name: "step" });
+    component.section(&aliases);
+    let mut types = ComponentTypeSection::new();
+    types.function().params([("x", PrimitiveValType::U32)]).result(Some(PrimitiveValType::U32.into()));
+    component.section(&types);
+    let mut canonicals = CanonicalFunctionSection::new();
+    canonicals.lift(0, 0, []);
+    component.section(&canonicals);
+    let mut exports = ComponentExportSection::new();
+    exports.export("step", ComponentExportKind::Func, 0, None);
+    component.section(&exports);
+    component.finish()
 }

@@ -51,7 +51,7 @@ impl RawPeer {
     /// A peer in a role, welcomed by the server.
     pub async fn greeted(server: &TestServer, role: &str) -> Self {
         let mut peer = Self::connect(server, Some(&server.credentials(role))).await.unwrap();
-        peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION }, &[]).await;
+        peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, &[]).await;
         let (id, response) = peer.receive().await.unwrap();
         assert_eq!(id, 1);
         assert!(matches!(response, Response::Welcome { .. }), "{response:?}");

@@ -89,6 +89,10 @@ impl Stepbox {
     fn command(&self, folder: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(folder);
+        if rustix::process::geteuid().is_root() {
+            // Who benchmarks as root means it.
+            command.env("STEPBOX_ALLOW_ROOT", "1");
+        }
         command
     }
 }

@@ -1,10 +1,12 @@
 //! `stepbox bench`: measures what the project claims, with each figure's baseline in the same run.
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use stepbox_benches::abuse::{self, Attack, Attackers};
 use stepbox_benches::report::{self, About};
 use stepbox_benches::{
     BenchError, Components, Effort, Findings, Machine, Row, admission, overhead, reduce, rounds, wire,
@@ -24,6 +26,7 @@ Benchmarks:
   wire       pushes and pulls by a real server against a raw TLS pipe
   rounds     whole rounds with a real server over TLS
   admission  an optimizer from its signed file to its first step, compiled and from the cache
+  abuse      rounds of honest workers while a server is attacked, in eight ways
   all        all of these
 
 A figure and its baseline are measured in turn, in one run; the ratio is the median of the pairs' ratios. Leave the
@@ -72,9 +75,30 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = parameters(), help_heading = "Of single benchmarks")]
     parameters: Vec<u64>,
 
+    /// abuse: only these attacks, several separated by commas [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = attack, help_heading = "Of single benchmarks")]
+    attack: Vec<Attack>,
+
+    /// abuse: attack this server as a process of the benchmark
+    #[arg(long, value_name = "ADDRESS", hide = true, requires_all = ["credentials", "identities"])]
+    target: Option<SocketAddr>,
+
+    /// abuse: the folder with the attackers' certificates
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    credentials: Option<PathBuf>,
+
+    /// abuse: how many of those there are
+    #[arg(long, value_name = "NUMBER", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    identities: Option<u64>,
+
     /// rounds: how many rounds are timed [default: as many as take seconds]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=100_000), help_heading = "Of single benchmarks")]
     rounds: Option<u64>,
+}
+
+fn attack(name: &str) -> Result<Attack, String> {
+    let names = Attack::ALL.map(Attack::name).join(", ");
+    Attack::named(name).ok_or_else(|| format!("there is no such attack; there are {names}"))
 }
 
 fn workers() -> clap::builder::RangedU64ValueParser {
@@ -92,12 +116,22 @@ enum Benchmark {
     Wire,
     Rounds,
     Admission,
+    Abuse,
     All,
 }
 
 impl Bench {
     pub(crate) fn run(&self, format: Format) -> Result<(), Failure> {
         self.check_options()?;
+        if let (Some(server), Some(folder), Some(identities), Some(&attack)) =
+            (self.target, &self.credentials, self.identities, self.attack.first())
+        {
+            let identities = identities as usize;
+            // Where it may not have more files, there are fewer connections.
+            #[cfg(unix)]
+            let _ = rlimit::increase_nofile_limit(8192);
+            return Ok(abuse::obey(&Attackers { attack, server, folder: folder.clone(), identities })?);
+        }
         let now = OffsetDateTime::now_utc();
         // Figures are not of a fraction of a second.
         let date = now.replace_nanosecond(0).unwrap_or(now);
@@ -160,7 +194,7 @@ impl Bench {
             let sizes = |numbers: &[u64]| numbers.iter().map(|number| *number as usize).collect();
             let options = rounds::Options {
                 program,
-                components,
+                components: components.clone(),
                 workers: sizes(&self.workers),
                 parameters: sizes(&self.parameters),
                 rounds: self.rounds.map(|rounds| rounds as usize),
@@ -173,6 +207,12 @@ impl Bench {
             let rows = admission::measure("adamw", &adamw, effort.either(2, 15)).map_err(BenchError::from)?;
             findings.add(Findings { rows, ..Findings::default() });
         }
+        if wanted(Benchmark::Abuse) {
+            let program = std::env::current_exe()
+                .map_err(|source| BenchError::System { action: "find this program".into(), source })?;
+            let options = abuse::Options { program, components, attacks: self.attack.clone() };
+            findings.add(abuse::measure(&options, &effort)?);
+        }
         Ok(findings)
     }
 
@@ -180,11 +220,13 @@ impl Bench {
     fn check_options(&self) -> Result<(), Failure> {
         let of_overhead = self.component.is_some();
         let of_rounds = !self.workers.is_empty() || !self.parameters.is_empty() || self.rounds.is_some();
+        let of_abuse = !self.attack.is_empty() || self.target.is_some();
         let unused = match self.benchmark {
             Benchmark::All => false,
-            Benchmark::Overhead => of_rounds,
-            Benchmark::Rounds => of_overhead,
-            Benchmark::Reduce | Benchmark::Wire | Benchmark::Admission => of_overhead || of_rounds,
+            Benchmark::Overhead => of_rounds || of_abuse,
+            Benchmark::Rounds => of_overhead || of_abuse,
+            Benchmark::Abuse => of_overhead || of_rounds,
+            Benchmark::Reduce | Benchmark::Wire | Benchmark::Admission => of_overhead || of_rounds || of_abuse,
         };
         if unused {
             return Err(Failure::here("option", "an option is another benchmark's: `stepbox bench --help` says whose"));

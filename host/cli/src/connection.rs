@@ -29,6 +29,10 @@ pub(crate) struct Connection {
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
 
+    /// The server's job [default: default]
+    #[arg(long, value_name = "NAME", env = "STEPBOX_JOB")]
+    job: Option<String>,
+
     /// Certificate of the authority (PEM)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -52,6 +56,7 @@ pub(crate) struct Connection {
 struct Profile {
     server: Option<String>,
     server_name: Option<String>,
+    job: Option<String>,
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -85,6 +90,9 @@ impl Connection {
             wanted("key", &self.key, profile.key)?,
         );
         config.server_name = self.server_name.clone().or(profile.server_name);
+        if let Some(job) = self.job.clone().or(profile.job) {
+            config.job = job;
+        }
         config.request_timeout = Duration::from_secs(self.timeout);
         Ok(config)
     }

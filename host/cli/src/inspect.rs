@@ -1,12 +1,13 @@
 //! `stepbox inspect`: what a component is, before anybody trusts it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use stepbox_sandbox::{
-    Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig, SandboxError, TensorDescription,
-    WasiPolicy,
+    Broker, Compiler, CompilerLimits, Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig,
+    SandboxError, TensorDescription, WasiPolicy,
 };
 use stepbox_server::{Footprint, MAX_WORKERS};
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
@@ -94,7 +95,8 @@ impl Signature {
             Err(TrustError::Unsigned) => return Self::Unsigned,
             Err(error) => return Self::Malformed { reason: error.to_string() },
         };
-        let (name, version, publisher) = (claims.manifest.name, claims.manifest.version.to_string(), claims.key);
+        let (name, version, publisher) =
+            (claims.manifest.name, claims.manifest.version.to_string(), claims.manifest.publisher);
         match store.map(|store| store.verify(bytes)) {
             None => Self::Unverified { name, version, publisher },
             Some(Err(error)) => Self::Refused { name, version, publisher, reason: error.to_string() },
@@ -240,7 +242,11 @@ impl Optimizer {
     fn of(bytes: &[u8], options: &Inspect) -> Self {
         let admit = || -> Result<Self, SandboxError> {
             let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
-            let component = Sandbox::new(config)?.admit(bytes)?;
+            // Nobody has verified these bytes.
+            let broker =
+                Broker::start(CompilerLimits::default()).map_err(|error| SandboxError::Compiler(error.to_string()))?;
+            let sandbox = Sandbox::new(config)?.with_compiler(Compiler::Broker(Arc::new(broker)));
+            let component = sandbox.admit(bytes)?;
             let settings = component
                 .configure(None, &[])
                 .map_err(|error| SandboxError::Description(format!("its own defaults do not fit: {error}")))?;

@@ -4,17 +4,21 @@
 //! exit code of it. `docs/cli.md` describes all of it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod ca;
 mod connection;
 mod deploy;
 mod deployment_file;
 mod files;
+mod hardening;
 mod inspect;
 mod key;
+mod limits;
 mod optimizers;
 mod output;
 mod plan;
+mod protections;
 mod schedule;
 mod serve;
 mod sign;
@@ -51,10 +55,17 @@ enum Verb {
     Deploy(deploy::Deploy),
     Schedule(schedule::Schedule),
     Status(status::Status),
+    Limits(limits::Limits),
+    Audit(audit::Audit),
+    Protections(protections::Protections),
     Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
+    // Before anything else: a process that compiles takes from itself what it does not need.
+    if let Some(code) = stepbox_sandbox::compile_process() {
+        return code;
+    }
     let CommandLine { json, verb } = CommandLine::parse();
     let format = if json { Format::Json } else { Format::Text };
     let result = match verb {
@@ -68,6 +79,9 @@ fn main() -> ExitCode {
         Verb::Deploy(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Schedule(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Status(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Limits(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Audit(verb) => verb.run(format),
+        Verb::Protections(verb) => verb.run(format),
         Verb::Bench(verb) => verb.run(format),
     };
     match result {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use stepbox_audit::AuditError;
 use stepbox_client::ClientError;
 use stepbox_trust::{KeyError, SignError, TrustError, TrustStoreError};
 
@@ -14,7 +15,7 @@ Exit codes:
   0  done
   1  failed here: a file, the configuration, this program
   2  wrong usage
-  3  refused: by the server, or because a component is not trusted
+  3  refused: by the server, or because a component is not trusted or an audit log was changed
   4  no server: unreachable, not ours, lost or silent
 
 With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well.";
@@ -96,6 +97,11 @@ impl Failure {
         Self { kind: Kind::Here, code: code.to_owned(), message: message.into() }
     }
 
+    /// What was looked at is not as it was made.
+    pub(crate) fn tampered(message: String) -> Self {
+        Self::refused("tampered", message)
+    }
+
     fn refused(code: &str, message: String) -> Self {
         Self { kind: Kind::Refused, code: code.to_owned(), message }
     }
@@ -116,6 +122,12 @@ impl fmt::Display for Failure {
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::here("key", error.to_string())
+    }
+}
+
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
+        Self::here("audit-log", error.to_string())
     }
 }
 

@@ -3,12 +3,15 @@
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use stepbox_sandbox::{Broker, Compiler};
 use stepbox_server::{Config, Server};
 use tracing_subscriber::EnvFilter;
 
+use crate::hardening::Hardening;
 use crate::output::{Failure, Format, Report};
 
 /// Run a server
@@ -28,6 +31,10 @@ pub(crate) struct Serve {
     /// Compile every optimizer anew and keep nothing of it on disk, whatever the configuration says
     #[arg(long)]
     no_cache: bool,
+
+    /// Run as root, which otherwise is refused
+    #[arg(long)]
+    allow_root: bool,
 
     /// How a line of the log looks
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -50,20 +57,52 @@ impl Serve {
         };
         let mut config = Config::load(&self.config).map_err(|error| about(&error))?;
         config.cache.enabled &= !self.no_cache;
+        // Before there are threads, open files or rights given up: it goes on with what this process has now.
+        let broker = Broker::start(config.compiler).map_err(|error| Failure::here("compiler", error.to_string()))?;
+        let compiler = Compiler::Broker(Arc::new(broker));
+        make_room_for_connections(&config);
+        // Counted while the files are there that it is counted by.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        config.shard_threads = Some(config.shard_threads());
+        let mut hardening = Hardening::begin(&config, self.allow_root)?;
+        hardening.confine_files(&config, &self.config)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores)
             .enable_all()
             .build()
             .map_err(|error| Failure::here("runtime", format!("cannot start: {error}")))?;
         runtime.block_on(async {
             // From before anybody is told that the server listens: who reads that may already want it to stop.
             let stop = stop_signal()?;
-            let server = Server::bind(config).await.map_err(|error| about(&error))?;
+            let server = Server::bind_with(config, compiler).await.map_err(|error| about(&error))?;
+            hardening.confine_calls()?;
+            let server = server.protected_by(hardening.into_protections());
             format.print(&Listening { listening: server.local_address() })?;
             server.run(stop).await;
             Ok(())
         })
     }
 }
+
+/// Open files besides connections: the listener, the log, compiled optimizers, what a deployment reads.
+const OTHER_FILES: u64 = 64;
+
+/// Asks the system for as many open files as connections need, which is often more than it gives unasked.
+#[cfg(unix)]
+fn make_room_for_connections(config: &Config) {
+    let needed = config.limits.connections as u64 + OTHER_FILES;
+    // It gives what it may; the check is of what there is then.
+    let open_files = rlimit::increase_nofile_limit(needed).or_else(|_| rlimit::Resource::NOFILE.get_soft());
+    if let Ok(open_files) = open_files
+        && open_files < needed
+    {
+        let hint = "raise the limit on open files (ulimit -n, LimitNOFILE) or lower limits.connections";
+        tracing::warn!(open_files, needed, hint, "not all connections can be had");
+    }
+}
+
+#[cfg(not(unix))]
+fn make_room_for_connections(_: &Config) {}
 
 fn start_logging(format: LogFormat) -> Result<(), Failure> {
     let wrong = |reason: String| Failure::here("log", reason);
@@ -91,7 +130,10 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|error| Failure::here("signal", format!("cannot watch signals: {error}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    // A file that may not grow any more is an error where it is written, and not the server's end.
+    let too_large = listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     Ok(async move {
+        let _too_large = too_large;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

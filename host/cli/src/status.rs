@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
-use stepbox_client::{OptimizerStatus, ServerStatus};
+use stepbox_client::{DEFAULT_JOB, OptimizerStatus, ServerStatus};
 
 use crate::connection::Connection;
-use crate::output::{Failure, Report};
+use crate::output::{Failure, Report, printable};
 use crate::schedule;
 
 /// Show how a server is
@@ -44,6 +44,9 @@ impl Report for Shown {
         };
         line("software", status.software.clone());
         line("up for", duration(status.uptime_seconds));
+        if status.job != DEFAULT_JOB {
+            line("job", status.job.clone());
+        }
         line("optimizer", status.optimizer.as_ref().map_or_else(|| "none".to_owned(), optimizer));
         if let Some((pending, round)) = &status.pending_optimizer {
             line("pending", format!("{}, from round {round} on", optimizer(pending)));
@@ -76,6 +79,22 @@ impl Report for Shown {
         }
         if let Some(digest) = &status.weights_digest {
             line("weights", digest.clone());
+        }
+        match &status.audit {
+            Some(audit) => {
+                line("audit", format!("{}:{}, {} events lost", audit.line, audit.head, audit.lost));
+                for (name, reason) in [("cannot be written", &audit.failing), ("damaged", &audit.damaged)] {
+                    if let Some(reason) = reason {
+                        line("", format!("{name}: {}", printable(reason)));
+                    }
+                }
+            }
+            None => line("audit", "switched off".to_owned()),
+        }
+        for (index, protection) in status.protections.iter().enumerate() {
+            let name = if index == 0 { "protection" } else { "" };
+            let state = if protection.active { "active" } else { "NOT ACTIVE" };
+            line(name, format!("{}: {state}: {}", protection.name, protection.detail));
         }
         text.truncate(text.trim_end().len());
         text

@@ -90,6 +90,7 @@ fn follow(name: &str) {
         .env("components", root().join("target/guests/components"))
         .env("XDG_CONFIG_HOME", folder.path("configuration"))
         .env_remove("RUST_LOG")
+        .envs(common::allow_root())
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -214,8 +215,9 @@ fn limits_that_can_be_set_have_the_documented_names_and_defaults() {
     assert_eq!(documented.limits, code.limits);
     assert_eq!(documented.sandbox, code.sandbox);
     assert_eq!(documented.cache, code.cache);
-    assert_eq!(documented.job.round_timeout_seconds, code.job.round_timeout_seconds);
-    assert_eq!(documented.job.reconnect_grace_seconds, code.job.reconnect_grace_seconds);
+    let (documented, code) = (documented.job.unwrap(), code.job.unwrap());
+    assert_eq!(documented.round_timeout_seconds, code.round_timeout_seconds);
+    assert_eq!(documented.reconnect_grace_seconds, code.reconnect_grace_seconds);
     assert!(settings > 20, "the tables were not found");
 }
 

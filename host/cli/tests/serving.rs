@@ -3,90 +3,11 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use common::{Folder, component};
+use common::server::{Scene, serve};
 use serde_json::Value;
-
-/// A folder with an authority, a publisher, signed optimizers, and a server that runs in it.
-struct Scene {
-    folder: Folder,
-    server: Child,
-    address: String,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let folder = Folder::new();
-        folder.publisher("publisher");
-        folder.done("ca init --directory ca");
-        folder.done("ca issue --directory ca --name server --server");
-        for name in ["alice", "bob", "worker-0"] {
-            folder.done(&format!("ca issue --directory ca --name {name}"));
-        }
-        folder.write("adamw.wasm", component("adamw"));
-        for version in ["1.0.0", "1.1.0"] {
-            folder.done(&format!(
-                "sign adamw.wasm --key publisher.key --name adamw --version {version} --out adamw-{version}.wasm"
-            ));
-        }
-        folder.write(
-            "server.toml",
-            "listen = '127.0.0.1:0'\n\
-             state_directory = 'state'\n\
-             [tls]\nca = 'ca/ca.pem'\ncertificate = 'ca/server.pem'\nkey = 'ca/server.key'\n\
-             [job]\nworkers = ['worker-0']\n\
-             [access]\ndeployers = ['alice']\noperators = ['bob']\n\
-             [trust]\nstore = 'publisher.toml'\n",
-        );
-        let (server, address) = serve(&folder, &[]);
-        Self { folder, server, address }
-    }
-
-    fn connection(&self, identity: &str) -> String {
-        format!("--server {} --ca ca/ca.pem --certificate ca/{identity}.pem --key ca/{identity}.key", self.address)
-    }
-
-    /// Ends the server and starts it again with these arguments. Gives the log of the one that ended.
-    fn restart(&mut self, arguments: &[&str]) -> String {
-        let (_, log) = self.stop();
-        (self.server, self.address) = serve(&self.folder, arguments);
-        log
-    }
-
-    /// Asks the server to end, and gives its exit code and its log.
-    fn stop(&mut self) -> (Option<i32>, String) {
-        let killed = Command::new("kill").args(["-TERM", &self.server.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-        let mut log = String::new();
-        self.server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        (self.server.wait().unwrap().code(), log)
-    }
-}
-
-fn serve(folder: &Folder, arguments: &[&str]) -> (Child, String) {
-    let mut server = folder
-        .command(["serve", "--config", "server.toml", "--json", "--log-format", "json"])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    (server, listening["listening"].as_str().unwrap().to_owned())
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        // Ended already where the test got that far.
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
 
 #[test]
 fn what_is_deployed_stands_in_the_status_and_in_the_log() {

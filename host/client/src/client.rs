@@ -91,7 +91,7 @@ impl Client {
             let established = connector.connect(name, stream).await.map_err(|error| disagreement(error.to_string()))?;
             let connection =
                 Connection::start((established.reader, established.writer), config.limits, config.request_timeout);
-            let hello = Request::Hello { protocol: PROTOCOL_VERSION };
+            let hello = Request::Hello { protocol: PROTOCOL_VERSION, job: config.job.clone() };
             let answer = connection.request(&hello, Bytes::new(), Vec::new()).await.map_err(|error| match error {
                 // In TLS 1.3 the server judges the client's certificate after the client's part is done.
                 ClientError::ConnectionLost { reason } => disagreement(reason),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use stepbox_wire::FrameLimits;
+use stepbox_wire::{DEFAULT_JOB, FrameLimits};
 
 /// Time for resolving the name, TCP, TLS and the greeting together: several round trips to the other side of the world
 /// with retransmissions, and still short enough to wait for at a prompt.
@@ -20,6 +20,8 @@ pub struct ClientConfig {
     pub server: String,
     /// The name the server's certificate must be for: the host in `server` unless set.
     pub server_name: Option<String>,
+    /// The server's job that this client takes part in: [`DEFAULT_JOB`] unless set.
+    pub job: String,
     /// PEM file with the certificates of the authority that the server's certificate must come from.
     pub authority: PathBuf,
     /// PEM file with this client's certificate, followed by the intermediates if there are any.
@@ -45,6 +47,7 @@ impl ClientConfig {
         Self {
             server: server.into(),
             server_name: None,
+            job: DEFAULT_JOB.into(),
             authority: authority.into(),
             certificate: certificate.into(),
             key: key.into(),

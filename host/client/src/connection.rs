@@ -43,6 +43,8 @@ pub(crate) struct Connection {
     limits: FrameLimits,
     timeout: Duration,
     writer: Option<JoinHandle<()>>,
+    /// Its end tells the writer that nobody is there any more.
+    _alive: oneshot::Sender<()>,
     reader: AbortHandle,
 }
 
@@ -61,7 +63,8 @@ impl Connection {
     ) -> Self {
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
         let waiting = Arc::new(Waiting::default());
-        let writer = tokio::spawn(write_frames(write_half, frames, Arc::clone(&waiting)));
+        let (alive, gone) = oneshot::channel();
+        let writer = tokio::spawn(write_frames(write_half, frames, Arc::clone(&waiting), (gone, timeout)));
         let reader = tokio::spawn(read_answers(read_half, limits, Arc::clone(&waiting)));
         Self {
             outgoing,
@@ -70,6 +73,7 @@ impl Connection {
             limits,
             timeout,
             writer: Some(writer),
+            _alive: alive,
             reader: reader.abort_handle(),
         }
     }
@@ -104,7 +108,8 @@ impl Connection {
         }
     }
 
-    /// Sends what is under way and says goodbye to the peer.
+    /// Sends what is under way and says goodbye to the peer; for as long as a request may take, for the peer may have
+    /// stopped to read.
     pub(crate) async fn close(mut self) {
         let writer = self.writer.take();
         // Ends the writer's channel, and the reader.
@@ -222,8 +227,14 @@ async fn write_frames(
     mut stream: impl AsyncWrite + Unpin,
     mut frames: mpsc::Receiver<Outgoing>,
     waiting: Arc<Waiting>,
+    (gone, at_most): (oneshot::Receiver<()>, Duration),
 ) {
-    let written: io::Result<()> = async {
+    let late = async {
+        // Ends without a word where the connection is dropped.
+        let _ = gone.await;
+        tokio::time::sleep(at_most).await;
+    };
+    let write = async {
         while let Some(frame) = frames.recv().await {
             stream.write_all(&frame.head).await?;
             stream.write_all(&frame.body).await?;
@@ -234,8 +245,11 @@ async fn write_frames(
             }
         }
         stream.shutdown().await
-    }
-    .await;
+    };
+    let written: io::Result<()> = tokio::select! {
+        written = write => written,
+        () = late => Err(io::ErrorKind::TimedOut.into()),
+    };
     match written {
         Ok(()) => {}
         // A peer that refuses a connection closes it while this side may still be writing; the reader finds its reasons

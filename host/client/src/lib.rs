@@ -66,7 +66,8 @@ pub use error::ClientError;
 pub use gradient::{Rows, WholeGradient, WithLoss};
 pub use half_tensor::HalfTensor;
 pub use stepbox_wire::{
-    DeployOptions, ElementType, ErrorCode, FrameError, FrameLimits, Group, KeyStatus, OptimizerStatus, Schedule,
-    ScheduleKind, ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus,
+    AuditStatus, DEFAULT_JOB, DeployOptions, ElementType, ErrorCode, FrameError, FrameLimits, Group, KeyStatus,
+    OptimizerStatus, Protection, Schedule, ScheduleKind, ScheduleStatus, ServerStatus, TensorFilter, TensorType,
+    WorkerStatus,
 };
 pub use tensor::Tensor;

@@ -13,7 +13,6 @@
 
 mod directory;
 mod entry;
-mod native;
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +25,8 @@ use crate::fuel::FuelModel;
 use crate::limits::SandboxConfig;
 use directory::Directory;
 use entry::Key;
-pub(crate) use entry::Subject;
+pub use entry::fuzz_cache_entry;
+pub(crate) use entry::{Authentic, Subject};
 
 /// Entries that a cache keeps: two versions each of the 28 optimizers that come with the project.
 pub const DEFAULT_CACHE_ENTRIES: usize = 64;
@@ -65,7 +65,7 @@ impl CompileCache {
     pub(crate) fn load(&self, engine: &Engine, subject: &Subject) -> Result<(Component, FuelModel), Miss> {
         let bytes = self.directory.read(&subject.file_name(), self.bytes)?;
         let entry = entry::open(&self.key, subject, &bytes)?;
-        let component = native::component(engine, &entry).map_err(|error| Miss::Rejected(error.to_string()))?;
+        let component = crate::native::cached(engine, &entry).map_err(|error| Miss::Rejected(error.to_string()))?;
         Ok((component, entry.fuel()))
     }
 

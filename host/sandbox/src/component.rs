@@ -9,7 +9,9 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use crate::admission::{Admission, Origin};
+use crate::allow_list::{self, Structure};
 use crate::cache::{self, CompileCache, Subject};
+use crate::compiler::Compiler;
 use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
 use crate::declarations::{Extent, Granularity, Slot};
 use crate::description::Description;
@@ -21,6 +23,7 @@ use crate::instance::{Allowance, CallBudget, Instance, Linked};
 use crate::layout::Layout;
 use crate::limiter::{Charge, MemoryBudget};
 use crate::limits::{CHUNK_ELEMENTS, Limits, SandboxConfig, WasiPolicy};
+use crate::native;
 use crate::plan::{Plan, TensorDescription};
 use crate::pool::InstancePool;
 use crate::settings::{Settings, SettingsError};
@@ -35,6 +38,7 @@ pub struct Sandbox {
     metering: Metering,
     memory: Arc<MemoryBudget>,
     cache: Option<Arc<CompileCache>>,
+    compiler: Compiler,
     /// Of [`cache::conditions`].
     conditions: [u8; 32],
     /// Components that were admitted and are still in use, by their digests.
@@ -72,13 +76,28 @@ impl Sandbox {
         let engine = engine(&config.limits, metering)?;
         let memory = MemoryBudget::new(config.limits.total_memory_bytes);
         let conditions = cache::conditions(&engine, &config);
-        Ok(Self { engine, config: Arc::new(config), metering, memory, cache: None, conditions, in_use: Arc::default() })
+        Ok(Self {
+            engine,
+            config: Arc::new(config),
+            metering,
+            memory,
+            cache: None,
+            compiler: Compiler::default(),
+            conditions,
+            in_use: Arc::default(),
+        })
     }
 
     /// Keeps compiled components, and finds those kept before.
     #[must_use]
     pub fn with_cache(self, cache: CompileCache) -> Self {
         Self { cache: Some(Arc::new(cache)), ..self }
+    }
+
+    /// Has components compiled by somebody else than this process, which is the default.
+    #[must_use]
+    pub fn with_compiler(self, compiler: Compiler) -> Self {
+        Self { compiler, ..self }
     }
 
     /// Admits a component: compiles it, checks what it imports, exports and declares, asks for its description, and
@@ -94,6 +113,7 @@ impl Sandbox {
         if let Some(admitted) = self.in_use(&subject.component) {
             return Ok(admitted);
         }
+        let structure = allow_list::check(component, &self.config.component)?;
         let code = self.code(&subject, component)?;
         let compiled = &code.component;
         let imports = self.check_imports(compiled)?;
@@ -115,6 +135,7 @@ impl Sandbox {
             memory: Arc::clone(&self.memory),
             imports,
             exports,
+            structure,
             admission: Admission { origin: code.origin, code: code.took, trial: Duration::ZERO },
         };
         let description =
@@ -149,9 +170,19 @@ impl Sandbox {
         if let (Some(reason), Some(cache)) = (miss.as_ref().filter(|miss| miss.is_suspicious()), &self.cache) {
             tracing::warn!(cache = %cache.path().display(), %reason, "a cached component is not used");
         }
-        let component = Component::from_binary(&self.engine, component)
-            .map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
+        let component = self.compiled(component)?;
         Ok(Code { component, fuel: None, origin: Origin::Compiled(miss), took: since.elapsed() })
+    }
+
+    fn compiled(&self, component: &[u8]) -> Result<Component, SandboxError> {
+        match &self.compiler {
+            Compiler::InProcess => Component::from_binary(&self.engine, component)
+                .map_err(|error| SandboxError::Invalid(Chain(&error).to_string())),
+            Compiler::Broker(broker) => {
+                let code = broker.compile(self.metering, self.config.limits.stack_bytes, component)?;
+                native::compiled(&self.engine, &code).map_err(|error| SandboxError::Compiler(Chain(&error).to_string()))
+            }
+        }
     }
 
     /// A component that is in use, as it is when admitted again.
@@ -236,6 +267,7 @@ struct Inner {
     memory: Arc<MemoryBudget>,
     imports: Vec<String>,
     exports: Vec<String>,
+    structure: Structure,
     admission: Admission,
 }
 
@@ -265,6 +297,11 @@ impl AdmittedComponent {
     /// What it exports.
     pub fn exports(&self) -> &[String] {
         &self.0.exports
+    }
+
+    /// What it consists of.
+    pub fn structure(&self) -> &Structure {
+        &self.0.structure
     }
 
     /// How it came to be admitted.

@@ -5,6 +5,9 @@ use std::fmt;
 use thiserror::Error;
 use wasmtime::{Trap, WasmBacktrace};
 
+use crate::allow_list::Forbidden;
+use crate::compiler::CompileLimit;
+
 /// Who has to act on an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -34,9 +37,22 @@ pub enum SandboxError {
     /// The engine could not be set up.
     #[error("the sandbox's engine cannot start: {0}")]
     Engine(String),
-    /// The bytes do not parse, validate or compile.
+    /// It consists of what the compiler is not shown.
+    #[error("this is no component that an optimizer may be: {0}")]
+    Forbidden(#[from] Forbidden),
+    /// wasmtime does not compile it.
     #[error("this is not a component the sandbox can compile: {0}")]
     Invalid(String),
+    /// Compiling the component takes too much.
+    #[error("compiling the component takes {0}; it was stopped, and nothing has changed")]
+    CompileLimit(CompileLimit),
+    /// The process that compiled the component was ended by somebody else: where the machine has no memory left, by the
+    /// system.
+    #[error("the process that compiled the component was ended from outside ({0}); try again")]
+    CompilerKilled(String),
+    /// The process that compiles crashed, or there is none.
+    #[error("the component could not be compiled: {0}")]
+    Compiler(String),
     /// The component does not export the contract's interface.
     #[error("the component does not export {expected}; build it with the guest SDK of a version this server offers")]
     NoContract {
@@ -85,6 +101,23 @@ pub enum SandboxError {
     /// The trial run at admission gave different results for the same inputs.
     #[error("the component gave different results in two identical trial runs; an optimizer must be deterministic")]
     NotDeterministic,
+    /// A tensor's results depended on what else was in its instance.
+    #[error(
+        "tensor {tensor} ended differently beside another tensor than alone; what an optimizer does to a tensor may depend \
+         on nothing but that tensor and its round"
+    )]
+    Entangled {
+        /// The tensor of the trial.
+        tensor: String,
+    },
+    /// A step of one tensor changed another.
+    #[error("while tensor {stepped} was stepped, the component changed tensor {changed}")]
+    WroteElsewhere {
+        /// The tensor of the trial that was stepped.
+        stepped: String,
+        /// The one that was not.
+        changed: String,
+    },
     /// A slice is too large for any instance.
     #[error(
         "a slice of {bytes} bytes does not fit an instance of {limit} bytes; raise sandbox.limits.instance_memory_bytes"
@@ -107,8 +140,8 @@ impl SandboxError {
     /// Who has to act.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Engine(_) => Fault::Server,
-            Self::LimitOutOfRange { .. } | Self::SliceTooLarge { .. } => Fault::Operator,
+            Self::Engine(_) | Self::Compiler(_) => Fault::Server,
+            Self::LimitOutOfRange { .. } | Self::SliceTooLarge { .. } | Self::CompilerKilled(_) => Fault::Operator,
             Self::Call(error) => error.fault(),
             Self::Trial(error) => error.fault(),
             _ => Fault::Publisher,

@@ -19,7 +19,9 @@
 
 mod accumulate;
 mod admission;
+mod allow_list;
 mod cache;
+mod compiler;
 mod component;
 mod contract;
 mod declarations;
@@ -37,6 +39,7 @@ mod limits;
 mod linear_algebra;
 mod local;
 mod memory;
+mod native;
 mod plan;
 mod pool;
 mod round;
@@ -50,7 +53,15 @@ mod wasi;
 
 pub use accumulate::{Accumulators, Contributions};
 pub use admission::{Admission, Origin};
+pub use allow_list::*;
+#[doc(hidden)]
+pub use cache::fuzz_cache_entry;
 pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
+pub use compiler::{
+    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, DEFAULT_COMPILER_CODE_BYTES,
+    DEFAULT_COMPILER_DEADLINE_MILLISECONDS, DEFAULT_COMPILER_MEMORY_BYTES, DEFAULT_COMPILER_PROCESSOR_SECONDS,
+    MIN_COMPILER_MEMORY_BYTES, compile_process,
+};
 pub use component::{AdmittedComponent, Sandbox};
 pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
 pub use description::{Description, Domain, Hyperparameter, NumberRange};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::allow_list::ComponentLimits;
+
 /// Longest wall-clock time of one call into a component, in milliseconds. A call handles at most one block, which
 /// takes well under a millisecond; two seconds leave room for a machine that is busy with other things.
 pub const DEFAULT_CALL_DEADLINE_MILLISECONDS: u64 = 2_000;
@@ -150,8 +152,10 @@ pub enum WasiPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxConfig {
-    /// Limits for every component.
+    /// Limits for every component that runs.
     pub limits: Limits,
+    /// What a component may consist of.
+    pub component: ComponentLimits,
     /// Whether components may import WASI.
     pub wasi: WasiPolicy,
 }

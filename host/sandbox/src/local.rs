@@ -90,18 +90,44 @@ impl LocalTraining {
     /// If there are not as many gradients as tensors, or one has another length than its tensor.
     pub fn round(&mut self, context: &StepContext, gradients: &[&[f32]]) -> Result<(), StepError> {
         assert_eq!(gradients.len(), self.tensors.len(), "a gradient for each tensor");
-        let outcome = self.run_round(context, gradients);
-        for slice in self.tensors.iter().flat_map(|tensor| &tensor.slices) {
+        self.round_among(0..gradients.len(), context, gradients)
+    }
+
+    /// A round of one of the tensors: the others live where they live, and take no part.
+    ///
+    /// # Errors
+    /// The optimizer failed. The tensor is what it was before.
+    ///
+    /// # Panics
+    /// If the gradient has another length than the tensor.
+    pub fn round_of(&mut self, tensor: usize, context: &StepContext, gradient: &[f32]) -> Result<(), StepError> {
+        self.round_among(tensor..tensor + 1, context, &[gradient])
+    }
+
+    fn round_among(
+        &mut self,
+        tensors: Range<usize>,
+        context: &StepContext,
+        gradients: &[&[f32]],
+    ) -> Result<(), StepError> {
+        let Self { pool, tensors: all } = self;
+        let tensors = &all[tensors];
+        let outcome = Self::run_round(pool, tensors, context, gradients);
+        for slice in tensors.iter().flat_map(|tensor| &tensor.slices) {
             match outcome {
-                Ok(()) => self.pool.commit(slice.id),
-                Err(_) => self.pool.roll_back(slice.id),
+                Ok(()) => pool.commit(slice.id),
+                Err(_) => pool.roll_back(slice.id),
             };
         }
         outcome
     }
 
-    fn run_round(&mut self, context: &StepContext, gradients: &[&[f32]]) -> Result<(), StepError> {
-        let Self { pool, tensors } = self;
+    fn run_round(
+        pool: &mut InstancePool,
+        tensors: &[Resident],
+        context: &StepContext,
+        gradients: &[&[f32]],
+    ) -> Result<(), StepError> {
         let mut accumulators: Vec<_> =
             tensors.iter().map(|tensor| Accumulators::new(Arc::clone(&tensor.plan))).collect();
         let phases = tensors.iter().map(|tensor| tensor.plan.phases.len()).max().unwrap_or(0) as u32;

@@ -27,7 +27,10 @@ const WHOLE_SHAPES: [&[u64]; 2] = [&[24, 40], &[48, 80]];
 /// Matrices of one column for optimizers that visit rows: there each element costs as much as a row does.
 const NARROW_SHAPES: [&[u64]; 2] = [&[1021, 1], &[4093, 1]];
 
-/// Runs the optimizer twice over the same rounds with its default settings and returns what a step costs.
+/// Runs the optimizer with its default settings and returns what a step costs.
+///
+/// Each tensor goes through its rounds twice: once alone, in an instance of its own, and once in one instance with another
+/// tensor, in turn with it. Both must end the same, bit for bit; and while one is stepped, the other may not change.
 pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, SandboxError> {
     let (mut elements, mut matrices) = (Vec::new(), Vec::new());
     for pair in SHAPES {
@@ -38,8 +41,7 @@ pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, Sandb
             Granularity::TouchedRows => pairs.push(NARROW_SHAPES),
         }
         for pair in pairs {
-            let [low, high] = pair.map(|shape| twice(component, shape));
-            let (low, high) = (low?, high?);
+            let [low, high] = alone_and_together(component, pair)?;
             // Where one is visited whole and the other not, they say nothing together.
             match (low.whole, high.whole) {
                 (true, true) => matrices.push([low.cost, high.cost]),
@@ -56,45 +58,85 @@ fn granularity(component: &AdmittedComponent, shape: &[u64]) -> Result<Granulari
     Ok(component.plan(&settings, &tensor(shape))?.granularity)
 }
 
-/// Runs the same rounds twice, which must end the same.
-fn twice(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxError> {
-    let outcome = run(component, shape)?;
-    if run(component, shape)?.state != outcome.state { Err(SandboxError::NotDeterministic) } else { Ok(outcome) }
+/// What tensors of these shapes end in when each is alone, which must be what they end in side by side.
+fn alone_and_together(component: &AdmittedComponent, shapes: [&[u64]; 2]) -> Result<[Outcome; 2], SandboxError> {
+    let alone = [run(component, &shapes[..1])?.remove(0), run(component, &shapes[1..])?.remove(0)];
+    for ((alone, together), shape) in alone.iter().zip(run(component, &shapes)?).zip(shapes) {
+        if alone.state != together.state {
+            // One of two promises is broken; a third run tells which.
+            let again = run(component, &[shape])?.remove(0);
+            return Err(match again.state == alone.state {
+                true => SandboxError::Entangled { tensor: tensor(shape).name },
+                false => SandboxError::NotDeterministic,
+            });
+        }
+    }
+    Ok(alone)
 }
 
-/// What a trial's rounds end in.
+/// What a tensor's rounds end in.
 struct Outcome {
     /// Bit for bit.
     state: Vec<u8>,
-    /// `(work, fuel)` of the most expensive step.
+    /// `(work, fuel)` of the most expensive step; of all tensors where there are several.
     cost: (u64, u64),
     whole: bool,
 }
 
-fn run(component: &AdmittedComponent, shape: &[u64]) -> Result<Outcome, SandboxError> {
+/// Takes tensors of these shapes, all in one instance, through their rounds in turn.
+fn run(component: &AdmittedComponent, shapes: &[&[u64]]) -> Result<Vec<Outcome>, SandboxError> {
     let settings = defaults(component)?;
     let learning_rate = settings.learning_rate();
-    let elements: u64 = shape.iter().product();
-    let parameters: Vec<f32> = (0..elements as u32).map(|index| sample(index, 0)).collect();
-    let local = LocalTensor { description: tensor(shape), settings, parameters };
-    let mut training = LocalTraining::new(component, vec![local], elements)?;
-    let whole = training.plan(0).granularity == Granularity::Tensor;
-    let mut last = context(0, learning_rate);
-    for round in 1..=if whole { WHOLE_ROUNDS } else { ROUNDS } {
-        last = context(round, learning_rate);
-        let gradient: Vec<f32> = (0..elements as u32).map(|index| sample(index, round as u32)).collect();
-        training.round(&last, &[&gradient]).map_err(SandboxError::Trial)?;
+    let values = |shape: &[u64], round: u64| -> Vec<f32> {
+        (0..shape.iter().product::<u64>()).map(|index| sample(index as u32, round as u32)).collect()
+    };
+    let local = |shape: &&[u64]| LocalTensor {
+        description: tensor(shape),
+        settings: settings.clone(),
+        parameters: values(shape, 0),
+    };
+    let largest = shapes.iter().map(|shape| shape.iter().product()).max().unwrap_or(1);
+    let mut training = LocalTraining::new(component, shapes.iter().map(local).collect(), largest)?;
+    let whole: Vec<bool> =
+        (0..shapes.len()).map(|index| training.plan(index).granularity == Granularity::Tensor).collect();
+    let rounds = |index: usize| if whole[index] { WHOLE_ROUNDS } else { ROUNDS };
+    for round in 1..=WHOLE_ROUNDS {
+        for index in (0..shapes.len()).filter(|index| round <= rounds(*index)) {
+            let others: Vec<usize> = (0..shapes.len()).filter(|other| *other != index).collect();
+            let before = others.iter().map(|other| state(&training, *other)).collect::<Result<Vec<_>, _>>()?;
+            training
+                .round_of(index, &context(round, learning_rate), &values(shapes[index], round))
+                .map_err(SandboxError::Trial)?;
+            for (other, before) in others.into_iter().zip(before) {
+                if state(&training, other)? != before {
+                    let (stepped, changed) = (tensor(shapes[index]).name, tensor(shapes[other]).name);
+                    return Err(SandboxError::WroteElsewhere { stepped, changed });
+                }
+            }
+        }
     }
-    let evaluation = training.evaluation(0, &last).map_err(SandboxError::Trial)?;
-    let geometry = training.plan(0).geometry;
-    let work = if whole { matrix_work(geometry.rows, geometry.columns) } else { elements };
-    let cost = (work, training.take_most_fuel());
-    let numbers = training.parameters(0)?.into_iter().chain(evaluation);
-    let mut state: Vec<u8> = numbers.flat_map(|value| value.to_le_bytes()).collect();
-    for slot in &training.plan(0).slots {
-        training.slot(0, &slot.name).unwrap_or_default().into_iter().for_each(|bytes| state.extend_from_slice(bytes));
+    let fuel = training.take_most_fuel();
+    let mut outcomes = Vec::with_capacity(shapes.len());
+    for (index, whole) in whole.iter().copied().enumerate() {
+        let last = context(rounds(index), learning_rate);
+        let evaluation = training.evaluation(index, &last).map_err(SandboxError::Trial)?;
+        let mut end = state(&training, index)?;
+        end.extend(evaluation.into_iter().flat_map(f32::to_le_bytes));
+        let geometry = training.plan(index).geometry;
+        let work = if whole { matrix_work(geometry.rows, geometry.columns) } else { geometry.elements() };
+        outcomes.push(Outcome { state: end, cost: (work, fuel), whole });
     }
-    Ok(Outcome { state, cost, whole })
+    Ok(outcomes)
+}
+
+/// A tensor's parameters and slots.
+fn state(training: &LocalTraining, tensor: usize) -> Result<Vec<u8>, SandboxError> {
+    let mut state: Vec<u8> = training.parameters(tensor)?.into_iter().flat_map(f32::to_le_bytes).collect();
+    for slot in &training.plan(tensor).slots {
+        let slot = training.slot(tensor, &slot.name).unwrap_or_default();
+        slot.into_iter().for_each(|bytes| state.extend_from_slice(bytes));
+    }
+    Ok(state)
 }
 
 fn defaults(component: &AdmittedComponent) -> Result<crate::settings::Settings, SandboxError> {
@@ -104,7 +146,14 @@ fn defaults(component: &AdmittedComponent) -> Result<crate::settings::Settings, 
 }
 
 fn tensor(shape: &[u64]) -> TensorDescription {
-    TensorDescription { name: format!("trial{shape:?}"), shape: shape.to_vec(), ..TensorDescription::default() }
+    // Apart from each other, as a server's tensors are.
+    let identity = shape.iter().product();
+    TensorDescription {
+        name: format!("trial{shape:?}"),
+        shape: shape.to_vec(),
+        identity,
+        ..TensorDescription::default()
+    }
 }
 
 fn context(round: u64, learning_rate: f64) -> StepContext {

@@ -247,3 +247,17 @@ fn a_product_that_is_not_paid_for_is_not_computed() {
     let failure = failure(refusal("hostile/greedy-product", Limits::default()));
     assert!(matches!(failure, CallFailure::OutOfFuel { .. }), "{failure}");
 }
+
+#[test]
+fn a_tensor_that_ends_differently_beside_another_is_refused() {
+    let error = refusal("hostile/entangled", Limits::default());
+    assert_eq!(error.fault(), Fault::Publisher);
+    assert!(matches!(error, SandboxError::Entangled { .. }), "{error}");
+}
+
+#[test]
+fn an_optimizer_that_changes_another_tensor_is_refused() {
+    let error = refusal("hostile/overwriter", Limits::default());
+    assert_eq!(error.fault(), Fault::Publisher);
+    assert!(matches!(error, SandboxError::WroteElsewhere { .. }), "{error}");
+}

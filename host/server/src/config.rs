@@ -16,7 +16,7 @@
 //! round_timeout_seconds = 60
 //! reconnect_grace_seconds = 5
 //!
-//! [access]
+//! [access]                            # of this job; several jobs are `[jobs.NAME]` with `[jobs.NAME.access]`
 //! deployers = ["alice"]               # may replace the optimizer and set the learning rate
 //! schedulers = ["worker-0"]           # may set the learning rate
 //! operators = ["bob"]                 # may ask for the server's status
@@ -32,19 +32,23 @@
 //! Relative paths are relative to the file's own folder. A field the server does not know is an error: a limit with a
 //! typing error in its name would not limit anything.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use stepbox_reduce::{Format, Reduction};
-use stepbox_sandbox::SandboxConfig;
+use stepbox_sandbox::{CompilerLimits, SandboxConfig};
+use stepbox_trust::Digest;
 use thiserror::Error;
 
+use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
 use crate::identity::Identity;
 use crate::limits::Limits;
+use crate::process::ProcessConfig;
+use crate::settings::{self, JobLimits};
 
 /// Seconds that a pull, a barrier or an `Init` waits for other workers. A round of a large model takes seconds; after a
 /// minute somebody should look.
@@ -77,22 +81,38 @@ pub struct Config {
     pub shard_threads: Option<usize>,
     /// Who the server is and whom it talks to.
     pub tls: TlsConfig,
-    /// What is trained, and by whom.
-    pub job: JobConfig,
-    /// Who may do what besides training.
+    /// What is trained, and by whom, on a server of one job: the job `default`.
     #[serde(default)]
-    pub access: AccessConfig,
+    pub job: Option<JobConfig>,
+    /// Several jobs by name, isolated from each other.
+    #[serde(default)]
+    pub jobs: BTreeMap<String, JobConfig>,
+    /// Who may do what besides training, in the job of the section `[job]`. Others have a section of their own.
+    #[serde(default)]
+    pub access: Option<AccessConfig>,
     /// Whose optimizers are accepted.
     pub trust: TrustConfig,
     /// What an optimizer may use.
     #[serde(default)]
     pub sandbox: SandboxConfig,
+    /// What compiling an optimizer may take.
+    #[serde(default)]
+    pub compiler: CompilerLimits,
     /// Compiled optimizers on disk.
     #[serde(default)]
     pub cache: CacheConfig,
     /// What peers may use.
     #[serde(default)]
     pub limits: Limits,
+    /// The record of who did what.
+    #[serde(default)]
+    pub audit: AuditConfig,
+    /// What the process gives up.
+    #[serde(default)]
+    pub process: ProcessConfig,
+    /// SHA-256 of the text this was read from, hexadecimal.
+    #[serde(skip)]
+    pub digest: String,
 }
 
 /// The section `[tls]`: PEM files.
@@ -107,7 +127,7 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
-/// The section `[job]`.
+/// The section `[job]`, or `[jobs.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobConfig {
@@ -132,6 +152,18 @@ pub struct JobConfig {
     /// Keys the random stream of optimizers that have one. The same seed gives the same run.
     #[serde(default)]
     pub seed: u64,
+    /// Who may do what besides training: the section `[jobs.NAME.access]`.
+    #[serde(default)]
+    pub access: Option<AccessConfig>,
+    /// Whose optimizers are accepted, where that is not what the whole server accepts: the section `[jobs.NAME.trust]`.
+    #[serde(default)]
+    pub trust: Option<TrustConfig>,
+    /// The job's part of what the server has: the section `[jobs.NAME.limits]`.
+    #[serde(default)]
+    pub limits: JobLimits,
+    /// Threads that run the job's optimizer; as many as the server's `shard_threads` where absent.
+    #[serde(default)]
+    pub shard_threads: Option<usize>,
 }
 
 /// What becomes of a round's gradients, taken in the order of ranks.
@@ -178,7 +210,7 @@ impl JobConfig {
     }
 }
 
-/// The section `[access]`. Who is not named has no right.
+/// The section `[access]`, or `[jobs.NAME.access]`. Who is not named has no right.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
@@ -280,6 +312,7 @@ impl Config {
     /// Reads a configuration from its text; relative paths in it are relative to `folder`.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text)?;
+        config.digest = Digest::of(text.as_bytes()).to_string();
         for path in [
             &mut config.state_directory,
             &mut config.tls.ca,
@@ -290,14 +323,17 @@ impl Config {
             // An absolute path replaces the folder.
             *path = folder.join(&*path);
         }
-        if let Some(directory) = &mut config.cache.directory {
+        for trust in config.jobs.values_mut().chain(&mut config.job).filter_map(|job| job.trust.as_mut()) {
+            trust.store = folder.join(&trust.store);
+        }
+        for directory in [&mut config.cache.directory, &mut config.audit.directory].into_iter().flatten() {
             *directory = folder.join(&*directory);
         }
         config.check()?;
         Ok(config)
     }
 
-    /// Number of shard threads: as set, or the number of cores.
+    /// Number of a job's shard threads: as set, or the number of cores.
     pub fn shard_threads(&self) -> usize {
         self.shard_threads.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_SHARD_THREADS)
@@ -305,42 +341,69 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let workers = &self.job.workers;
-        if workers.is_empty() || workers.len() > MAX_WORKERS {
-            return Err(wrong("job.workers", format!("{} workers; name 1 to {MAX_WORKERS}", workers.len())));
-        }
-        let mut seen = HashSet::new();
-        for identity in workers {
-            check_identity("job.workers", identity)?;
-            if !seen.insert(identity) {
-                return Err(wrong("job.workers", format!("`{identity}` stands there twice; an identity has one rank")));
-            }
-        }
-        if self.job.gradient_types.is_empty() {
-            return Err(wrong("job.gradient_types", "no gradient could be pushed; name f32, bf16 or f16".into()));
-        }
-        let scale = self.job.gradient_scale;
-        if !scale.is_normal() || scale < 0.0 {
-            return Err(wrong("job.gradient_scale", format!("{scale} is no factor; it must be a number above 0")));
-        }
-        for (field, identities) in [
-            ("access.deployers", &self.access.deployers),
-            ("access.schedulers", &self.access.schedulers),
-            ("access.operators", &self.access.operators),
-            ("access.auditors", &self.access.auditors),
-        ] {
-            identities.iter().try_for_each(|identity| check_identity(field, identity))?;
-        }
+        settings::check_jobs(self)?;
         if self.shard_threads.is_some_and(|threads| threads == 0 || threads > MAX_SHARD_THREADS) {
             return Err(wrong("shard_threads", format!("must be 1 to {MAX_SHARD_THREADS}")));
         }
         if let Some(name) = self.limits.zeros().next() {
             return Err(wrong(&format!("limits.{name}"), "must be above 0, or the server could do nothing".into()));
         }
+        if let Some((name, value, range)) = self.compiler.out_of_range() {
+            let reason = format!("is {value}; it must be from {} to {}", range.start(), range.end());
+            return Err(wrong(&format!("compiler.{name}"), reason));
+        }
+        if let Some((field, reason)) = self.audit.wrong() {
+            return Err(wrong(field, reason));
+        }
         for (field, zero) in [("cache.entries", self.cache.entries == 0), ("cache.bytes", self.cache.bytes == 0)] {
             if zero {
                 return Err(wrong(field, "must be above 0; to have no cache set cache.enabled = false".into()));
             }
+        }
+        Ok(())
+    }
+}
+
+impl JobConfig {
+    /// `section` is where it stands, such as `job`.
+    pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
+        let field = |name: &str| format!("{section}.{name}");
+        let workers = &self.workers;
+        if workers.is_empty() || workers.len() > MAX_WORKERS {
+            return Err(wrong(&field("workers"), format!("{} workers; name 1 to {MAX_WORKERS}", workers.len())));
+        }
+        let mut seen = HashSet::new();
+        for identity in workers {
+            check_identity(&field("workers"), identity)?;
+            if !seen.insert(identity) {
+                let reason = format!("`{identity}` stands there twice; an identity has one rank");
+                return Err(wrong(&field("workers"), reason));
+            }
+        }
+        if self.gradient_types.is_empty() {
+            return Err(wrong(&field("gradient_types"), "no gradient could be pushed; name f32, bf16 or f16".into()));
+        }
+        let scale = self.gradient_scale;
+        if !scale.is_normal() || scale < 0.0 {
+            return Err(wrong(&field("gradient_scale"), format!("{scale} is no factor; it must be a number above 0")));
+        }
+        if let Some(access) = &self.access {
+            access.check(&field("access"))?;
+        }
+        Ok(())
+    }
+}
+
+impl AccessConfig {
+    /// `section` is where it stands, such as `access`.
+    pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
+        for (role, identities) in [
+            ("deployers", &self.deployers),
+            ("schedulers", &self.schedulers),
+            ("operators", &self.operators),
+            ("auditors", &self.auditors),
+        ] {
+            identities.iter().try_for_each(|identity| check_identity(&format!("{section}.{role}"), identity))?;
         }
         Ok(())
     }
@@ -353,7 +416,7 @@ fn check_identity(field: &str, identity: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn wrong(field: &str, reason: String) -> ConfigError {
+pub(crate) fn wrong(field: &str, reason: String) -> ConfigError {
     ConfigError::Value { field: field.to_owned(), reason }
 }
 
@@ -386,12 +449,12 @@ mod tests {
     fn what_is_not_set_has_its_default_and_denies_access() {
         let config = parse(SMALLEST).expect("the smallest configuration");
         assert_eq!(config.limits, Limits::default());
-        assert_eq!(config.job.aggregation, Aggregation::Mean);
-        assert_eq!(config.job.reduction(), Reduction::mean());
-        assert_eq!(config.job.gradient_types, all_gradient_types());
-        assert_eq!(config.job.round_timeout_seconds.duration(), Duration::from_secs(60));
-        assert!(config.access.deployers.is_empty() && config.access.operators.is_empty());
-        assert!(config.shard_threads() >= 1);
+        assert!(config.shard_threads() >= 1 && config.access.is_none());
+        let job = config.job.expect("the section");
+        assert_eq!(job.aggregation, Aggregation::Mean);
+        assert_eq!(job.reduction(), Reduction::mean());
+        assert_eq!(job.gradient_types, all_gradient_types());
+        assert_eq!(job.round_timeout_seconds.duration(), Duration::from_secs(60));
     }
 
     #[test]
@@ -415,6 +478,8 @@ mod tests {
             ("[access]", "deployer = ['x']"),
             ("[sandbox]", "feul = 1"),
             ("[cache]", "enable = false"),
+            ("[compiler]", "memory = 1"),
+            ("[audit]", "dir = 'x'"),
         ] {
             let message = refused(&format!("{SMALLEST}\n{section}\n{field}"));
             let name = field.split(' ').next().expect("a name");
@@ -437,6 +502,9 @@ mod tests {
         assert!(refused(&format!("shard_threads = 0\n{SMALLEST}")).contains("shard_threads"));
         assert!(refused(&format!("{SMALLEST}\n[limits]\nkeys = 0")).contains("limits.keys"));
         assert!(refused(&format!("{SMALLEST}\n[cache]\nentries = 0")).contains("cache.entries"));
+        assert!(refused(&format!("{SMALLEST}\n[compiler]\ncode_bytes = 0")).contains("compiler.code_bytes"));
+        assert!(refused(&format!("{SMALLEST}\n[audit]\nfiles = 1")).contains("audit.files"));
+        assert!(refused(&format!("{SMALLEST}\n[audit]\nfile_bytes = 1")).contains("audit.file_bytes"));
         for seconds in ["0", "-1", "nan", "inf", "1e9"] {
             let text = format!("{SMALLEST}\n[limits]\nhandshake_seconds = {seconds}");
             assert!(refused(&text).contains("time-out"), "{seconds}");

@@ -95,7 +95,7 @@ pub(crate) async fn create(
     if let [starts_with, _newest] = optimizers.as_slice() {
         job.deployments.write().add_waiting(starts_with);
     }
-    tracing::info!(key = key.name, shape = ?key.tensor.shape, slices = key.slices.len(), "a key is known");
+    tracing::info!(job = job.config.name, key = key.name, shape = ?key.tensor.shape, slices = key.slices.len(), "a key is known");
     job.model.add(Arc::clone(&key));
     drop(room);
     Ok((key, true))

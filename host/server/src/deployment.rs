@@ -54,7 +54,7 @@ pub(crate) async fn deploy(job: Arc<Job>, submission: Submission) -> Answered<Re
     };
 
     let mut structure = job.structure.lock().await;
-    let start = learning_rate::start(&job, &accepted.component, &accepted.groups, &accepted.options)?;
+    let start = learning_rate::start(&job, &status.name, &accepted.component, &accepted.groups, &accepted.options)?;
     let keys = job.model.all();
     let plans = plan_all(&accepted, keys.clone(), job.shards.count()).await?;
     check_rounds(&keys, &plans)?;
@@ -116,11 +116,12 @@ fn check(job: &Job, submission: Submission) -> Answered<Accepted> {
 
     let component = job.sandbox.admit(verified.bytes()).map_err(|error| not_admitted(&error))?;
     let (signed, own) = (&verified.manifest().name, &component.description().name);
-    if signed != own {
+    if verified.manifest().own_name() != own {
         return Err(Refusal::new(
             ErrorCode::NotAdmitted,
             format!(
-                "the component calls itself `{own}` and was signed as `{signed}`; its publisher must sign it as `{own}`"
+                "the component calls itself `{own}` and was signed as `{signed}`; its publisher must sign it as \
+                 `{own}`, with a namespace before it or without"
             ),
         ));
     }

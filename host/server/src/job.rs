@@ -1,23 +1,23 @@
-//! The job: everything that all connections share, and the requests of its workers.
+//! The job: everything that all its connections share, and the requests of its workers.
 //!
 //! Nothing here knows of frames or sockets. What waits, waits for a change of the key, the barrier or the membership,
 //! and never longer than the round's time-out; the message at its end names who was waited for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use stepbox_sandbox::Sandbox;
 use stepbox_trust::VersionLedger;
-use stepbox_wire::{ErrorCode, Response, TensorType};
+use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
 use crate::audit::Audit;
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
-use crate::config::{Config, Seconds};
+use crate::config::Seconds;
 use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
 use crate::membership::{ConnectionId, Membership, Run};
@@ -26,12 +26,13 @@ use crate::optimizer::Deployments;
 use crate::refusal::{Answered, Refusal};
 use crate::rendezvous::Rendezvous;
 use crate::rounds::Rank;
+use crate::settings::JobSettings;
 use crate::shard::Shards;
 use crate::update;
 
-/// What all connections share.
+/// What all connections of a job share.
 pub(crate) struct Job {
-    pub config: Config,
+    pub config: JobSettings,
     pub access: Access,
     pub workers: u32,
     pub started: Instant,
@@ -51,6 +52,10 @@ pub(crate) struct Job {
     pub members: watch::Sender<Membership>,
     pub statistics: Statistics,
     pub audit: Audit,
+    /// Of those that the job may have.
+    pub connections: Arc<Semaphore>,
+    /// For the status: what the process is protected by, once that is known.
+    pub protections: Arc<OnceLock<Vec<Protection>>>,
     /// Where keys meet whose optimizer combines them.
     pub rendezvous: Rendezvous,
     barrier: watch::Sender<Barrier>,
@@ -93,7 +98,7 @@ pub(crate) struct Worker {
 
 impl Job {
     pub fn new(
-        config: Config,
+        config: JobSettings,
         sandbox: Sandbox,
         shards: Shards,
         ledger: VersionLedger,
@@ -115,12 +120,19 @@ impl Job {
             deploying: Arc::new(Semaphore::new(1)),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
-            audit: Audit,
+            audit: Audit::default(),
+            connections: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
+            protections: Arc::default(),
             rendezvous: Rendezvous::default(),
             barrier: watch::Sender::new(Barrier::new(workers)),
             shutdown,
             config,
         }
+    }
+
+    /// The same job, whose events go there, and which knows what its process is protected by.
+    pub fn told(self, audit: Audit, protections: Arc<OnceLock<Vec<Protection>>>) -> Self {
+        Self { audit, protections, ..self }
     }
 
     // Membership.
@@ -148,14 +160,23 @@ impl Job {
             return;
         }
         let grace = self.config.job.reconnect_grace_seconds.duration();
-        tracing::warn!(rank = worker.rank, ?grace, "a worker's connection has ended without a goodbye");
+        tracing::warn!(
+            job = self.config.name,
+            rank = worker.rank,
+            ?grace,
+            "a worker's connection has ended without a goodbye"
+        );
         // A server that has stopped meanwhile has nothing to note.
         let job = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(grace).await;
             let Some(job) = job.upgrade() else { return };
             if job.depart(|members| members.grace_over(worker.rank, worker.connection)) {
-                tracing::error!(rank = worker.rank, "a worker is lost: it did not come back in time");
+                tracing::error!(
+                    job = job.config.name,
+                    rank = worker.rank,
+                    "a worker is lost: it did not come back in time"
+                );
             }
         });
     }
@@ -175,7 +196,10 @@ impl Job {
         });
         let (gone, run) = outcome;
         if run == Run::Ended {
-            tracing::info!("all workers have left: the next run starts with open rounds emptied and barriers at 1");
+            tracing::info!(
+                job = self.config.name,
+                "all workers have left: the next run starts with open rounds emptied and barriers at 1"
+            );
         }
         gone
     }
@@ -390,7 +414,8 @@ mod tests {
             job = { workers = ["worker-0", "worker-1"] }
             trust = { store = "publishers.toml" }
         "#;
-        let config = Config::parse(text, Path::new("/nowhere")).expect("a configuration");
+        let config = crate::config::Config::parse(text, Path::new("/nowhere")).expect("a configuration");
+        let config = crate::settings::settings(&config).expect("one job").remove(0);
         let identities = config.job.workers.iter().map(|name| Identity::new(name).expect("a name")).collect();
         let sandbox = Sandbox::new(config.sandbox.clone()).expect("a sandbox");
         let (shards, threads) = Shards::start(1).expect("a thread");

@@ -38,12 +38,13 @@ impl Start {
 /// its beginning, with the component's default where no learning rate is set.
 pub(crate) fn start(
     job: &Job,
+    name: &str,
     component: &AdmittedComponent,
     groups: &Groups,
     options: &DeployOptions,
 ) -> Answered<Start> {
     let mut deployments = job.deployments.write();
-    let same_name = |optimizer: &Optimizer| optimizer.status.name == component.description().name;
+    let same_name = |optimizer: &Optimizer| optimizer.status.name == name;
     let running = deployments.newest().filter(|newest| same_name(&newest.optimizer));
     let running = running.map(|newest| newest.optimizer.rates.lock().clone());
 

@@ -8,15 +8,18 @@
 //! | module | what it does |
 //! |---|---|
 //! | `server` | accepts connections, within limits |
+//! | `gate` | how many, how often, how much: by address and by identity |
 //! | `tls`, `identity`, `access` | who it is and what it may do |
 //! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
-//! | `job` | what all connections share; waiting for other workers |
+//! | `jobs`, `settings` | which jobs there are, what each of them has, who is let into which |
+//! | `job` | what all connections of a job share; waiting for other workers |
 //! | `membership`, `barrier`, `rounds` | who is there and what has come: state machines without I/O or clock |
 //! | `checks` | what is sent, held against its key |
 //! | `gradient` | what has been pushed: whole tensors, rows, losses |
 //! | `update` | one round of one key: all slices step, and all are kept or none |
 //! | `shard` | the threads that own slices and the sandbox instances they live in |
 //! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other |
+//! | `audit` | what is remembered of who did what |
 //! | `groups` | which settings a tensor has |
 //! | `schedule`, `rates`, `learning_rate` | the learning rate of a round, and who changes it |
 //!
@@ -39,10 +42,12 @@ mod cut;
 mod deployment;
 mod evaluation;
 mod footprint;
+mod gate;
 mod gradient;
 mod groups;
 mod identity;
 mod job;
+mod jobs;
 mod key;
 mod learning_rate;
 mod limits;
@@ -50,6 +55,7 @@ mod membership;
 mod model;
 mod move_over;
 mod optimizer;
+mod process;
 mod published;
 mod rates;
 mod refusal;
@@ -58,6 +64,7 @@ mod rounds;
 mod schedule;
 mod server;
 mod session;
+mod settings;
 mod shard;
 mod sparse;
 mod status;
@@ -65,6 +72,7 @@ mod tls;
 mod update;
 mod weights;
 
+pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_AUDIT_FILES, OnAuditFailure};
 pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
@@ -74,12 +82,12 @@ pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
 pub use footprint::Footprint;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
-pub use limits::{
-    DEFAULT_BYTES_PER_SECOND, DEFAULT_COMPONENT_BYTES, DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_IDENTITY,
-    DEFAULT_FRAME_SECONDS, DEFAULT_HANDSHAKE_SECONDS, DEFAULT_KEYS, DEFAULT_MODEL_BYTES, DEFAULT_OUTSTANDING_REQUESTS,
-    DEFAULT_ROW_IDS, Limits,
-};
+pub use limits::*;
+pub use process::{ProcessConfig, ProcessSandbox};
 pub use rates::MAX_SCHEDULES;
 pub use server::{Server, ServerError};
+pub use settings::{JobLimits, MAX_JOBS};
+pub use stepbox_audit::AuditError;
 pub use stepbox_sandbox::SandboxConfig;
+pub use stepbox_wire::Protection;
 pub use tls::TlsError;

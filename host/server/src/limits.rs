@@ -1,100 +1,151 @@
-//! The server's limits on what peers may make it hold or wait for. Every one can be set in the configuration's
-//! `[limits]`; each constant's text says why it is what it is.
+//! The server's limits on what peers may make it hold, do or wait for. Every one can be set in the configuration's
+//! `[limits]`; each constant's text says why it is what it is, and [`Limit`] shows the same text to the operator.
+
+mod macros;
+mod table;
 
 use std::time::Duration;
 
 use serde::Deserialize;
-use stepbox_wire::{DEFAULT_BODY_BYTES, DEFAULT_HEADER_BYTES, FrameLimits};
+use stepbox_wire::FrameLimits;
 
 use crate::config::Seconds;
+pub use table::{Limit, Number, limits_in_force};
 
-/// Connections held at once. A job has one for each worker and a few for people; 1024 leaves room for large jobs and
-/// stays far below the usual limit on open files.
-pub const DEFAULT_CONNECTIONS: usize = 1024;
+macros::limits! {
+    /// Connections held at once. A job has one for each worker and a few for people; 1024 leaves room for large jobs
+    /// and stays far below the usual limit on open files.
+    connections: usize, "connections" =>
+    pub const DEFAULT_CONNECTIONS: usize = 1024;
 
-/// Connections held at once for one identity. A worker needs one, and a second for a moment while it comes back; people
-/// open a few. A peer whose key was stolen cannot take all connections with it.
-pub const DEFAULT_CONNECTIONS_PER_IDENTITY: usize = 16;
+    /// Connections held at once for one identity. A worker needs one, and a second for a moment while it comes back;
+    /// people open a few. A peer whose key was stolen cannot take all connections with it.
+    connections_per_identity: usize, "connections" =>
+    pub const DEFAULT_CONNECTIONS_PER_IDENTITY: usize = 16;
 
-/// Seconds from a connection's acceptance to the end of its `Hello`. A TLS handshake takes two round trips; ten seconds
-/// are enough across any network that training is done over, and end whoever only wants to hold a connection.
-pub const DEFAULT_HANDSHAKE_SECONDS: f64 = 10.0;
+    /// Connections whose TLS handshake is not done, at once. Each may hold some 50 KiB, so all of them 25 MiB. Beyond
+    /// it, the oldest of the address that has most of them gives way.
+    half_open: usize, "connections" =>
+    pub const DEFAULT_HALF_OPEN: usize = 512;
 
-/// Seconds that a frame, once its first byte is there, may take on top of what [`DEFAULT_BYTES_PER_SECOND`] allows for
-/// its length. Covers a few lost packets and their retransmission.
-pub const DEFAULT_FRAME_SECONDS: f64 = 30.0;
+    /// Connections of one address whose TLS handshake is not done, at once: a cluster behind one address may start 128
+    /// workers in the same instant, and one address takes no more than a quarter of the places. Of IPv6 an address is
+    /// the network of 64 bits, which one customer has to himself.
+    half_open_per_address: usize, "connections" =>
+    pub const DEFAULT_HALF_OPEN_PER_ADDRESS: usize = 128;
 
-/// The slowest a frame may come in or an answer may go out, in bytes per second: 1 MiB/s, a fiftieth of a gigabit
-/// network. A peer below it would hold a buffer of its tensor's size for no use: no round ends before its push does.
-pub const DEFAULT_BYTES_PER_SECOND: u64 = 1 << 20;
+    /// TLS handshakes begun in a second. One costs the server about 0.3 ms of processor time, so all of them a seventh
+    /// of a core. Those beyond it wait their turn, so that honest bursts are slowed and not broken.
+    handshakes_per_second: u32, "1/s" =>
+    pub const DEFAULT_HANDSHAKES_PER_SECOND: u32 = 500;
 
-/// Requests of one connection that wait for an answer. A worker that pulls all keys of a model at once has as many as
-/// the model has keys; each costs a task of a few hundred bytes.
-pub const DEFAULT_OUTSTANDING_REQUESTS: usize = 8192;
+    /// TLS handshakes that one address begins in a second. Those beyond it wait their turn: the workers of a cluster
+    /// behind one address have all connected within seconds.
+    handshakes_per_second_per_address: u32, "1/s" =>
+    pub const DEFAULT_HANDSHAKES_PER_SECOND_PER_ADDRESS: u32 = 50;
 
-/// Row ids of a connection's unanswered row pulls together: 4 Mi ids are 32 MiB, a hundred times what a batch of an
-/// embedding model touches.
-pub const DEFAULT_ROW_IDS: usize = 4 << 20;
+    /// Seconds from a connection's acceptance to the end of its `Hello`. A TLS handshake takes two round trips; ten
+    /// seconds are enough across any network that training is done over, and end whoever only wants to hold a
+    /// connection.
+    handshake_seconds: Seconds, "s" =>
+    pub const DEFAULT_HANDSHAKE_SECONDS: f64 = 10.0;
 
-/// Keys of the model. The largest models in use have a few thousand tensors; a status message lists them all and must
-/// fit a frame's header.
-pub const DEFAULT_KEYS: usize = 8192;
+    /// Failed handshakes and greetings of an address in a minute: no certificate or none of ours, no part in the job,
+    /// nothing said in time. A worker with a wrong certificate that tries again each second stays just within.
+    failures_per_minute_per_address: u32, "1/min" =>
+    pub const DEFAULT_FAILURES_PER_MINUTE_PER_ADDRESS: u32 = 60;
 
-/// Bytes of all weights together: 16 GiB, four billion parameters. The server holds a model's weights three times (in
-/// the sandbox, as published, and the buffer of the version before), a gradient for each worker, and the optimizer's
-/// slots.
-pub const DEFAULT_MODEL_BYTES: u64 = 16 << 30;
+    /// Seconds for which an address with more failures than that is not let in. Its open connections stay. As long as
+    /// it takes for the count to be forgotten.
+    shut_out_seconds: Seconds, "s" =>
+    pub const DEFAULT_SHUT_OUT_SECONDS: f64 = 60.0;
 
-/// Bytes of a component in a deployment: what the trust store takes by default.
-pub const DEFAULT_COMPONENT_BYTES: u64 = stepbox_trust::MAX_COMPONENT_BYTES as u64;
+    /// Seconds in which a connection that speaks for no worker may ask nothing while nothing is owed to it. People who
+    /// watch a server ask again within ten minutes. A registered worker may compute for as long as it likes: it has
+    /// one connection, and whoever waits for it has `job.round_timeout_seconds`.
+    idle_seconds: Seconds, "s" =>
+    pub const DEFAULT_IDLE_SECONDS: f64 = 600.0;
 
-/// The section `[limits]` of the configuration.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Connections held at once; [`DEFAULT_CONNECTIONS`].
-    pub connections: usize,
-    /// Connections held at once for one identity; [`DEFAULT_CONNECTIONS_PER_IDENTITY`].
-    pub connections_per_identity: usize,
-    /// From a connection's acceptance to the end of its `Hello`; [`DEFAULT_HANDSHAKE_SECONDS`].
-    pub handshake_seconds: Seconds,
-    /// What a frame may take besides its length's share; [`DEFAULT_FRAME_SECONDS`].
-    pub frame_seconds: Seconds,
-    /// The slowest a frame may come or go; [`DEFAULT_BYTES_PER_SECOND`].
-    pub bytes_per_second: u64,
-    /// Unanswered requests of a connection; [`DEFAULT_OUTSTANDING_REQUESTS`].
-    pub outstanding_requests: usize,
-    /// Row ids of a connection's unanswered row pulls; [`DEFAULT_ROW_IDS`].
-    pub row_ids: usize,
-    /// Longest header of a frame; [`DEFAULT_HEADER_BYTES`].
-    pub header_bytes: u32,
-    /// Longest body of a frame, so the largest tensor; [`DEFAULT_BODY_BYTES`].
-    pub body_bytes: u64,
-    /// Largest component; [`DEFAULT_COMPONENT_BYTES`].
-    pub component_bytes: u64,
-    /// Keys of the model; [`DEFAULT_KEYS`].
-    pub keys: usize,
-    /// Bytes of all weights together; [`DEFAULT_MODEL_BYTES`].
-    pub model_bytes: u64,
-}
+    /// Requests of an identity in a second, over all its connections, and as many at once. Above what a round of the
+    /// largest model has, 8192 pushes and pulls; a worker that does nothing but rounds of one small tensor reaches
+    /// 10 000. Beyond it the server reads no further until the time has come.
+    requests_per_second: u32, "1/s" =>
+    pub const DEFAULT_REQUESTS_PER_SECOND: u32 = 20_000;
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: DEFAULT_CONNECTIONS,
-            connections_per_identity: DEFAULT_CONNECTIONS_PER_IDENTITY,
-            handshake_seconds: Seconds::from_constant(DEFAULT_HANDSHAKE_SECONDS),
-            frame_seconds: Seconds::from_constant(DEFAULT_FRAME_SECONDS),
-            bytes_per_second: DEFAULT_BYTES_PER_SECOND,
-            outstanding_requests: DEFAULT_OUTSTANDING_REQUESTS,
-            row_ids: DEFAULT_ROW_IDS,
-            header_bytes: DEFAULT_HEADER_BYTES,
-            body_bytes: DEFAULT_BODY_BYTES,
-            component_bytes: DEFAULT_COMPONENT_BYTES,
-            keys: DEFAULT_KEYS,
-            model_bytes: DEFAULT_MODEL_BYTES,
-        }
-    }
+    /// Requests of an identity that are refused by its own fault in a minute, and as many at once: each is a line of
+    /// the log. Beyond it the server reads its next requests only at this pace.
+    refusals_per_minute: u32, "1/min" =>
+    pub const DEFAULT_REFUSALS_PER_MINUTE: u32 = 600;
+
+    /// Bytes of bodies, both ways, of an identity in a second. The default is more than any network carries: set it
+    /// where workers share a network with others. Beyond it the server reads and sends no further until the time has
+    /// come.
+    identity_bytes_per_second: u64, "B/s" =>
+    pub const DEFAULT_IDENTITY_BYTES_PER_SECOND: u64 = 1 << 40;
+
+    /// Bytes of bodies that are being received of one identity: two of the largest tensors. Beyond it requests wait,
+    /// unread, until others are there.
+    receiving_bytes_per_identity: u64, "B" =>
+    pub const DEFAULT_RECEIVING_BYTES_PER_IDENTITY: u64 = 2 << 30;
+
+    /// Bytes of bodies that are being received of all peers: eight of the largest tensors keep any network busy.
+    /// Beyond it requests wait, unread, until others are there.
+    receiving_bytes: u64, "B" =>
+    pub const DEFAULT_RECEIVING_BYTES: u64 = 8 << 30;
+
+    /// Bytes of bodies that are being sent to one identity, as for what is received. A peer that reads slowly holds a
+    /// version of the weights that others no longer need.
+    sending_bytes_per_identity: u64, "B" =>
+    pub const DEFAULT_SENDING_BYTES_PER_IDENTITY: u64 = 2 << 30;
+
+    /// Bytes of bodies that are being sent to all peers, each counted, whether or not they are the same weights: a
+    /// hundred workers that pull the largest tensor take it in turns of 64.
+    sending_bytes: u64, "B" =>
+    pub const DEFAULT_SENDING_BYTES: u64 = 64 << 30;
+
+    /// Seconds that a frame, once its first byte is there, may take on top of what `bytes_per_second` allows for its
+    /// length. Covers a few lost packets and their retransmission.
+    frame_seconds: Seconds, "s" =>
+    pub const DEFAULT_FRAME_SECONDS: f64 = 30.0;
+
+    /// The slowest a frame may come in or an answer may go out, in bytes per second: 1 MiB/s, a hundredth of a gigabit
+    /// network. A peer below it would hold a buffer of its tensor's size for no use: no round ends before its push
+    /// does.
+    bytes_per_second: u64, "B/s" =>
+    pub const DEFAULT_BYTES_PER_SECOND: u64 = 1 << 20;
+
+    /// Requests of one connection that wait for an answer. A worker that pulls all keys of a model at once has as many
+    /// as the model has keys; each costs a task of a few hundred bytes.
+    outstanding_requests: usize, "requests" =>
+    pub const DEFAULT_OUTSTANDING_REQUESTS: usize = 8192;
+
+    /// Row ids of a connection's unanswered row pulls together: 4 Mi ids are 32 MiB, a hundred times what a batch of an
+    /// embedding model touches.
+    row_ids: usize, "ids" =>
+    pub const DEFAULT_ROW_IDS: usize = 4 << 20;
+
+    /// Bytes of a frame's header: the longest message is a status that lists all keys.
+    header_bytes: u32, "B" =>
+    pub const DEFAULT_HEADER_BYTES: u32 = stepbox_wire::DEFAULT_HEADER_BYTES;
+
+    /// Bytes of a frame's body, so of a tensor: 1 GiB, 268 million parameters. Larger ones are split by their owners.
+    body_bytes: u64, "B" =>
+    pub const DEFAULT_BODY_BYTES: u64 = stepbox_wire::DEFAULT_BODY_BYTES;
+
+    /// Bytes of a component in a deployment: what the trust store takes by default.
+    component_bytes: u64, "B" =>
+    pub const DEFAULT_COMPONENT_BYTES: u64 = stepbox_trust::MAX_COMPONENT_BYTES as u64;
+
+    /// Keys of the model. The largest models in use have a few thousand tensors; a status message lists them all and
+    /// must fit a frame's header.
+    keys: usize, "keys" =>
+    pub const DEFAULT_KEYS: usize = 8192;
+
+    /// Bytes of all weights together: 16 GiB, four billion parameters. The server holds a model's weights three times
+    /// (in the sandbox, as published, and the buffer of the version before), a gradient for each worker, and the
+    /// optimizer's slots.
+    model_bytes: u64, "B" =>
+    pub const DEFAULT_MODEL_BYTES: u64 = 16 << 30;
 }
 
 impl Limits {
@@ -110,19 +161,6 @@ impl Limits {
 
     /// The names of limits that are zero: with them the server could do nothing.
     pub(crate) fn zeros(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("connections", self.connections == 0),
-            ("connections_per_identity", self.connections_per_identity == 0),
-            ("bytes_per_second", self.bytes_per_second == 0),
-            ("outstanding_requests", self.outstanding_requests == 0),
-            ("row_ids", self.row_ids == 0),
-            ("header_bytes", self.header_bytes == 0),
-            ("body_bytes", self.body_bytes == 0),
-            ("component_bytes", self.component_bytes == 0),
-            ("keys", self.keys == 0),
-            ("model_bytes", self.model_bytes == 0),
-        ]
-        .into_iter()
-        .filter_map(|(name, zero)| zero.then_some(name))
+        self.list().filter(|limit| limit.value == Number::Count(0)).map(|limit| limit.name)
     }
 }

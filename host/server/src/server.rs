@@ -1,33 +1,33 @@
 //! Accepts connections, within limits, until it is told to stop.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use stepbox_sandbox::{Sandbox, SandboxError};
+use stepbox_audit::AuditError;
+use stepbox_sandbox::{Compiler, SandboxError};
 use stepbox_tls::{Acceptor, Established};
-use stepbox_trust::{LedgerError, TrustStore, TrustStoreError, VersionLedger};
+use stepbox_trust::{LedgerError, TrustStoreError};
+use stepbox_wire::Protection;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::Config;
+use crate::audit::{Action, Audit, Event};
+use crate::config::{Config, ConfigError};
+use crate::gate::{Accounts, Arrival, Arrivals, Seldom};
 use crate::identity::{Identity, IdentityError};
-use crate::job::Job;
+use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
 use crate::session;
-use crate::shard::{ShardThreads, Shards};
-use crate::tls::{TlsError, acceptor};
-
-/// File in the state directory with the versions that were deployed.
-const LEDGER_FILE: &str = "versions.toml";
+use crate::shard::ShardThreads;
+use crate::tls::{TlsError, acceptor, own_name};
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
 /// lost power says nothing, and would count as connected.
@@ -48,8 +48,10 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: Acceptor,
-    job: Arc<Job>,
-    threads: ShardThreads,
+    jobs: Arc<Jobs>,
+    threads: Vec<ShardThreads>,
+    /// SHA-256 of the configuration, for the audit log.
+    configuration: String,
     shutdown: watch::Sender<bool>,
 }
 
@@ -65,6 +67,9 @@ pub enum ServerError {
         /// Why not.
         source: io::Error,
     },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -82,6 +87,9 @@ pub enum ServerError {
     /// The ledger of versions.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -94,24 +102,30 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Sets everything up and listens. Nobody is served before [`Server::run`].
+    /// Sets everything up and listens. Nobody is served before [`Server::run`]. Optimizers are compiled in this process,
+    /// which nothing bounds: see [`Server::bind_with`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        Self::bind_with(config, Compiler::InProcess).await
+    }
+
+    /// As [`bind`](Self::bind), with somebody else to compile optimizers.
+    pub async fn bind_with(config: Config, compiler: Compiler) -> Result<Self, ServerError> {
         let tls = acceptor(&config.tls)?;
-        // Read again for each deployment; read now so that a server that could never deploy does not start.
-        TrustStore::load(&config.trust.store)?;
-        std::fs::create_dir_all(&config.state_directory)
-            .map_err(|source| ServerError::StateDirectory { path: config.state_directory.clone(), source })?;
-        let ledger = VersionLedger::load(config.state_directory.join(LEDGER_FILE))?;
-        let sandbox = config.cache.give_to(Sandbox::new(config.sandbox.clone())?, &config.state_directory);
-        let identities = config.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
+        let broker = match &compiler {
+            Compiler::Broker(broker) => Some(broker.process_id()),
+            Compiler::InProcess => None,
+        };
+        tracing::info!(%compiler, broker, "where optimizers are compiled");
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        let (shards, threads) = Shards::start(config.shard_threads()).map_err(ServerError::Threads)?;
+        // Late, so that what is not going to run has no log that says it started.
+        let audit = Audit::open(&config, &own_name(&config.tls)?)?;
         let (shutdown, stops) = watch::channel(false);
-        let job = Arc::new(Job::new(config, sandbox, shards, ledger, identities, stops));
-        tracing::info!(%address, workers = job.workers, shard_threads = job.shards.count(), "listening");
-        Ok(Self { listener, address, tls, job, threads, shutdown })
+        let (jobs, threads) = Jobs::start(&config, &compiler, audit, &stops)?;
+        tracing::info!(%address, jobs = threads.len(), "listening");
+        let configuration = config.digest;
+        Ok(Self { listener, address, tls, jobs: Arc::new(jobs), threads, configuration, shutdown })
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -119,12 +133,25 @@ impl Server {
         self.address
     }
 
+    /// Has the status and the audit log tell what the process is protected by.
+    #[must_use]
+    pub fn protected_by(self, protections: Vec<Protection>) -> Self {
+        // The first word stands.
+        let _ = self.jobs.protections.set(protections);
+        self
+    }
+
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, tls, job, threads, shutdown, .. } = self;
-        let connections = Arc::new(Connections::default());
-        let room = Arc::new(Semaphore::new(job.config.limits.connections.min(Semaphore::MAX_PERMITS)));
+        let Self { listener, address, tls, jobs, threads, configuration, shutdown } = self;
+        let audit = jobs.audit.clone();
+        note_start(&jobs, &configuration, address);
+        let limits = &jobs.limits;
+        let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
+        let accounts = Arc::new(Accounts::new(limits));
+        let seldom = Arc::new(Seldom::default());
+        let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let mut sessions = JoinSet::new();
         let mut next_connection: ConnectionId = 0;
         tokio::pin!(stop);
@@ -144,14 +171,31 @@ impl Server {
                 }
                 () = &mut stop => break,
             };
+            let now = Instant::now().into_std();
+            let arrival = match arrivals.enter(peer.ip(), now) {
+                Ok(arrival) => arrival,
+                Err(reason) => {
+                    if let Some(before) = seldom.now(now) {
+                        tracing::warn!(%peer, %reason, before, "refused: the connection is closed before TLS");
+                    }
+                    audit.note(&Event::refused(Action::Limit, &reason.to_string()).from(peer));
+                    continue;
+                }
+            };
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                tracing::warn!(%peer, "refused: all connections are taken (limits.connections)");
+                if let Some(before) = seldom.now(now) {
+                    tracing::warn!(%peer, before, "refused: all connections are taken (limits.connections)");
+                }
+                let reason = "all connections are taken (limits.connections)";
+                audit.note(&Event::refused(Action::Limit, reason).from(peer));
                 continue;
             };
             next_connection += 1;
             let admitted = Admitted {
-                job: Arc::clone(&job),
-                connections: Arc::clone(&connections),
+                jobs: Arc::clone(&jobs),
+                accounts: Arc::clone(&accounts),
+                seldom: Arc::clone(&seldom),
+                arrival,
                 connection: next_connection,
                 shutdown: shutdown.subscribe(),
                 permit,
@@ -171,17 +215,31 @@ impl Server {
             tracing::warn!(connections = sessions.len(), "closing connections that did not end in time");
             sessions.shutdown().await;
         }
-        match Arc::try_unwrap(job) {
-            Ok(job) => {
-                // Dropping the way to them ends the threads.
-                drop(job);
-                let _ = tokio::task::spawn_blocking(|| threads.join()).await;
-            }
+        let is_at_rest = Arc::strong_count(&jobs) == 1 && jobs.all().all(|job| Arc::strong_count(job) == 1);
+        // Dropping the way to them ends the threads.
+        drop(jobs);
+        if is_at_rest {
+            let _ = tokio::task::spawn_blocking(|| threads.into_iter().for_each(ShardThreads::join)).await;
+        } else {
             // A round or a deployment is still running; the threads end with it.
-            Err(_) => tracing::debug!("the shard threads end after the work in hand"),
+            tracing::debug!("the shard threads end after the work in hand");
         }
+        audit.close().await;
         tracing::info!("stopped");
     }
+}
+
+fn note_start(jobs: &Jobs, configuration: &str, address: SocketAddr) {
+    let protections = jobs.protections.get().into_iter().flatten().filter(|protection| protection.active);
+    let protections: Vec<_> = protections.map(|protection| protection.name.as_str()).collect();
+    let (address, protections) = (address.to_string(), protections.join(" "));
+    let details = [
+        ("software", env!("CARGO_PKG_VERSION")),
+        ("configuration", configuration),
+        ("address", &address),
+        ("protections", &protections),
+    ];
+    jobs.audit.note(&Event::noted(Action::Start).with(&details));
 }
 
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -194,8 +252,11 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
 
 /// A connection that has room, before it is known whose it is.
 struct Admitted {
-    job: Arc<Job>,
-    connections: Arc<Connections>,
+    jobs: Arc<Jobs>,
+    accounts: Arc<Accounts>,
+    /// Of log lines that anybody can cause.
+    seldom: Arc<Seldom>,
+    arrival: Arrival,
     connection: ConnectionId,
     shutdown: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
@@ -203,40 +264,89 @@ struct Admitted {
 
 impl Admitted {
     async fn serve(mut self, tls: Acceptor, stream: TcpStream, peer: SocketAddr) {
-        let greeted_by = Instant::now() + self.job.config.limits.handshake_seconds.duration();
+        let greeted_by = Instant::now() + self.jobs.limits.handshake_seconds.duration();
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%peer, %error, "socket options could not be set");
         }
+        let has_begun = AtomicBool::new(false);
+        let shake_hands = async {
+            self.arrival.turn().await;
+            has_begun.store(true, Ordering::Relaxed);
+            tls.accept(stream).await
+        };
         let handshake = tokio::select! {
-            handshake = timeout_at(greeted_by, tls.accept(stream)) => handshake,
+            handshake = timeout_at(greeted_by, shake_hands) => handshake,
+            () = self.arrival.displaced() => {
+                if let Some(before) = self.seldom.now(Instant::now().into_std()) {
+                    tracing::warn!(%peer, before, "refused: it gives way to others (limits.half_open)");
+                }
+                return;
+            }
             _ = self.shutdown.wait_for(|stops| *stops) => return,
         };
         let Established { reader, writer, certificates } = match handshake {
             Ok(Ok(established)) => established,
             Ok(Err(error)) => {
                 tracing::warn!(%peer, %error, "refused: the TLS handshake failed");
-                return;
+                self.jobs.audit.note(&Event::refused(Action::Handshake, &error.to_string()).from(peer));
+                return self.failed(peer);
+            }
+            Err(_) if has_begun.into_inner() => {
+                tracing::warn!(%peer, "refused: no TLS handshake in time (limits.handshake_seconds)");
+                let reason = "no TLS handshake in time (limits.handshake_seconds)";
+                self.jobs.audit.note(&Event::refused(Action::Handshake, reason).from(peer));
+                return self.failed(peer);
             }
             Err(_) => {
-                tracing::warn!(%peer, "refused: no TLS handshake in time (limits.handshake_seconds)");
+                // Not its fault, or not this one's.
+                let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
+                if let Some(before) = self.seldom.now(Instant::now().into_std()) {
+                    tracing::warn!(%peer, before, limits, "refused: its turn did not come in time");
+                }
+                self.jobs.audit.note(&Event::refused(Action::Limit, limits).from(peer));
                 return;
             }
         };
+        self.arrival.is_known();
         let identity = match Identity::of(&certificates) {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::warn!(%peer, %error, "refused: the peer's certificate names nobody");
+                self.jobs.audit.note(&Event::refused(Action::Connect, &error.to_string()).from(peer));
+                return self.failed(peer);
+            }
+        };
+        let place = match self.accounts.enter(&identity, Instant::now().into_std()) {
+            Ok(place) => place,
+            Err(refusal) => {
+                tracing::warn!(%peer, %identity, reason = refusal.message, "refused: too many connections");
+                self.jobs.audit.note(&Event::refused(Action::Limit, &refusal.message).by(&identity).from(peer));
+                session::turn_away((reader, writer), refusal).await;
                 return;
             }
         };
-        let limit = self.job.config.limits.connections_per_identity;
-        let Some(_place) = self.connections.enter(&identity, limit) else {
-            tracing::warn!(%peer, %identity, "refused: too many connections (limits.connections_per_identity)");
-            return;
-        };
+        let connection = self.connection.to_string();
+        let details = [("connection", connection.as_str())];
+        self.jobs.audit.note(&Event::allowed(Action::Connect).by(&identity).from(peer).with(&details));
         let greeting = greeted_by.saturating_duration_since(Instant::now());
-        session::serve(self.job, (reader, writer), identity, self.connection, greeting, self.shutdown).await;
+        let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
+        let halves = (reader, writer);
+        let jobs = Arc::clone(&self.jobs);
+        if !session::serve(jobs, halves, identity, self.connection, account, greeting, shutdown).await {
+            self.failed(peer);
+        }
+        drop(place);
         drop(self.permit);
+    }
+
+    /// A failure of its peer's is counted against where it comes from.
+    fn failed(&self, peer: SocketAddr) {
+        if let Some(shut_out) = self.arrival.failed(Instant::now().into_std()) {
+            let seconds = shut_out.as_secs_f64();
+            let limit = "limits.failures_per_minute_per_address";
+            tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
+            self.jobs.audit.note(&Event::refused(Action::Limit, limit).from(peer));
+        }
     }
 }
 
@@ -245,38 +355,4 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
-/// How many connections each identity has.
-#[derive(Debug, Default)]
-struct Connections(Mutex<HashMap<Identity, usize>>);
-
-/// One of an identity's connections.
-struct Place {
-    connections: Arc<Connections>,
-    identity: Identity,
-}
-
-impl Connections {
-    fn enter(self: &Arc<Self>, identity: &Identity, limit: usize) -> Option<Place> {
-        let mut counts = self.0.lock();
-        let count = counts.entry(identity.clone()).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Place { connections: Arc::clone(self), identity: identity.clone() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.connections.0.lock();
-        if let Some(count) = counts.get_mut(&self.identity) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.identity);
-            }
-        }
-    }
 }

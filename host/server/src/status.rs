@@ -35,6 +35,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
     let nanoseconds = job.statistics.update_nanoseconds.load(Ordering::Relaxed);
     Ok(ServerStatus {
         software: env!("CARGO_PKG_VERSION").into(),
+        job: job.config.name.clone(),
         uptime_seconds: job.started.elapsed().as_secs(),
         optimizer: in_use.as_ref().map(|optimizer| optimizer.status.clone()),
         pending_optimizer: pending.map(|pending| (pending.optimizer.status.clone(), pending.from_round)),
@@ -48,6 +49,8 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         mean_update_microseconds: if updates == 0 { 0.0 } else { nanoseconds as f64 / updates as f64 / 1000.0 },
         refusals: job.statistics.refusals.load(Ordering::Relaxed),
         weights_digest,
+        audit: job.audit.status(),
+        protections: job.protections.get().cloned().unwrap_or_default(),
     })
 }
 

@@ -13,6 +13,7 @@ use stepbox_tls::Acceptor;
 use thiserror::Error;
 
 use crate::config::TlsConfig;
+use crate::identity::Identity;
 
 /// Why the server has no TLS to offer. The operator's to mend.
 #[derive(Debug, Error)]
@@ -72,6 +73,13 @@ pub(crate) fn acceptor(config: &TlsConfig) -> Result<Acceptor, TlsError> {
         .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
         .map_err(|error| TlsError::Unusable(error.to_string()))?;
     Ok(Acceptor::new(tls))
+}
+
+/// The server's own name, as its certificate has it.
+pub(crate) fn own_name(config: &TlsConfig) -> Result<String, TlsError> {
+    let chain = certificates("the server's certificate", &config.certificate)?;
+    // One with several names, or none, is as good as any: clients look at its subject alternative names.
+    Ok(Identity::of(&chain).map_or_else(|_| "stepbox".to_owned(), |identity| identity.to_string()))
 }
 
 /// As the signing keys are: whoever reads this key can pose as the server.

@@ -1,15 +1,17 @@
 //! What a file says about itself, for people to look at before they trust anybody.
 
 use crate::signature::SignedFile;
-use crate::store::read_manifest;
-use crate::{KeyId, Manifest, TrustError};
+use crate::verify::read_manifest;
+use crate::{Digest, KeyId, Manifest, TrustError};
 
 /// What a signed component says about itself. **Nothing of it is verified**: anybody can write it into a file. Only
 /// [`TrustStore::verify`](crate::TrustStore::verify) makes it true.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// The key the signature names.
-    pub key: KeyId,
+    /// The keys the signatures name, in the order of their ids.
+    pub keys: Vec<KeyId>,
+    /// What the signatures say the SHA-256 of the content is.
+    pub digest: Digest,
     /// The manifest.
     pub manifest: Manifest,
 }
@@ -22,6 +24,7 @@ impl Claims {
     pub fn read(file: &[u8]) -> Result<Self, TrustError> {
         let signed = SignedFile::parse(file)?;
         let manifest = read_manifest(&signed)?;
-        Ok(Self { key: signed.key, manifest })
+        let keys = signed.signatures.iter().map(|signature| signature.key).collect();
+        Ok(Self { keys, digest: signed.hash, manifest })
     }
 }

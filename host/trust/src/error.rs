@@ -1,6 +1,8 @@
 //! Why a component is refused.
 
-use crate::{Digest, KeyId, Version};
+use std::fmt;
+
+use crate::{Approval, Digest, JudgedSignature, KeyId, Moment, Revocation, Version};
 
 /// Why a server does not take a component. Nothing was changed by it.
 ///
@@ -53,10 +55,41 @@ pub enum TrustError {
         key: KeyId,
     },
     /// Signed with a key the operator has revoked.
-    #[error("the component is signed with key {key}, which is revoked: its publisher must sign it with a new key")]
+    #[error(
+        "the component is signed with key {key}, which is revoked{revocation}: its publisher must sign it with a new \
+         key"
+    )]
     RevokedKey {
         /// The revoked key.
         key: KeyId,
+        /// Why and since when, where the trust file says so.
+        revocation: Revocation,
+    },
+    /// Signed with a key whose time is over.
+    #[error(
+        "the component is signed with key {key} ({publisher}), which was valid until {until}: its publisher must sign \
+         it with its present key too (`stepbox sign --add`)"
+    )]
+    ExpiredKey {
+        /// The key.
+        key: KeyId,
+        /// The publisher who owns that key, by the trust store.
+        publisher: String,
+        /// The first moment in which it was not valid any more.
+        until: Moment,
+    },
+    /// Signed with a key whose time is to come.
+    #[error(
+        "the component is signed with key {key} ({publisher}), which is valid from {from} on: deploy it then, or \
+         have it signed with the publisher's present key too (`stepbox sign --add`)"
+    )]
+    KeyNotYetValid {
+        /// The key.
+        key: KeyId,
+        /// The publisher who owns that key, by the trust store.
+        publisher: String,
+        /// The moment it becomes valid.
+        from: Moment,
     },
     /// The signature is not this key's signature of this content.
     #[error(
@@ -70,10 +103,12 @@ pub enum TrustError {
         publisher: String,
     },
     /// Properly signed, but the operator has revoked this very component.
-    #[error("the component with digest {digest} is revoked: deploy another version")]
+    #[error("the component with digest {digest} is revoked{revocation}: deploy another version")]
     RevokedDigest {
         /// The digest as it stands in the trust store's list.
         digest: Digest,
+        /// Why and since when, where the trust file says so.
+        revocation: Revocation,
     },
     /// Properly signed, but its manifest is missing or says nonsense.
     #[error("the component's manifest is malformed: {reason}. Its publisher must sign it again with `stepbox sign`")]
@@ -84,7 +119,7 @@ pub enum TrustError {
     /// Properly signed, but its publisher may not publish under this name. May be the operator's to mend.
     #[error(
         "publisher {publisher} may not publish an optimizer named `{name}`, only {allowed}: choose such a name, or \
-         add this one to `optimizers` of the publisher in the trust file"
+         add this one to `namespaces` of the publisher in the trust file"
     )]
     NameNotAllowed {
         /// The optimizer's name.
@@ -93,6 +128,22 @@ pub enum TrustError {
         publisher: String,
         /// The names the publisher may use, as a list for people to read.
         allowed: String,
+    },
+    /// Properly signed, but by fewer than have to agree.
+    #[error("{0}")]
+    ThresholdNotMet(Box<Shortfall>),
+    /// Properly signed, but older than the operator allows.
+    #[error(
+        "`{name}` {offered} is older than {minimum}, the least version that the trust file allows: deploy {minimum} \
+         or a newer version"
+    )]
+    BelowMinimum {
+        /// The optimizer's name.
+        name: String,
+        /// The version offered; boxed, so that results stay small.
+        offered: Box<Version>,
+        /// The least version allowed.
+        minimum: Box<Version>,
     },
     /// Properly signed, but older than what was deployed before.
     #[error(
@@ -124,6 +175,34 @@ pub enum TrustError {
     },
 }
 
+/// Who has signed and who would have to, where too few have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    /// The optimizer's name.
+    pub name: String,
+    /// The rule, and who has signed of those that may.
+    pub approval: Approval,
+    /// Signatures that do not count.
+    pub set_aside: Vec<JudgedSignature>,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, approval: Approval { rule, threshold, signers, signed_by, .. }, set_aside } = self;
+        let has = if signed_by.is_empty() { "none of them".to_owned() } else { signed_by.join(", ") };
+        let missing: Vec<_> = signers.iter().filter(|signer| !signed_by.contains(signer)).cloned().collect();
+        write!(
+            formatter,
+            "`{name}` must be signed by {threshold} of {} (rule `{}`), and {has} has: have it signed by {} \
+             (`stepbox sign --add`)",
+            signers.join(", "),
+            rule.as_deref().unwrap_or_default(),
+            missing.join(" or "),
+        )?;
+        set_aside.iter().try_for_each(|signature| write!(formatter, "; does not count: {signature}"))
+    }
+}
+
 impl TrustError {
     /// A stable name for logs, metrics and scripts, such as `bad-signature`.
     pub const fn name(&self) -> &'static str {
@@ -135,10 +214,14 @@ impl TrustError {
             Self::MalformedSignature { .. } => "malformed-signature",
             Self::UnknownKey { .. } => "unknown-key",
             Self::RevokedKey { .. } => "revoked-key",
+            Self::ExpiredKey { .. } => "expired-key",
+            Self::KeyNotYetValid { .. } => "key-not-yet-valid",
             Self::BadSignature { .. } => "bad-signature",
             Self::RevokedDigest { .. } => "revoked-digest",
             Self::MalformedManifest { .. } => "malformed-manifest",
             Self::NameNotAllowed { .. } => "name-not-allowed",
+            Self::ThresholdNotMet(_) => "threshold-not-met",
+            Self::BelowMinimum { .. } => "below-minimum-version",
             Self::Downgrade { .. } => "downgrade",
             Self::VersionReused { .. } => "version-reused",
         }

@@ -127,7 +127,7 @@ impl PublicKey {
 
     /// Whether this key made the signature of the message, checked strictly: one message and key have one encoding of
     /// a valid signature only, and keys of small order verify nothing.
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         self.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
     }
 }
@@ -163,7 +163,15 @@ impl FromStr for PublicKey {
 }
 
 /// A publisher's secret key. Wiped from memory when dropped; [`fmt::Debug`] shows the key id only.
-pub struct SigningKey(ed25519_dalek::SigningKey);
+///
+/// Boxed, so that the bytes stay in one place: what is moved leaves a copy behind that nobody wipes.
+pub struct SigningKey(Box<ed25519_dalek::SigningKey>);
+
+/// The key wipes itself, or this does not compile.
+const _: () = {
+    const fn wipes_itself<T: zeroize::ZeroizeOnDrop>() {}
+    wipes_itself::<ed25519_dalek::SigningKey>();
+};
 
 impl SigningKey {
     /// A new key from the operating system's random numbers.
@@ -173,7 +181,7 @@ impl SigningKey {
     pub fn generate() -> Result<Self, KeyError> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut_slice()).map_err(|source| KeyError::Randomness { source })?;
-        Ok(Self(ed25519_dalek::SigningKey::from_bytes(&seed)))
+        Ok(Self(Box::new(ed25519_dalek::SigningKey::from_bytes(&seed))))
     }
 
     /// The public half.
@@ -206,11 +214,12 @@ impl SigningKey {
         refuse_open_modes(&file, path)?;
         let text = file::read_text(file, MAX_KEY_FILE_BYTES).map(Zeroizing::new).map_err(read_error)?;
         ed25519_dalek::SigningKey::from_pkcs8_pem(text.trim())
-            .map(Self)
+            .map(|key| Self(Box::new(key)))
             .map_err(|_| KeyError::NotASigningKey { path: path.to_owned() })
     }
 
-    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+    /// The Ed25519 signature of a message (RFC 8032).
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
 }

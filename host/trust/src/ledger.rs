@@ -52,7 +52,7 @@ impl VersionLedger {
     }
 
     /// Whether this component may be deployed after what was deployed before: a name not seen yet, a higher version,
-    /// or the very file that was deployed with this version.
+    /// or the very content that was deployed with this version.
     ///
     /// # Errors
     /// [`TrustError::Downgrade`] and [`TrustError::VersionReused`].
@@ -63,7 +63,8 @@ impl VersionLedger {
         };
         match manifest.version.cmp_precedence(&deployed.version) {
             Ordering::Greater => Ok(()),
-            Ordering::Equal if component.digest() == deployed.digest => Ok(()),
+            // Ledgers of the time when a component had one signature remember the digest of the file.
+            Ordering::Equal if [component.digest(), component.file_digest()].contains(&deployed.digest) => Ok(()),
             Ordering::Equal => Err(TrustError::VersionReused {
                 name: manifest.name.clone(),
                 version: Box::new(manifest.version.clone()),

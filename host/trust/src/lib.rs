@@ -1,8 +1,9 @@
 //! Who may hand code to a server: publishers' keys, signatures inside components, and what a server trusts.
 //!
 //! A publisher signs a component with a [`SigningKey`]; [`sign`] puts the signature and a [`Manifest`] (name, version,
-//! publisher) into the `.wasm` itself. A server holds a [`TrustStore`] and turns bytes into a [`VerifiedComponent`],
-//! the only form in which code goes further. A [`VersionLedger`] remembers what was deployed, so that an old version
+//! publisher) into the `.wasm` itself, [`add_signature`] those of others who vouch for it, [`SigningRequest`] one that
+//! is made elsewhere. A server holds a [`TrustStore`] and turns bytes into a [`VerifiedComponent`], the only form in
+//! which code goes further; [`TrustStore::recheck`] holds what runs against what is trusted later. A [`VersionLedger`] remembers what was deployed, so that an old version
 //! with a known weakness does not come back.
 //!
 //! The signature follows the WebAssembly tool conventions, [`Signatures.md`]; `docs/signing.md` has the layout byte
@@ -36,23 +37,38 @@
 mod claims;
 mod digest;
 mod error;
+mod explain;
 mod file;
 mod hex;
 mod key;
 mod ledger;
 mod manifest;
+mod moment;
+mod policy;
 mod section;
 mod sign;
 mod signature;
-mod store;
+mod standing;
+mod verified;
+mod verify;
 
 pub use claims::Claims;
 pub use digest::Digest;
-pub use error::TrustError;
+pub use error::{Shortfall, TrustError};
+pub use explain::Explanation;
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};
 pub use ledger::{LedgerError, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
-pub use manifest::{MANIFEST_SECTION, MAX_MANIFEST_BYTES, MAX_NAME_BYTES, MAX_VERSION_BYTES, Manifest, ManifestError};
+pub use manifest::{
+    MANIFEST_SECTION, MAX_MANIFEST_BYTES, MAX_NAME_BYTES, MAX_VERSION_BYTES, Manifest, ManifestError, fuzz_manifest,
+};
+pub use moment::{Moment, MomentError};
+pub use policy::{
+    EXPIRY_NOTICE, Finding, MAX_COMPONENT_BYTES, MAX_MINIMUM_VERSIONS, MAX_PATTERNS, MAX_PUBLISHER_KEYS,
+    MAX_PUBLISHER_NAME_BYTES, MAX_PUBLISHERS, MAX_REASON_BYTES, MAX_REVOCATIONS, MAX_RULE_SIGNERS, MAX_RULES,
+    MAX_TRUST_FILE_BYTES, Revocation, Severity, TrustStore, TrustStoreError, fuzz_trust_policy,
+};
 pub use semver::Version;
-pub use sign::{SignError, sign, strip};
-pub use signature::{SIGNATURE_SECTION, fuzz_signature};
-pub use store::{MAX_COMPONENT_BYTES, MAX_TRUST_FILE_BYTES, TrustStore, TrustStoreError, VerifiedComponent};
+pub use sign::{SignError, SigningRequest, add_signature, sign, strip};
+pub use signature::{MAX_SIGNATURES, MESSAGE_BYTES, SIGNATURE_SECTION, fuzz_signature};
+pub use standing::{JudgedSignature, Standing};
+pub use verified::{Approval, VerifiedComponent};

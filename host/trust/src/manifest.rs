@@ -22,11 +22,12 @@ pub const MAX_VERSION_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The optimizer's name: at most 64 lower-case letters, digits and dashes, a letter first; the rule of the contract.
+    /// The optimizer's name: lower-case letters, digits and dashes, a letter first, by the rule of the contract; with
+    /// the namespaces it lies in before it, of the same form, each with a `/` behind. At most 64 characters in all.
     pub name: String,
     /// The optimizer's version by semantic versioning, without build metadata.
     pub version: Version,
-    /// The key its publisher signs with.
+    /// The key of the publisher who made this manifest and signed first. Others may sign the same bytes.
     pub publisher: KeyId,
 }
 
@@ -43,10 +44,13 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The name without its namespaces: what the component calls itself.
+    pub fn own_name(&self) -> &str {
+        self.name.rsplit_once('/').map_or(&*self.name, |(_, own)| own)
+    }
+
     fn check(&self) -> Result<(), ManifestError> {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let starts_well = self.name.starts_with(|first: char| first.is_ascii_lowercase());
-        if !starts_well || self.name.len() > MAX_NAME_BYTES || !self.name.bytes().all(allowed) {
+        if !is_name(&self.name) {
             return Err(ManifestError::Name { name: self.name.clone() });
         }
         if !self.version.build.is_empty() {
@@ -86,6 +90,14 @@ impl Manifest {
     }
 }
 
+/// Whether an optimizer may have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_segment =
+        |segment: &str| segment.starts_with(|first: char| first.is_ascii_lowercase()) && segment.bytes().all(allowed);
+    name.len() <= MAX_NAME_BYTES && name.split('/').all(is_segment)
+}
+
 /// Escapes control characters: the text quotes a file that anybody may have written, and ends in logs and terminals.
 fn printable(text: &str) -> String {
     text.chars()
@@ -103,7 +115,7 @@ pub enum ManifestError {
     /// The name has other characters or another length than allowed.
     #[error(
         "`{name}` is no name for an optimizer: use at most {MAX_NAME_BYTES} lower-case letters, digits and dashes, \
-         beginning with a letter",
+         beginning with a letter, with `/` behind namespaces of the same form",
         name = name.escape_default()
     )]
     Name {
@@ -144,4 +156,19 @@ pub enum ManifestError {
     /// It is the JSON expected, written otherwise.
     #[error("it is not in its one encoding (no white space, the fields in the order name, version, publisher)")]
     NotCanonical,
+}
+
+/// Entry point for fuzzing, beside the reader it attacks: any bytes may be given, nothing may panic, and what is read
+/// has no other encoding.
+#[doc(hidden)]
+pub fn fuzz_manifest(bytes: &[u8]) {
+    match Manifest::decode(bytes) {
+        Ok(manifest) => {
+            assert_eq!(manifest.encode().as_bytes(), bytes, "two encodings of one manifest");
+            let again = Manifest::new(&manifest.name, &manifest.version.to_string(), manifest.publisher);
+            assert!(again.is_ok_and(|again| again == manifest), "read but not made");
+            assert!(is_name(manifest.own_name()));
+        }
+        Err(error) => assert!(!error.to_string().contains(char::is_control), "{error:?}"),
+    }
 }

@@ -162,13 +162,17 @@ pub(crate) fn write_custom(name: &str, content: &[u8], out: &mut Vec<u8>) {
 
 /// Writes a byte string after its length, in the shortest encoding.
 pub(crate) fn write_sized(bytes: &[u8], out: &mut Vec<u8>) {
-    let mut length = bytes.len();
-    while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
+    write_varuint32(bytes.len(), out);
     out.extend_from_slice(bytes);
+}
+
+/// Writes a number in the shortest encoding of LEB128.
+pub(crate) fn write_varuint32(mut number: usize, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 #[cfg(test)]

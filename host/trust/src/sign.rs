@@ -1,9 +1,12 @@
-//! The publisher's side: putting a signature into a component, and taking it out.
+//! The publisher's side: putting signatures into a component, and taking them out.
 
 use crate::manifest::MANIFEST_SECTION;
 use crate::section::{self, Truncated};
-use crate::signature::{DELIMITER_SECTION, SIGNATURE_SECTION, SignedFile};
-use crate::{MAX_COMPONENT_BYTES, Manifest, ManifestError, SigningKey, TrustError};
+use crate::signature::{
+    DELIMITER_SECTION, MAX_SIGNATURES, MESSAGE_BYTES, SIGNATURE_SECTION, Signature, SignedFile, message,
+};
+use crate::verify::read_manifest;
+use crate::{Digest, KeyId, MAX_COMPONENT_BYTES, Manifest, ManifestError, PublicKey, SigningKey, TrustError};
 
 /// Signs a component: the result is the same component with a `signature` and a `stepbox:manifest` section in front of
 /// its other sections. The same component, name, version and key give the same bytes.
@@ -12,28 +15,112 @@ use crate::{MAX_COMPONENT_BYTES, Manifest, ManifestError, SigningKey, TrustError
 /// [`SignError`]: it is not a component, is signed already ([`strip`] it first), has become too large for a server's
 /// default limit, or name or version are not well-formed.
 pub fn sign(component: &[u8], name: &str, version: &str, key: &SigningKey) -> Result<Vec<u8>, SignError> {
-    let manifest = Manifest::new(name, version, key.public_key().id())?;
-    let body = section::component_body(component).map_err(SignError::Component)?;
-    for section in section::sections(body) {
-        if is_ours(&section.map_err(broken)?) {
-            return Err(SignError::Signed);
-        }
-    }
-
-    let mut content = manifest.section();
-    content.extend_from_slice(body);
-    let signature_section = SignedFile::sign(&content, key).section();
-    let mut signed = Vec::with_capacity(section::HEADER_BYTES + signature_section.len() + content.len());
-    signed.extend(section::component_header());
-    signed.extend_from_slice(&signature_section);
-    signed.extend_from_slice(&content);
-    if signed.len() > MAX_COMPONENT_BYTES {
-        return Err(SignError::Component(TrustError::TooLarge { bytes: signed.len(), limit: MAX_COMPONENT_BYTES }));
-    }
-    Ok(signed)
+    let request = SigningRequest::new(component, name, version, &key.public_key())?;
+    let signature = key.sign(&request.message());
+    request.finish(&signature)
 }
 
-/// Takes signature and manifest out of a component, so that it can be signed anew; an unsigned one comes back as it
+/// Adds a signature to a signed component. Content, manifest and the other signatures stay as they are.
+///
+/// # Errors
+/// [`SignError`] as from [`SigningRequest::add`].
+pub fn add_signature(signed: &[u8], key: &SigningKey) -> Result<Vec<u8>, SignError> {
+    let request = SigningRequest::add(signed, &key.public_key())?;
+    let signature = key.sign(&request.message());
+    request.finish(&signature)
+}
+
+/// A component that waits for one signature, made wherever the secret key is: here, in a hardware module, by a service.
+#[derive(Debug, Clone)]
+pub struct SigningRequest {
+    key: PublicKey,
+    hash: Digest,
+    others: Vec<Signature>,
+    content: Vec<u8>,
+    manifest: Manifest,
+}
+
+impl SigningRequest {
+    /// Puts a manifest into a component that has none, for the publisher with this key to sign.
+    ///
+    /// # Errors
+    /// [`SignError`] as from [`sign`].
+    pub fn new(component: &[u8], name: &str, version: &str, key: &PublicKey) -> Result<Self, SignError> {
+        let manifest = Manifest::new(name, version, key.id())?;
+        let body = section::component_body(component).map_err(SignError::Component)?;
+        for section in section::sections(body) {
+            if is_ours(&section.map_err(broken)?) {
+                return Err(SignError::Signed);
+            }
+        }
+        let mut content = manifest.section();
+        content.extend_from_slice(body);
+        Ok(Self { key: key.clone(), hash: Digest::of(&content), others: Vec::new(), content, manifest })
+    }
+
+    /// Takes a signed component, for the owner of this key to sign what the others have signed. The others' signatures
+    /// are kept and not checked: that takes a policy. They may stand in an order in which other tools write them.
+    ///
+    /// # Errors
+    /// [`SignError`]: its signatures cannot be read or are not of this content, the key has signed it already, it has
+    /// as many signatures as it may.
+    pub fn add(signed: &[u8], key: &PublicKey) -> Result<Self, SignError> {
+        let file = SignedFile::parse_in_any_order(signed).map_err(SignError::Component)?;
+        if Digest::of(file.content) != file.hash {
+            return Err(SignError::Changed);
+        }
+        let manifest = read_manifest(&file).map_err(SignError::Component)?;
+        let id = key.id();
+        if file.signatures.iter().any(|signature| signature.key == id) {
+            return Err(SignError::SignedByThisKey { key: id });
+        }
+        if file.signatures.len() >= MAX_SIGNATURES {
+            return Err(SignError::TooManySignatures);
+        }
+        let SignedFile { hash, signatures: others, content } = file;
+        Ok(Self { key: key.clone(), hash, others, content: content.to_vec(), manifest })
+    }
+
+    /// What is to be signed, with plain Ed25519 (RFC 8032; neither Ed25519ph nor Ed25519ctx): the text `wasmsig`, the
+    /// bytes 1, 1 and 1, and the SHA-256 of the content. 42 bytes, the same for all signers.
+    pub fn message(&self) -> [u8; MESSAGE_BYTES] {
+        message(self.hash)
+    }
+
+    /// Name, version and publisher of what is signed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 of the content: the component's identity, whoever else signs it.
+    pub fn digest(&self) -> Digest {
+        self.hash
+    }
+
+    /// Puts the signature in, once it has been verified.
+    ///
+    /// # Errors
+    /// [`SignError::WrongSignature`] where it is not this key's signature of the message, and [`SignError`] as from
+    /// [`sign`].
+    pub fn finish(self, signature: &[u8; 64]) -> Result<Vec<u8>, SignError> {
+        let Self { key, hash, others: mut signatures, content, manifest: _ } = self;
+        let own = Signature { key: key.id(), bytes: *signature };
+        if !own.is_of(hash, &key) {
+            return Err(SignError::WrongSignature { key: own.key });
+        }
+        signatures.push(own);
+        signatures.sort_by_key(|signature| signature.key);
+        let signed = SignedFile { hash, signatures, content: &content }.file();
+        if signed.len() > MAX_COMPONENT_BYTES {
+            return Err(SignError::Component(TrustError::TooLarge { bytes: signed.len(), limit: MAX_COMPONENT_BYTES }));
+        }
+        // Another tool may have written two of one key.
+        SignedFile::parse(&signed).map_err(SignError::Component)?;
+        Ok(signed)
+    }
+}
+
+/// Takes signatures and manifest out of a component, so that it can be signed anew; an unsigned one comes back as it
 /// is. Of what [`sign`] made it gives back the bytes that were signed.
 ///
 /// # Errors
@@ -66,8 +153,29 @@ pub enum SignError {
     #[error(transparent)]
     Component(TrustError),
     /// It has a signature or a manifest already.
-    #[error("the component is signed already: sign the file it was made from, or replace its signature")]
+    #[error("the component is signed already: sign the file it was made from, replace its signatures or add one")]
     Signed,
+    /// It has a signature of this very key.
+    #[error("key {key} has signed this component already")]
+    SignedByThisKey {
+        /// The key.
+        key: KeyId,
+    },
+    /// It has as many signatures as it may.
+    #[error("the component has {MAX_SIGNATURES} signatures already, as many as it may have")]
+    TooManySignatures,
+    /// The signatures it has are of other content.
+    #[error(
+        "the component's signatures are not of its content: it was changed after it was signed. Fetch it again from \
+         its publisher"
+    )]
+    Changed,
+    /// What was to be put in is not the key's signature.
+    #[error("what came back is no signature of key {key} for this component: does the secret key belong to it?")]
+    WrongSignature {
+        /// The key.
+        key: KeyId,
+    },
     /// Name or version are not well-formed.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

@@ -5,7 +5,7 @@ mod common;
 use common::{COMPONENT, SIGNED_CONTENT, World, custom_section, publisher};
 use proptest::prelude::*;
 use stepbox_trust::{
-    Claims, Digest, MANIFEST_SECTION, SIGNATURE_SECTION, SignError, SigningKey, TrustError, TrustStore,
+    Claims, Digest, MANIFEST_SECTION, Revocation, SIGNATURE_SECTION, SignError, SigningKey, TrustError, TrustStore,
     TrustStoreError, fuzz_signature, sign, strip,
 };
 
@@ -17,7 +17,9 @@ fn a_properly_signed_component_is_verified_with_all_that_is_known_of_it() {
     assert_eq!(verified.manifest().version.to_string(), "1.2.3");
     assert_eq!(*verified.publisher(), world.key.public_key().id());
     assert_eq!(verified.publisher_name(), "Example");
-    assert_eq!(verified.digest(), Digest::of(&world.signed));
+    assert_eq!(verified.digest(), Digest::of(&world.signed[SIGNED_CONTENT..]));
+    assert_eq!(verified.file_digest(), Digest::of(&world.signed));
+    assert_eq!(verified.signers().collect::<Vec<_>>(), [(world.key.public_key().id(), "Example")]);
     assert_eq!(verified.bytes()[..], world.signed);
 }
 
@@ -151,13 +153,16 @@ fn revoked_keys_and_digests_are_refused() {
     let content = Digest::of(&world.signed[SIGNED_CONTENT..]);
 
     let store = TrustStore::parse(&format!("revoked_keys = ['{id}']\n{lines}")).unwrap();
-    assert_eq!(refusal(&store, &world.signed), TrustError::RevokedKey { key: id });
+    assert_eq!(refusal(&store, &world.signed), TrustError::RevokedKey { key: id, revocation: Revocation::default() });
     let store = TrustStore::parse(&format!("revoked_keys = ['{id}']")).unwrap();
-    assert_eq!(refusal(&store, &world.signed), TrustError::RevokedKey { key: id });
+    assert_eq!(refusal(&store, &world.signed), TrustError::RevokedKey { key: id, revocation: Revocation::default() });
 
     for digest in [digest, content] {
         let store = TrustStore::parse(&format!("revoked_digests = ['{digest}']\n{lines}")).unwrap();
-        assert_eq!(refusal(&store, &world.signed), TrustError::RevokedDigest { digest });
+        assert_eq!(
+            refusal(&store, &world.signed),
+            TrustError::RevokedDigest { digest, revocation: Revocation::default() }
+        );
         let other = sign(COMPONENT, "adamw", "1.2.4", &world.key).unwrap();
         assert!(store.verify(other).is_ok());
     }
@@ -289,7 +294,8 @@ fn sign_refuses_names_and_versions_that_verify_would() {
 fn claims_are_what_the_file_says_whoever_signed_it() {
     let world = World::new();
     let claims = Claims::read(&world.signed).unwrap();
-    assert_eq!(claims.key, world.key.public_key().id());
+    assert_eq!(claims.keys, [world.key.public_key().id()]);
+    assert_eq!(claims.digest, Digest::of(&world.signed[SIGNED_CONTENT..]));
     assert_eq!(claims.manifest.name, "adamw");
     assert_eq!(Claims::read(COMPONENT), Err(TrustError::Unsigned));
 }
@@ -310,6 +316,7 @@ fn wrong_trust_files_are_refused() {
     let lines = publisher("Example", &key);
     assert!(TrustStore::parse("").unwrap().verify(World::new().signed).is_err());
     let parse = |text: &str| TrustStore::parse(text).map(|_| ()).unwrap_err();
+    assert!(matches!(parse("[[publisher]]\nname = 'no key'"), TrustStoreError::NoKey { .. }));
     assert!(matches!(parse(&lines.repeat(2)), TrustStoreError::Duplicate { .. }));
     assert!(matches!(parse(&format!("{lines}optimizers = ['a*b']")), TrustStoreError::Pattern { .. }));
     assert!(matches!(parse("[[publisher]]\nname = 'x'\npublic_key = 'x'"), TrustStoreError::Key { .. }));
@@ -318,7 +325,6 @@ fn wrong_trust_files_are_refused() {
         "revoked_key = []",
         "revoked_keys = ['12']",
         "revoked_digests = ['12']",
-        "[[publisher]]\nname = 'no key'",
         "= nonsense",
     ] {
         assert!(matches!(parse(text), TrustStoreError::Toml(_)), "{text}");

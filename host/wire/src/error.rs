@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::limits::{MAX_DIMENSIONS, MAX_KEY_BYTES, MAX_TAG_BYTES, MAX_TAGS};
+use crate::limits::{MAX_DIMENSIONS, MAX_JOB_BYTES, MAX_KEY_BYTES, MAX_TAG_BYTES, MAX_TAGS};
 use crate::message::{ErrorCode, Failure};
 
 /// What is wrong with a frame. Always the fault of the peer that sent it.
@@ -59,6 +59,11 @@ pub enum FrameError {
         /// Which.
         code: u32,
     },
+    /// A job's name that is none.
+    #[error(
+        "a job's name has 1 to {MAX_JOB_BYTES} lower-case letters, digits, `-` and `_`, and starts with a letter or digit"
+    )]
+    Job,
     /// More tags than [`MAX_TAGS`].
     #[error("the tensor has {tags} tags, at most {MAX_TAGS} are allowed; name what groups of tensors share")]
     TooManyTags {
@@ -109,6 +114,7 @@ impl FrameError {
             | Self::KeyEmpty
             | Self::KeyTooLong { .. }
             | Self::KeyControlCharacter { .. }
+            | Self::Job
             | Self::TooManyTags { .. }
             | Self::Tag { .. } => ErrorCode::Malformed,
         }

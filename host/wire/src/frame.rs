@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_greeting_fits_the_limits_of_a_peer_not_yet_known() {
-        let frame = encode_request(u64::MAX, &Request::Hello { protocol: PROTOCOL_VERSION }, 0);
+        let frame = encode_request(u64::MAX, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, 0);
         let prefix = frame.first_chunk().expect("a frame has a prefix");
         FramePrefix::decode(prefix, &FrameLimits::GREETING).expect("a greeting is short");
     }

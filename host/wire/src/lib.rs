@@ -48,11 +48,11 @@ pub use frame::{
     FramePrefix, MAGIC, PREFIX_BYTES, decode_request, decode_response, encode_request, encode_response, request_id_of,
 };
 pub use limits::{
-    DEFAULT_BODY_BYTES, DEFAULT_HEADER_BYTES, FrameLimits, GREETING_HEADER_BYTES, MAX_DIMENSIONS, MAX_KEY_BYTES,
-    MAX_TAG_BYTES, MAX_TAGS, ROW_ID_BYTES, check_key, check_tags,
+    DEFAULT_BODY_BYTES, DEFAULT_HEADER_BYTES, DEFAULT_JOB, FrameLimits, GREETING_HEADER_BYTES, MAX_DIMENSIONS,
+    MAX_JOB_BYTES, MAX_KEY_BYTES, MAX_TAG_BYTES, MAX_TAGS, ROW_ID_BYTES, check_job, check_key, check_tags,
 };
 pub use message::{
     ElementType, ErrorCode, Failure, PROTOCOL_VERSION, Request, RequestId, Response, TensorType, UNADDRESSED,
 };
 pub use options::{DeployOptions, Group, Schedule, ScheduleKind, ScheduleStatus, TensorFilter};
-pub use status::{KeyStatus, OptimizerStatus, ServerStatus, WorkerStatus};
+pub use status::{AuditStatus, KeyStatus, OptimizerStatus, Protection, ServerStatus, WorkerStatus};

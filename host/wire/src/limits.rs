@@ -18,6 +18,12 @@ pub const GREETING_HEADER_BYTES: u32 = 64;
 /// Longest key, in bytes of UTF-8. Parameter names of real models are dotted paths below 150 bytes.
 pub const MAX_KEY_BYTES: usize = 256;
 
+/// Longest name of a job, in bytes. With it a greeting stays below [`GREETING_HEADER_BYTES`].
+pub const MAX_JOB_BYTES: usize = 32;
+
+/// The job of a connection that names none.
+pub const DEFAULT_JOB: &str = "default";
+
 /// Most extents of a shape. Convolutions over volumes with groups have six; eight is what most array libraries that
 /// fix a rank allow.
 pub const MAX_DIMENSIONS: usize = 8;
@@ -66,6 +72,15 @@ pub fn check_key(key: &str) -> Result<(), FrameError> {
     }
 }
 
+/// Whether `job` may name a job: 1 to [`MAX_JOB_BYTES`] lower-case letters, digits, `-` and `_`, the first a letter or
+/// digit. So it can be a folder's name, on every file system, and two names never look the same.
+pub fn check_job(job: &str) -> Result<(), FrameError> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_allowed = |byte: u8| is_plain(byte) || byte == b'-' || byte == b'_';
+    let starts_well = job.bytes().next().is_some_and(is_plain);
+    if starts_well && job.len() <= MAX_JOB_BYTES && job.bytes().all(is_allowed) { Ok(()) } else { Err(FrameError::Job) }
+}
+
 /// Whether a tensor may have these tags: at most [`MAX_TAGS`], each of 1 to [`MAX_TAG_BYTES`] bytes without control
 /// characters.
 pub fn check_tags(tags: &[String]) -> Result<(), FrameError> {
@@ -107,6 +122,7 @@ impl Request {
                 rows_bytes(values).map(drop)
             }
             Self::Pull { key, .. } | Self::PullRows { key, .. } => check_key(key),
+            Self::Hello { job, .. } if !job.is_empty() => check_job(job),
             Self::Hello { .. }
             | Self::Register
             | Self::Barrier { .. }

@@ -103,6 +103,9 @@ pub enum Request {
     Hello {
         /// [`PROTOCOL_VERSION`] of the client.
         protocol: u16,
+        /// Which of the server's jobs this connection belongs to, to its end; empty for
+        /// [`DEFAULT_JOB`](crate::DEFAULT_JOB).
+        job: String,
     },
     /// Joins the job as the worker the certificate names. Answered by [`Response::Registered`].
     Register,

@@ -51,6 +51,8 @@ pub struct ServerStatus {
     pub software: String,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// The job that this connection belongs to; all below is this job's.
+    pub job: String,
     /// The optimizer in use.
     pub optimizer: Option<OptimizerStatus>,
     /// One that takes over at a later round, and from which round on.
@@ -76,4 +78,34 @@ pub struct ServerStatus {
     /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
     /// asked for.
     pub weights_digest: Option<String>,
+    /// The audit log; none where it is switched off.
+    pub audit: Option<AuditStatus>,
+    /// What keeps a server that is taken over from doing more harm.
+    pub protections: Vec<Protection>,
+}
+
+/// How the audit log is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// Number of the newest line.
+    pub line: u64,
+    /// Its SHA-256, hexadecimal. Kept elsewhere, `line:head` is an anchor: no line up to it can be removed unnoticed.
+    pub head: String,
+    /// Events lost since the start.
+    pub lost: u64,
+    /// Why it cannot be written now.
+    pub failing: Option<String>,
+    /// What was wrong with it at the start.
+    pub damaged: Option<String>,
+}
+
+/// Something that the server's process may not do, or does to its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// Its name, such as `landlock`.
+    pub name: String,
+    /// Whether it is in force.
+    pub active: bool,
+    /// What exactly is, or why nothing is.
+    pub detail: String,
 }

@@ -4,10 +4,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use stepbox_wire::{
-    DeployOptions, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group, KeyStatus, MAX_DIMENSIONS,
-    OptimizerStatus, PREFIX_BYTES, Request, Response, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
-    TensorFilter, TensorType, WorkerStatus, decode_request, decode_response, encode_request, encode_response,
-    fuzz_frame,
+    AuditStatus, DeployOptions, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group, KeyStatus,
+    MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Protection, Request, Response, Schedule, ScheduleKind,
+    ScheduleStatus, ServerStatus, TensorFilter, TensorType, WorkerStatus, decode_request, decode_response,
+    encode_request, encode_response, fuzz_frame,
 };
 
 fn key() -> impl Strategy<Value = String> {
@@ -24,7 +24,7 @@ fn rows() -> impl Strategy<Value = TensorType> {
 
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
-        any::<u16>().prop_map(|protocol| Request::Hello { protocol }),
+        (any::<u16>(), "([a-z0-9][a-z0-9_-]{0,31})?").prop_map(|(protocol, job)| Request::Hello { protocol, job }),
         Just(Request::Register),
         (key(), tensor(), vec("[a-z]{1,20}", 0..4)).prop_map(|(key, tensor, tags)| Request::Init { key, tensor, tags }),
         (key(), any::<u64>(), tensor(), option::of(-1e30_f32..1e30))
@@ -100,6 +100,15 @@ fn optimizer() -> impl Strategy<Value = OptimizerStatus> {
     })
 }
 
+fn audit() -> impl Strategy<Value = AuditStatus> {
+    (any::<u64>(), ".{0,64}", any::<u64>(), option::of(".{0,20}"), option::of(".{0,20}"))
+        .prop_map(|(line, head, lost, failing, damaged)| AuditStatus { line, head, lost, failing, damaged })
+}
+
+fn protection() -> impl Strategy<Value = Protection> {
+    (".{0,20}", any::<bool>(), ".{0,20}").prop_map(|(name, active, detail)| Protection { name, active, detail })
+}
+
 fn status() -> impl Strategy<Value = ServerStatus> {
     let worker = (".{0,20}", any::<u32>(), any::<bool>()).prop_map(|(identity, rank, connected)| WorkerStatus {
         identity,
@@ -109,18 +118,21 @@ fn status() -> impl Strategy<Value = ServerStatus> {
     let key = (key(), tensor(), any::<u64>(), any::<u32>(), ".{0,20}")
         .prop_map(|(key, tensor, version, slices, group)| KeyStatus { key, tensor, version, slices, group });
     (
-        (".{0,20}", any::<u64>(), option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
+        (".{0,20}", any::<u64>(), "[a-z]{1,20}", option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
+        (option::of(audit()), vec(protection(), 0..3)),
         (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
     )
         .prop_map(
             |(
-                (software, uptime_seconds, optimizer, pending_optimizer),
+                (software, uptime_seconds, job, optimizer, pending_optimizer),
                 (learning_rate, schedule, pending_schedule),
+                (audit, protections),
                 (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
             )| ServerStatus {
                 software,
                 uptime_seconds,
+                job,
                 optimizer,
                 pending_optimizer,
                 learning_rate,
@@ -133,6 +145,8 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 mean_update_microseconds,
                 refusals,
                 weights_digest,
+                audit,
+                protections,
             },
         )
 }

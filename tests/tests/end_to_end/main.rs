@@ -5,6 +5,7 @@ mod deployments;
 mod failures;
 mod groups;
 mod half_precision;
+mod jobs;
 mod learning_rate;
 mod loss;
 mod optimizers;

@@ -199,7 +199,7 @@ async fn the_conversation_starts_with_a_greeting_in_the_same_protocol() {
     let scene = Scene::new("greeting").await;
     let credentials = scene.server.credentials("operator");
     for (request, code) in [
-        (Request::Hello { protocol: PROTOCOL_VERSION + 1 }, ErrorCode::ProtocolVersion),
+        (Request::Hello { protocol: PROTOCOL_VERSION + 1, job: String::new() }, ErrorCode::ProtocolVersion),
         (Request::Register, ErrorCode::OutOfOrder),
         (push(ElementType::F32, &[2, 3], &"k".repeat(100), 1), ErrorCode::Oversized),
     ] {

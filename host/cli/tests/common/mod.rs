@@ -1,6 +1,9 @@
 //! Runs the real program in a folder of its own.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod bombs;
+pub mod server;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -35,6 +38,7 @@ impl Folder {
             .current_dir(self.0.path())
             .env("XDG_CONFIG_HOME", self.0.path())
             .env_remove("RUST_LOG")
+            .envs(allow_root())
             .env("RUST_BACKTRACE", "0");
         command
     }
@@ -58,6 +62,11 @@ impl Folder {
         let trust = format!("[[publisher]]\nname = '{name}'\npublic_key = '{public_key}'\n");
         self.write(&format!("{name}.toml"), trust);
     }
+}
+
+/// What a server needs to be told where the tests run as root.
+pub fn allow_root() -> Option<(&'static str, &'static str)> {
+    rustix::process::geteuid().is_root().then_some(("STEPBOX_ALLOW_ROOT", "1"))
 }
 
 pub struct Run(Output);

@@ -14,8 +14,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, version};
 use stepbox_client::ClientConfig;
 use stepbox_wire::{
-    FrameLimits, FramePrefix, PREFIX_BYTES, PROTOCOL_VERSION, Request, RequestId, Response, decode_request,
-    encode_response,
+    DEFAULT_JOB, FrameLimits, FramePrefix, PREFIX_BYTES, PROTOCOL_VERSION, Request, RequestId, Response,
+    decode_request, encode_response,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -130,7 +130,7 @@ impl Peer {
     /// Lets a client in.
     pub async fn welcome(mut self) -> Self {
         let (id, request, _) = self.receive().await;
-        assert_eq!(request, Request::Hello { protocol: PROTOCOL_VERSION });
+        assert_eq!(request, Request::Hello { protocol: PROTOCOL_VERSION, job: DEFAULT_JOB.into() });
         let welcome = Response::Welcome { protocol: PROTOCOL_VERSION, identity: "worker".into() };
         self.answer(id, &welcome, &[]).await;
         self

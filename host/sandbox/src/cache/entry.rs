@@ -66,7 +66,7 @@ impl Subject {
 }
 
 /// What an authentic entry holds. Only [`open`] makes one.
-pub(super) struct Authentic<'a> {
+pub(crate) struct Authentic<'a> {
     fuel: FuelModel,
     code: &'a [u8],
 }
@@ -76,7 +76,7 @@ impl<'a> Authentic<'a> {
         self.fuel
     }
 
-    pub(super) fn code(&self) -> &'a [u8] {
+    pub(crate) fn code(&self) -> &'a [u8] {
         self.code
     }
 }
@@ -110,6 +110,26 @@ pub(super) fn open<'a>(key: &Key, subject: &Subject, bytes: &'a [u8]) -> Result<
         *number = u64::from_le_bytes(*bytes);
     }
     Ok(Authentic { fuel: FuelModel::from_numbers(numbers), code })
+}
+
+/// For fuzzing: any bytes, as a file and as what stands behind a tag that is right, must end in an answer; and whatever is
+/// sealed is no longer authentic when a bit of it has changed.
+#[doc(hidden)]
+pub fn fuzz_cache_entry(bytes: &[u8]) {
+    let (key, subject) = (Key::new([7; KEY_BYTES]), Subject { component: [1; 32], conditions: [2; 32] });
+    let _ = open(&key, &subject, bytes);
+    let tag = key.mac(bytes).finalize().into_bytes();
+    let tagged = [&MAGIC[..], &tag, bytes].concat();
+    if let Ok(entry) = open(&key, &subject, &tagged) {
+        assert!(bytes.starts_with(&[1; 32]) && bytes.ends_with(entry.code()), "another component's entry");
+    }
+    let fuel = FuelModel::from_numbers([1, 2, 3, 4]);
+    let mut sealed = seal(&key, &subject, fuel, bytes);
+    assert_eq!(open(&key, &subject, &sealed).map(|entry| entry.code().to_vec()), Ok(bytes.to_vec()));
+    let bit = bytes.iter().fold(bytes.len(), |place, byte| place.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    let place = bit / 8 % sealed.len();
+    sealed[place] ^= 1 << (bit % 8);
+    assert!(open(&key, &subject, &sealed).is_err(), "a changed entry is taken");
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
+use crate::gate::{Account, Direction, Held};
 use crate::gradient::RowLayout;
 use crate::job::Job;
 use crate::key::Key;
@@ -38,6 +39,18 @@ pub(crate) enum Content {
     Rows(Arc<Key>, RowIds),
 }
 
+impl Content {
+    /// Of its body.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Message(_) => 0,
+            Self::Weights(key) => key.tensor.bytes().unwrap_or(0),
+            Self::Evaluation(_, weights, _) => weights.bytes(),
+            Self::Rows(_, rows) => rows.bytes(),
+        }
+    }
+}
+
 /// Ids that are in range, and the room that they take.
 pub(crate) struct RowIds {
     pub ids: Vec<u64>,
@@ -59,16 +72,24 @@ enum Body {
 /// Bytes of rows that are gathered before they are sent.
 const GATHERED_BYTES: usize = 256 << 10;
 
-/// Sends answers in the order in which they are queued, until no one can queue any more. Ends early where the peer does
-/// not take them.
+/// Sends answers in the order in which they are queued, until no one can queue any more, and several together where they
+/// are there. Ends early where the peer does not take them.
 pub(crate) async fn send_all(
     mut stream: impl AsyncWrite + Unpin,
     mut answers: mpsc::Receiver<Answer>,
     job: Arc<Job>,
+    account: Arc<Account>,
 ) -> io::Result<()> {
     let limits = &job.config.limits;
     while let Some(Answer { id, content }) = answers.recv().await {
         let mut _evaluation = None;
+        let bytes = content.bytes();
+        // Before what is to be sent is taken hold of.
+        account.body(bytes).await;
+        let (content, _room) = match account.room(Direction::Sending, bytes).await {
+            Ok(room) => (content, room),
+            Err(refusal) => (Content::Message(Response::Failed(refusal.into())), Held::default()),
+        };
         let (head, body) = match content {
             Content::Message(response) => (head(id, &response, limits), Body::Nothing),
             Content::Weights(key) => match published::weights(&job, &key).await {
@@ -104,13 +125,29 @@ pub(crate) async fn send_all(
                 Body::Rows(weights, rows) => send_rows(&mut stream, weights, rows).await?,
                 Body::Read(rows) => stream.write_all(rows).await?,
             }
-            stream.flush().await
+            // One call into the kernel for all that is there.
+            if answers.is_empty() { stream.flush().await } else { Ok(()) }
         };
         timeout(limits.time_for(bytes), send).await.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, format!("the peer did not take an answer of {bytes} bytes in time"))
         })??;
     }
     timeout(limits.frame_seconds.duration(), stream.shutdown()).await?
+}
+
+/// Sends the one answer that a peer gets who is not let in.
+pub(crate) async fn send_last(
+    mut stream: impl AsyncWrite + Unpin,
+    id: RequestId,
+    response: Response,
+    limits: Limits,
+) -> io::Result<()> {
+    let send = async {
+        stream.write_all(&head(id, &response, &limits)).await?;
+        stream.flush().await?;
+        stream.shutdown().await
+    };
+    timeout(limits.frame_seconds.duration(), send).await?
 }
 
 fn whole(id: RequestId, key: &Key, weights: Arc<Weights>) -> (Vec<u8>, Body) {
@@ -142,8 +179,15 @@ impl Body {
             Self::Nothing => 0,
             Self::Weights(weights) => weights.bytes(),
             Self::Read(rows) => rows.len() as u64,
-            Self::Rows(_, rows) => rows.ids.len() as u64 * rows.layout.row_bytes as u64,
+            Self::Rows(_, rows) => rows.bytes(),
         }
+    }
+}
+
+impl RowIds {
+    /// Of the rows.
+    fn bytes(&self) -> u64 {
+        self.ids.len() as u64 * self.layout.row_bytes as u64
     }
 }
 

@@ -1,6 +1,7 @@
 //! Frames as they come in.
 
 use std::io;
+use std::time::Duration;
 
 use stepbox_wire::{FrameError, FrameLimits, FramePrefix, PREFIX_BYTES};
 use thiserror::Error;
@@ -31,6 +32,12 @@ pub(crate) enum ReadError {
     /// The connection ended within a frame.
     #[error("the connection ended within a frame")]
     Truncated,
+    /// Nothing came for a while, and nothing was expected.
+    #[error("nothing was asked for {} s (limits.idle_seconds); connect again to ask more", after.as_secs_f64())]
+    Idle {
+        /// For how long.
+        after: Duration,
+    },
     /// A frame came in too slowly.
     #[error(
         "a frame of {bytes} bytes did not come in time \
@@ -59,17 +66,22 @@ impl<Stream: AsyncRead + Unpin> FrameReader<Stream> {
         self.limits = self.pace.frame();
     }
 
-    /// The next frame's prefix and header. Waits for its first byte as long as it takes: a worker that computes is
-    /// silent.
-    pub async fn next(&mut self) -> Result<(FramePrefix, Vec<u8>), ReadError> {
+    /// The next frame's prefix and header. Waits for its first byte as long as it takes, for a worker that computes is
+    /// silent, unless `may_end` says after `limits.idle_seconds` that nothing is expected.
+    pub async fn next(&mut self, may_end: impl Fn() -> bool) -> Result<(FramePrefix, Vec<u8>), ReadError> {
         self.skip_body().await?;
         let mut prefix = [0; PREFIX_BYTES];
-        let first = match self.stream.read(&mut prefix).await {
-            Ok(0) => return Err(ReadError::Closed),
-            Ok(first) => first,
-            // A peer that is killed does not say goodbye to TLS; it is gone all the same.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadError::Closed),
-            Err(error) => return Err(error.into()),
+        let idle = self.pace.idle_seconds.duration();
+        let first = loop {
+            match timeout(idle, self.stream.read(&mut prefix)).await {
+                Ok(Ok(0)) => return Err(ReadError::Closed),
+                Ok(Ok(first)) => break first,
+                // A peer that is killed does not say goodbye to TLS; it is gone all the same.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadError::Closed),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) if may_end() => return Err(ReadError::Idle { after: idle }),
+                Err(_) => {}
+            }
         };
         let rest = PREFIX_BYTES as u64;
         self.in_time(rest, async |stream| stream.read_exact(&mut prefix[first..]).await.map(drop)).await?;
@@ -176,15 +188,15 @@ mod tests {
         bytes.extend([1, 2, 3, 4]);
         bytes.extend(encode_request(3, &pull(3), 0));
         let mut reader = reader(&bytes);
-        let (_, header) = reader.next().await.expect("the first");
+        let (_, header) = reader.next(|| false).await.expect("the first");
         assert_eq!(decode_request(&header), Ok((1, pull(1))));
-        let (prefix, _) = reader.next().await.expect("the second");
+        let (prefix, _) = reader.next(|| false).await.expect("the second");
         let mut body = vec![0; prefix.body_bytes as usize];
         reader.body(&mut body, |_| {}).await.expect("its body");
         assert_eq!(body, [1, 2, 3, 4]);
-        let (_, header) = reader.next().await.expect("the third");
+        let (_, header) = reader.next(|| false).await.expect("the third");
         assert_eq!(decode_request(&header), Ok((3, pull(3))));
-        assert!(matches!(reader.next().await, Err(ReadError::Closed)));
+        assert!(matches!(reader.next(|| false).await, Err(ReadError::Closed)));
     }
 
     #[tokio::test]
@@ -193,7 +205,7 @@ mod tests {
         let mut bytes = encode_request(1, &pull(1), sent.len() as u64);
         bytes.extend(&sent);
         let mut reader = reader(&bytes);
-        reader.next().await.expect("a frame");
+        reader.next(|| false).await.expect("a frame");
         let (mut body, mut seen) = (vec![0; sent.len()], Vec::<u8>::new());
         reader.body(&mut body, |piece| seen.extend(piece)).await.expect("its body");
         assert_eq!(body, sent);
@@ -205,11 +217,11 @@ mod tests {
         let mut bytes = encode_request(1, &pull(1), 10);
         bytes.extend([0; 9]);
         for end in 1..bytes.len() - 9 {
-            assert!(matches!(reader(&bytes[..end]).next().await, Err(ReadError::Truncated)), "{end}");
+            assert!(matches!(reader(&bytes[..end]).next(|| false).await, Err(ReadError::Truncated)), "{end}");
         }
         let mut reader = reader(&bytes);
-        reader.next().await.expect("the header is whole");
-        assert!(matches!(reader.next().await, Err(ReadError::Truncated)));
+        reader.next(|| false).await.expect("the header is whole");
+        assert!(matches!(reader.next(|| false).await, Err(ReadError::Truncated)));
     }
 
     #[tokio::test]
@@ -218,14 +230,14 @@ mod tests {
         let pace = Limits { frame_seconds: Seconds::from_constant(0.01), ..Limits::default() };
         tokio::io::AsyncWriteExt::write_all(&mut peer, b"SBX1").await.expect("room for four bytes");
         let mut reader = FrameReader::new(stream, pace);
-        assert!(matches!(reader.next().await, Err(ReadError::Slow { .. })));
+        assert!(matches!(reader.next(|| false).await, Err(ReadError::Slow { .. })));
     }
 
     #[tokio::test]
     async fn a_peer_not_yet_known_may_only_greet() {
         let bytes =
             encode_request(1, &Request::Push { key: "k".repeat(80), round: 1, tensor: tensor(), loss: None }, 4);
-        let refused = FrameReader::new(&bytes[..], Limits::default()).next().await;
+        let refused = FrameReader::new(&bytes[..], Limits::default()).next(|| false).await;
         assert!(matches!(refused, Err(ReadError::Frame(FrameError::HeaderTooLong { .. }))));
     }
 

@@ -10,27 +10,33 @@ mod frames;
 mod requests;
 mod tensors;
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use stepbox_wire::{
-    ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, request_id_of,
+    ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, encode_response,
+    request_id_of,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::access::Rights;
-use crate::audit::{Action, Event};
+use crate::audit::{Action, Audit, Event};
+use crate::gate::Account;
 use crate::identity::Identity;
 use crate::job::{Job, Worker};
+use crate::jobs::Jobs;
+use crate::key::Key;
 use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
-use answers::{Answer, Content, QUEUED_ANSWERS, send_all};
+use crate::shard::KeyId;
+use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
 use frames::{FrameReader, ReadError};
 
 /// How long a connection that the server ends is still read from, so that the peer, in the middle of sending, gets the
@@ -50,10 +56,15 @@ struct Context {
     worker: Mutex<Option<Worker>>,
     answers: mpsc::Sender<Answer>,
     outstanding: Arc<Semaphore>,
+    most_outstanding: usize,
     /// Of ids in row pulls that wait.
     row_ids: Arc<Semaphore>,
     /// One evaluation's weights at a time.
     evaluations: Arc<Semaphore>,
+    /// What this identity does by all its connections.
+    account: Arc<Account>,
+    /// Keys whose weights were read, for the audit log.
+    read: Mutex<HashSet<KeyId>>,
 }
 
 /// Why a connection ended.
@@ -72,45 +83,57 @@ enum End {
 
 /// Serves a connection whose TLS handshake is done.
 ///
-/// `greeting` is the time left for the peer to say `Hello`.
+/// `greeting` is the time left for the peer to say `Hello`. Returns whether it was let in, or would have been had there been
+/// room.
 pub(crate) async fn serve(
-    job: Arc<Job>,
+    jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
     identity: Identity,
     connection: ConnectionId,
+    account: Arc<Account>,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
-) {
-    let limits = job.config.limits.clone();
-    let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
-    let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job)));
-    let mut reader = FrameReader::new(reading, limits.clone());
-
-    let greeted = timeout(greeting, greet(&job, &identity, &answers, &mut reader)).await;
-    let rights = match greeted {
-        Ok(Some(rights)) => rights,
-        Ok(None) => {
-            drop(answers);
-            return linger(&mut writer, &mut reader).await;
-        }
-        Err(_) => {
-            tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
-            return writer.abort();
+) -> bool {
+    let mut reader = FrameReader::new(reading, jobs.limits.clone());
+    let greeted = timeout(greeting, greet(&jobs, &identity, &mut reader)).await;
+    let Ok(greeted) = greeted else {
+        tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
+        return false;
+    };
+    let Greeted { id, job, place: _place } = match greeted {
+        Ok(greeted) => greeted,
+        Err(TurnedAway(None)) => return false,
+        Err(TurnedAway(Some((id, answer)))) => {
+            let is_server_full = matches!(&answer, Response::Failed(failure) if failure.code == ErrorCode::Busy);
+            let mut writer = tokio::spawn(send_last(writing, id, answer, jobs.limits.clone()));
+            linger(&mut writer, &mut reader).await;
+            return is_server_full;
         }
     };
+    let Some(rights) = job.access.of(&identity) else { return false };
+    let limits = job.config.limits.clone();
+    let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
+    let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job), Arc::clone(&account)));
+    let welcome = Response::Welcome { protocol: PROTOCOL_VERSION, identity: identity.to_string() };
+    // The queue is empty; a writer that has ended is noticed below.
+    let _ = answers.send(Answer { id, content: Content::Message(welcome) }).await;
     reader.lift_limits();
-    tracing::debug!(%identity, connection, "connected");
+    tracing::debug!(%identity, job = job.config.name, connection, "connected");
 
+    let most_outstanding = limits.outstanding_requests.min(Semaphore::MAX_PERMITS);
     let context = Arc::new(Context {
-        outstanding: Arc::new(Semaphore::new(limits.outstanding_requests.min(Semaphore::MAX_PERMITS))),
+        outstanding: Arc::new(Semaphore::new(most_outstanding)),
+        most_outstanding,
         evaluations: Arc::new(Semaphore::new(1)),
         row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
         worker: Mutex::new(None),
+        read: Mutex::default(),
         job,
         identity,
         rights,
         connection,
         answers,
+        account,
     });
     let mut waiting = JoinSet::new();
     let end = tokio::select! {
@@ -125,7 +148,8 @@ pub(crate) async fn serve(
         job.disconnected(worker);
     }
     let lingers = match &end {
-        End::Closed => false,
+        // What waited was dropped, but what is answered is sent: it may have closed its own direction only.
+        End::Closed => true,
         End::Unanswerable => {
             tracing::warn!(%identity, "the peer does not take its answers; its connection is closed");
             false
@@ -143,7 +167,7 @@ pub(crate) async fn serve(
             tracing::warn!(%identity, reason = %error, "the connection ends");
             // Where its records are wrong, TLS has an alert for the peer, which goes out as the writer ends.
             let are_records_wrong = matches!(error, ReadError::Io(error) if error.kind() == ErrorKind::InvalidData);
-            are_records_wrong || matches!(error, ReadError::Frame(_) | ReadError::Slow { .. })
+            are_records_wrong || matches!(error, ReadError::Frame(_) | ReadError::Slow { .. } | ReadError::Idle { .. })
         }
     };
     tracing::debug!(%identity, connection, "disconnected");
@@ -154,6 +178,23 @@ pub(crate) async fn serve(
     } else {
         writer.abort();
     }
+    true
+}
+
+/// Tells a peer that it cannot be served now, whatever it says, and ends its connection.
+pub(crate) async fn turn_away(
+    (mut reading, mut writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    refusal: Refusal,
+) {
+    let answer = encode_response(UNADDRESSED, &Response::Failed(refusal.into()), 0);
+    let told = async {
+        writing.write_all(&answer).await?;
+        writing.shutdown().await?;
+        // What it is about to send is taken, or it would find a reset instead of the answer.
+        tokio::io::copy(&mut reading, &mut tokio::io::sink()).await
+    };
+    // It has been turned away, whether or not it listens.
+    let _ = timeout(LINGER, told).await;
 }
 
 /// Lets the last answers out, then reads on for a moment.
@@ -174,43 +215,55 @@ async fn linger<Stream: AsyncRead + Unpin>(
     }
 }
 
-/// Has the peer say who it is not: its version. Returns its rights, or `None` where it was turned away.
+/// A peer that is let in.
+struct Greeted {
+    id: RequestId,
+    job: Arc<Job>,
+    /// Its place among the job's connections.
+    place: OwnedSemaphorePermit,
+}
+
+/// A peer that is not, and what it is told where it listens.
+struct TurnedAway(Option<(RequestId, Response)>);
+
+/// Has the peer say what its certificate does not: its version, and which job it comes for.
 async fn greet<Stream: AsyncRead + Unpin>(
-    job: &Job,
+    jobs: &Jobs,
     identity: &Identity,
-    answers: &mpsc::Sender<Answer>,
     reader: &mut FrameReader<Stream>,
-) -> Option<Rights> {
-    let (id, greeted) = match reader.next().await {
+) -> Result<Greeted, TurnedAway> {
+    let (id, request) = match reader.next(|| true).await {
         Ok((_, header)) => match decode_request(&header) {
-            Ok((id, request)) => (id, check_greeting(job, identity, &request)),
+            Ok((id, request)) => (id, Ok(request)),
             Err(error) => (request_id_of(&header).unwrap_or(UNADDRESSED), Err(Refusal::from(&error))),
         },
         Err(ReadError::Frame(error)) => (UNADDRESSED, Err(Refusal::from(&error))),
         Err(error) => {
             tracing::warn!(%identity, reason = %error, "the peer did not say hello");
-            return None;
+            return Err(TurnedAway(None));
         }
     };
-    let (response, rights) = match greeted {
-        Ok(rights) => (Response::Welcome { protocol: PROTOCOL_VERSION, identity: identity.to_string() }, Some(rights)),
-        Err(refusal) => (refused(job, identity, "hello", "", refusal), None),
-    };
-    let sent = answers.send(Answer { id, content: Content::Message(response) }).await;
-    rights.filter(|_| sent.is_ok())
+    let greeting = request.and_then(|request| greeting(&request));
+    // What is no greeting names no job, like one that leaves it out.
+    let job = jobs.named(greeting.as_deref().unwrap_or_default()).cloned();
+    match greeting.and_then(|name| jobs.enter(&name, identity)) {
+        Ok((job, place)) => Ok(Greeted { id, job, place }),
+        Err(refusal) => {
+            // The job's people see who knocked; who knocked does not see whether there is a job.
+            let answer = match job {
+                Some(job) => refused(&job, identity, "hello", "", refusal),
+                None => refused_by_server(jobs, identity, "hello", refusal),
+            };
+            Err(TurnedAway(Some((id, answer))))
+        }
+    }
 }
 
-fn check_greeting(job: &Job, identity: &Identity, request: &Request) -> Answered<Rights> {
+/// The job's name in a greeting that is one.
+fn greeting(request: &Request) -> Answered<String> {
     match request {
-        Request::Hello { protocol: PROTOCOL_VERSION } => job.access.of(identity).ok_or_else(|| {
-            Refusal::new(
-                ErrorCode::Forbidden,
-                format!(
-                    "`{identity}` has no part in this job; the operator names workers in [job], others in [access]"
-                ),
-            )
-        }),
-        Request::Hello { protocol } => Err(Refusal::new(
+        Request::Hello { protocol: PROTOCOL_VERSION, job } => Ok(job.clone()),
+        Request::Hello { protocol, .. } => Err(Refusal::new(
             ErrorCode::ProtocolVersion,
             format!("you speak protocol {protocol}, this server speaks {PROTOCOL_VERSION}; use matching versions"),
         )),
@@ -235,20 +288,51 @@ async fn replaced(context: &Context) {
 }
 
 /// Counts and logs a refusal; returns the answer to the peer.
-fn refused(job: &Job, identity: &Identity, request: &str, key: &str, mut refusal: Refusal) -> Response {
-    refusal.shorten();
-    job.statistics.refusals.fetch_add(1, Ordering::Relaxed);
+fn refused(job: &Job, identity: &Identity, request: &str, key: &str, refusal: Refusal) -> Response {
     let subject = if key.is_empty() { request } else { key };
+    note_refusal((&job.statistics.refusals, &job.audit), identity, request, subject, refusal)
+}
+
+/// As [`refused`], for what belongs to no job.
+fn refused_by_server(jobs: &Jobs, identity: &Identity, request: &str, refusal: Refusal) -> Response {
+    note_refusal((&jobs.refusals, &jobs.audit), identity, request, request, refusal)
+}
+
+fn note_refusal(
+    (count, audit): (&AtomicU64, &Audit),
+    identity: &Identity,
+    request: &str,
+    subject: &str,
+    mut refusal: Refusal,
+) -> Response {
+    refusal.shorten();
+    count.fetch_add(1, Ordering::Relaxed);
     let reason = format!("{request}: {}", refusal.message);
-    job.audit.record(&Event::refused(Action::Request, &reason).by(identity).about(subject).code(refusal.code));
+    let action = Action::of_request(request);
+    audit.record(&Event::refused(action, &reason).by(identity).about(subject).code(refusal.code));
     Response::Failed(refusal.into())
 }
 
 impl Context {
+    /// Whether nothing is expected of this connection and nothing owed to it: it speaks for no worker, who may compute
+    /// for as long as it takes, and no request of its waits.
+    fn is_idle(&self) -> bool {
+        self.worker.lock().is_none() && self.outstanding.available_permits() == self.most_outstanding
+    }
+
+    /// Notes that the key's weights are read, the first time.
+    fn note_read(&self, key: &Key) {
+        if self.read.lock().insert(key.id) {
+            self.job.audit.note(&Event::allowed(Action::Read).by(&self.identity).about(&key.name));
+        }
+    }
+
     /// Answers a request, with the refusal where that is its outcome.
     async fn answer(&self, id: RequestId, request: &str, key: &str, outcome: Answered<Content>) {
-        let content = outcome
-            .unwrap_or_else(|refusal| Content::Message(refused(&self.job, &self.identity, request, key, refusal)));
+        let content = outcome.unwrap_or_else(|refusal| {
+            self.account.refused(refusal.code);
+            Content::Message(refused(&self.job, &self.identity, request, key, refusal))
+        });
         // Where the peer takes no answers any more, the connection is about to end.
         let _ = self.answers.send(Answer { id, content }).await;
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use stepbox_trust::Digest;
 use stepbox_wire::{
-    DeployOptions, ErrorCode, FramePrefix, Request, RequestId, Response, Schedule, UNADDRESSED, decode_request,
-    request_id_of,
+    DeployOptions, ErrorCode, FramePrefix, OptimizerStatus, Request, RequestId, Response, Schedule, UNADDRESSED,
+    decode_request, request_id_of,
 };
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
@@ -13,8 +14,11 @@ use tokio::task::JoinSet;
 use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::{Context, End};
+use crate::audit::{Action, Event};
 use crate::deployment::{Submission, deploy};
-use crate::job::{Worker, not_registered};
+use crate::gate::{Direction, Held};
+use crate::identity::Identity;
+use crate::job::{Job, Worker, not_registered};
 use crate::learning_rate;
 use crate::refusal::{Answered, Refusal};
 use crate::status::status;
@@ -59,7 +63,8 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
     loop {
         // Those that are done are forgotten, so that the set holds what waits and no more.
         while waiting.try_join_next().is_some() {}
-        let (id, error) = match reader.next().await {
+        context.account.request().await;
+        let (id, error) = match reader.next(|| context.is_idle()).await {
             Ok((prefix, header)) => match handle(context, reader, waiting, prefix, &header).await {
                 Ok(()) => continue,
                 Err(ended) => ended,
@@ -70,7 +75,9 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
         let refusal = match &error {
             ReadError::Closed => return End::Closed,
             ReadError::Frame(error) => Some(Refusal::from(error)),
-            ReadError::Slow { .. } => Some(Refusal::new(ErrorCode::TimedOut, error.to_string())),
+            ReadError::Slow { .. } | ReadError::Idle { .. } => {
+                Some(Refusal::new(ErrorCode::TimedOut, error.to_string()))
+            }
             ReadError::Truncated | ReadError::Io(_) => None,
         };
         if let Some(refusal) = refusal {
@@ -99,6 +106,7 @@ async fn handle<Stream: AsyncRead + Unpin>(
             return Ok(());
         }
     };
+    context.account.body(prefix.body_bytes).await;
     let (name, key) = describe(&request);
     let asked = Asked { context, reader, waiting, id, name, body_bytes: prefix.body_bytes };
     match asked.handle(request).await {
@@ -159,7 +167,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         // Before the membership changes, so that this connection cannot miss being replaced.
         *speaks_for.lock() = Some(worker);
         let (response, replaced) = job.register(worker);
-        tracing::info!(%identity, rank, connection, replaces = ?replaced, "registered");
+        tracing::info!(%identity, job = job.config.name, rank, connection, replaces = ?replaced, "registered");
+        let (rank, connection) = (rank.to_string(), connection.to_string());
+        let details = [("rank", rank.as_str()), ("connection", &connection)];
+        job.audit.note(&Event::allowed(Action::Register).by(identity).with(&details));
         done(response)
     }
 
@@ -195,13 +206,22 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             return Err(Refusal::new(ErrorCode::Busy, "another deployment is under way; try again").into());
         };
         let permit = self.permit()?;
+        let _room = self.room().await?;
         let mut component = vec![0; self.body_bytes as usize];
         self.reader.body(&mut component, |_| {}).await?;
         let (job, identity) = (Arc::clone(job), identity.clone());
+        let digest = Digest::of(&component).to_string();
         tracing::info!(%identity, bytes = component.len(), "a component is to be deployed");
         // In a task of its own: once begun, it is not undone by the connection's end.
         let deployment = tokio::spawn(async move {
-            let outcome = deploy(job, Submission { component, options }).await;
+            let attempted = job.audit.confirm(&Event::attempted(Action::Deploy).by(&identity).about(&digest)).await;
+            let outcome = match attempted {
+                Ok(()) => deploy(Arc::clone(&job), Submission { component, options }).await,
+                Err(refusal) => Err(refusal),
+            };
+            if let Ok(Response::Deployed { optimizer, from_round, .. }) = &outcome {
+                note_deployment(&job, &identity, optimizer, *from_round);
+            }
             drop(turn);
             outcome
         });
@@ -216,6 +236,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let message = format!("`{identity}` may not see the status; the operator names who may in [access]");
             return Err(Refusal::new(ErrorCode::Forbidden, message).into());
         }
+        job.audit.note(&Event::allowed(Action::Status).by(identity));
         let job = Arc::clone(job);
         self.later(String::new(), async move {
             Ok(Content::Message(Response::Status(Box::new(status(&job, weights_digest).await?))))
@@ -231,7 +252,12 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         }
         let (job, identity) = (Arc::clone(job), identity.clone());
         self.later(String::new(), async move {
+            let asked = format!("{schedule:?}");
+            job.audit.confirm(&Event::attempted(Action::Schedule).by(&identity).about(&asked)).await?;
             let set = learning_rate::set(&job, learning_rate, schedule).await?;
+            let (peak, from_round) = (set.learning_rate.to_string(), set.from_round.to_string());
+            let details = [("learning_rate", peak.as_str()), ("from_round", &from_round)];
+            job.audit.note(&Event::allowed(Action::Schedule).by(&identity).about(&asked).with(&details));
             tracing::info!(%identity, peak = set.learning_rate, form = ?set.schedule, from_round = set.from_round, "a schedule is set");
             Ok(Content::Message(Response::ScheduleSet(set)))
         })
@@ -242,6 +268,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let worker = *self.context.worker.lock();
         let speaks = |worker: &Worker| self.context.job.members.borrow().is_connected(worker.rank, worker.connection);
         worker.filter(speaks).ok_or_else(not_registered)
+    }
+
+    /// Room for the body, to be held until it is there.
+    pub(super) async fn room(&self) -> Answered<Held> {
+        self.context.account.room(Direction::Receiving, self.body_bytes).await
     }
 
     pub(super) fn permit(&self) -> Answered<OwnedSemaphorePermit> {
@@ -276,6 +307,17 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         });
         Ok(None)
     }
+}
+
+fn note_deployment(job: &Job, identity: &Identity, optimizer: &OptimizerStatus, from_round: u64) {
+    let from_round = from_round.to_string();
+    let details = [
+        ("name", optimizer.name.as_str()),
+        ("version", &optimizer.version),
+        ("publisher", &optimizer.publisher),
+        ("from_round", &from_round),
+    ];
+    job.audit.note(&Event::allowed(Action::Deploy).by(identity).about(&optimizer.digest).with(&details));
 }
 
 pub(super) fn done(response: Response) -> Result<Option<Content>, Stopped> {

@@ -9,6 +9,7 @@ use tokio::io::AsyncRead;
 
 use super::answers::{Content, RowIds};
 use super::requests::{Asked, Stopped, done, failed};
+use crate::audit::{Action, Event};
 use crate::checks::{check_gradient, check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
 use crate::deployment::off_the_runtime;
@@ -48,10 +49,13 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         }
         let room = job.model.room(&key, &tensor, &job.config.limits)?;
         let permit = self.permit()?;
+        let _room = self.room().await?;
         let mut value = vec![0; self.body_bytes as usize];
         self.finite_body(&key, Format::F32, slice::from_mut(&mut value)).await?;
         // In a task of its own: once begun, it is not undone by the connection's end.
         let name = key.clone();
+        let identity = &self.context.identity;
+        job.audit.note(&Event::allowed(Action::Init).by(identity).about(&key));
         let creation = tokio::spawn(create(job, key, tensor, value, tags, room));
         self.later_with(permit, name, async move {
             let (known, created) = creation.await.unwrap_or_else(|panic| Err(failed(&panic)))?;
@@ -73,6 +77,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
+        let _room = self.room().await?;
         let mut gradient = Dense { format, chunks: key.gradient_buffers(format) };
         if let Err(stopped) = self.finite_body(&key.name, format, &mut gradient.chunks).await {
             key.keep_buffers(gradient.chunks.into_iter().enumerate());
@@ -97,6 +102,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
+        let _room = self.room().await?;
         // The lengths add up to the body's, which is within the limit of a frame.
         let value_bytes = values.bytes().unwrap_or(0);
         let ids = {
@@ -128,6 +134,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
         let layout = row_layout(&key)?;
+        self.context.note_read(&key);
         let (bytes, limit) = (rows.saturating_mul(layout.row_bytes as u64), job.config.limits.body_bytes);
         if bytes > limit {
             let message =
@@ -141,6 +148,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let message = format!("{rows} rows would make more than {limit} that are waited for (limits.row_ids)");
             return Err(Refusal::new(ErrorCode::Busy, message).into());
         };
+        let _room = self.room().await?;
         let mut ids = vec![0; self.body_bytes as usize];
         self.reader.body(&mut ids, |_| {}).await?;
         let rows = RowIds { ids: row_ids(&key, layout, &ids)?, layout, held: Some(held) };
@@ -158,6 +166,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let Worker { rank, .. } = self.worker()?;
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
+        self.context.note_read(&key);
         if evaluation {
             let evaluations = Arc::clone(&self.context.evaluations);
             return self.later(key.name.clone(), async move {

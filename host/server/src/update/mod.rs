@@ -17,7 +17,9 @@ use std::time::Instant;
 
 use stepbox_reduce::Format;
 use stepbox_sandbox::{Granularity, Plan, StepContext};
+use stepbox_wire::ErrorCode;
 
+use crate::audit::{Action, Event};
 use crate::cut::Slice;
 use crate::gradient::{self, Contribution};
 use crate::job::Job;
@@ -44,6 +46,7 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
             }
             Err(reason) => {
                 tracing::error!(key = key.name, round, reason, "a round has failed");
+                note_failure(&job, &key, round, &reason);
                 unfinished.fail(&reason);
             }
         }
@@ -53,6 +56,14 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
             tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
         }
     });
+}
+
+fn note_failure(job: &Job, key: &Key, round: u64, reason: &str) {
+    let status = job.deployments.read().of_round(round).map(|optimizer| optimizer.status.clone());
+    let (digest, round) = (status.map(|status| status.digest).unwrap_or_default(), round.to_string());
+    let details = [("optimizer", digest.as_str()), ("round", &round)];
+    let event = Event::noted(Action::Round).about(&key.name).because(reason).with(&details);
+    job.audit.note(&event.code(ErrorCode::OptimizerFailed));
 }
 
 /// A round that has been taken from the key. Should its task die, the round fails instead of staying open for ever.

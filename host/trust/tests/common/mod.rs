@@ -30,6 +30,16 @@ pub fn publisher(name: &str, key: &SigningKey) -> String {
     format!("[[publisher]]\nname = '{name}'\npublic_key = '{}'\n", key.public_key())
 }
 
+/// A key for a publisher's entry in a trust file, with lines for its period.
+pub fn key(key: &SigningKey, period: &str) -> String {
+    format!("[[publisher.key]]\npublic_key = '{}'\n{period}\n", key.public_key())
+}
+
+/// A point in time as a policy writes it.
+pub fn at(time: &str) -> std::time::SystemTime {
+    time.parse::<stepbox_trust::Moment>().unwrap().into()
+}
+
 /// A custom section with contents below 128 bytes in all.
 pub fn custom_section(name: &str, content: &[u8]) -> Vec<u8> {
     let payload = 1 + name.len() + content.len();

@@ -1,0 +1,171 @@
+//! What a real server's process has given up, as the kernel tells from outside.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use common::server::{Scene, serve};
+use common::{allow_root, mode};
+use serde_json::Value;
+
+/// A field of `/proc/PID/status`.
+fn field(process: u32, thread: Option<&str>, name: &str) -> String {
+    let path = match thread {
+        Some(thread) => format!("/proc/{process}/task/{thread}/status"),
+        None => format!("/proc/{process}/status"),
+    };
+    let status = fs::read_to_string(path).unwrap();
+    let line = status.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap_or_else(|| panic!("{status}"));
+    line.split_once(':').unwrap().1.trim().to_owned()
+}
+
+fn is_active(status: &Value, name: &str) -> bool {
+    let protections = status["protections"].as_array().unwrap();
+    let protection = protections.iter().find(|protection| protection["name"] == name);
+    protection.unwrap_or_else(|| panic!("{status}"))["active"].as_bool().unwrap()
+}
+
+#[test]
+fn the_kernel_confirms_what_the_status_says() {
+    let mut scene = Scene::new();
+    let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
+    let status = scene.folder.done(&format!("status {bob} --json")).json();
+    let process = scene.server.id();
+    assert_eq!(is_active(&status, "user"), allow_root().is_none());
+    assert!(is_active(&status, "core-dumps"));
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+
+    if is_active(&status, "seccomp") {
+        // Threads for this deployment start after the filter is in force.
+        scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice}"));
+        let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        let threads: Vec<_> = threads.map(|thread| thread.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(threads.len() > 2, "{threads:?}");
+        for thread in threads.iter().map(|thread| Some(thread.as_str())).chain([None]) {
+            assert_eq!(field(process, thread, "Seccomp"), "2");
+            assert_eq!(field(process, thread, "NoNewPrivs"), "1");
+        }
+    }
+    let text = scene.folder.done(&format!("status {bob}")).stdout();
+    assert!(text.contains("landlock:") && text.contains("seccomp:"), "{text}");
+    assert_eq!(mode(&scene.folder.path("state")), 0o700);
+
+    let (_, log) = scene.stop();
+    let told = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told: Vec<_> = told.filter_map(|line| line["protection"].as_str().map(str::to_owned)).collect();
+    assert_eq!(told, ["user", "core-dumps", "landlock", "memory-lock", "seccomp"]);
+    let start = scene.folder.read("state/audit/audit-000001.jsonl");
+    assert!(start.lines().next().unwrap().contains("\"protections\":\""), "{start}");
+}
+
+#[test]
+fn a_confined_server_trains_reloads_its_files_and_starts_again() {
+    let mut scene = Scene::configured("[process]\nsandbox = 'try'\n");
+    let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
+    scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice}"));
+    // As an editor does it: a new file in the old one's place.
+    let trust = scene.folder.read("publisher.toml");
+    scene.folder.write("publisher.new", "");
+    fs::rename(scene.folder.path("publisher.new"), scene.folder.path("publisher.toml")).unwrap();
+    let deploy = format!("deploy adamw-1.1.0.wasm {alice}");
+    assert_eq!(scene.folder.run(&deploy).code(), 3);
+    scene.folder.write("publisher.new", trust);
+    fs::rename(scene.folder.path("publisher.new"), scene.folder.path("publisher.toml")).unwrap();
+    scene.folder.done(&deploy);
+
+    let log = scene.restart(&[]);
+    assert!(!log.contains("Permission denied") && !log.contains("os error"), "{log}");
+    let (alice, status) = (scene.connection("alice"), scene.connection("bob"));
+    scene.folder.done(&format!("deploy adamw-1.1.0.wasm {alice}"));
+    let status = scene.folder.done(&format!("status {status} --json")).json();
+    assert_eq!(status["optimizer"]["version"], "1.1.0");
+    drop(bob);
+}
+
+#[test]
+fn who_takes_the_process_over_gets_no_further() {
+    let scene = Scene::new();
+    let run = scene.folder.run("protections --config server.toml --json");
+    let report: Value = serde_json::from_str(run.stdout().lines().next().unwrap()).unwrap();
+    if !(is_active(&report, "landlock") && is_active(&report, "seccomp")) {
+        assert_eq!(run.code(), 1, "not prevented, and said so");
+        return;
+    }
+    assert_eq!(run.code(), 0, "{report}");
+    let attempts = report["attempts"].as_array().unwrap();
+    assert!(attempts.len() >= 7 && attempts.iter().all(|attempt| attempt["prevented"] == true), "{report}");
+
+    // That these attempts succeed where nothing prevents them.
+    let configuration = scene.folder.read("server.toml");
+    scene.folder.write("off.toml", format!("{configuration}\n[process]\nsandbox = 'off'\n"));
+    let run = scene.folder.run("protections --config off.toml --json");
+    let report: Value = serde_json::from_str(run.stdout().lines().next().unwrap()).unwrap();
+    assert_eq!(run.code(), 1);
+    assert!(!is_active(&report, "landlock") && !is_active(&report, "seccomp"));
+    let attempts = report["attempts"].as_array().unwrap();
+    let prevented: Vec<_> = attempts.iter().filter(|attempt| attempt["prevented"] == true).collect();
+    // Nobody listens where it connects to.
+    assert_eq!(prevented.len(), 1, "{prevented:?}");
+}
+
+#[test]
+fn what_is_required_and_cannot_be_had_keeps_the_server_from_starting() {
+    let scene = Scene::new();
+    let configuration = scene.folder.read("server.toml");
+    scene.folder.write("required.toml", format!("{configuration}\n[process]\nsandbox = 'require'\n"));
+    let run = scene.folder.run("protections --config required.toml");
+    // Either everything is in force, or it says what is not.
+    match run.code() {
+        0 => assert!(run.stdout().contains("seccomp      active"), "{}", run.stdout()),
+        _ => assert!(run.stderr().contains("process.sandbox is \"require\""), "{}", run.stderr()),
+    }
+    scene.folder.write("wrong.toml", format!("{configuration}\n[process]\nsandbox = 'perhaps'\n"));
+    let run = scene.folder.run("serve --config wrong.toml");
+    assert_eq!(run.code(), 1);
+    assert!(run.stderr().contains("perhaps"), "{}", run.stderr());
+}
+
+#[test]
+fn root_is_refused_unless_it_is_meant() {
+    if allow_root().is_none() {
+        // Not to be tried by anybody else.
+        return;
+    }
+    let mut scene = Scene::new();
+    let mut server = scene.folder.command(["serve", "--config", "server.toml"]);
+    let run = server.env_remove("STEPBOX_ALLOW_ROOT").output().unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("--allow-root"));
+    scene.stop();
+
+    let run = |arguments: &[&str]| {
+        let mut command = scene.folder.command(["protections", "--config", "server.toml"]);
+        let run = command.args(arguments).env_remove("STEPBOX_ALLOW_ROOT").output().unwrap();
+        String::from_utf8_lossy(&run.stderr).contains("--allow-root")
+    };
+    assert!(run(&[]) && !run(&["--allow-root"]));
+    let configuration = scene.folder.read("server.toml");
+    scene.folder.write("server.toml", format!("{configuration}\n[process]\nallow_root = true\n"));
+    assert!(!run(&[]));
+}
+
+#[test]
+fn an_audit_log_that_others_could_read_is_the_servers_alone() {
+    let mut scene = Scene::new();
+    scene.stop();
+    for (path, expected) in [("state/audit.key", 0o600), ("state/audit", 0o700), ("state/versions.toml", 0o600)] {
+        if let Ok(metadata) = fs::metadata(scene.folder.path(path)) {
+            assert_eq!(metadata.permissions().mode() & 0o777, expected, "{path}");
+        }
+    }
+    fs::set_permissions(scene.folder.path("state/audit.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let run = scene.folder.run("serve --config server.toml");
+    assert_eq!(run.code(), 1);
+    assert!(run.stderr().contains("mode 0644"), "{}", run.stderr());
+    fs::set_permissions(scene.folder.path("state/audit.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    (scene.server, scene.address) = serve(&scene.folder, &[]);
+}

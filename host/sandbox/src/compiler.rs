@@ -1,0 +1,171 @@
+//! Where components are compiled: in this process, or by a broker of processes whose memory and time are limited.
+//!
+//! A compiler's memory and time are no simple function of its input, and whoever may have something compiled could choose
+//! the input. So a server starts a *broker* ([`Broker`]) before it does anything else: the same program, which does
+//! nothing but start a *worker* for each component, hand it the bytes, and end it when it takes too much. A worker limits
+//! itself before it reads a byte; it has no environment, no descriptors but its three pipes, and compiles one component.
+//!
+//! What comes back is native code that will be run, so this is a protection against exhaustion, not against a compiler
+//! that a component has taken over. What may reach the compiler at all is decided before ([`allow_list`]).
+//!
+//! [`allow_list`]: crate::allow_list
+
+mod broker;
+mod descriptors;
+mod protocol;
+mod supervisor;
+mod timed;
+mod worker;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use broker::Compiled;
+pub use broker::{Broker, BrokerError};
+
+/// Address space of a worker, in bytes. The largest of our own optimizers needs 46 MiB, of which 36 are the program itself;
+/// a component of several megabytes, with an interpreter in it, fits too.
+pub const DEFAULT_COMPILER_MEMORY_BYTES: u64 = 1 << 30;
+
+/// Processor time of a worker, in seconds. Our own optimizers take a fifth of a second.
+pub const DEFAULT_COMPILER_PROCESSOR_SECONDS: u64 = 30;
+
+/// Wall-clock time of a worker, in milliseconds: twice its processor time, for a machine that is busy.
+pub const DEFAULT_COMPILER_DEADLINE_MILLISECONDS: u64 = 60_000;
+
+/// Native code of a component, in bytes. Our own optimizers have half a megabyte; no more than the cache would keep.
+pub const DEFAULT_COMPILER_CODE_BYTES: u64 = 256 << 20;
+
+/// The least address space that can be set: less would refuse what nobody wants refused.
+pub const MIN_COMPILER_MEMORY_BYTES: u64 = 64 << 20;
+
+/// The longest time that can be set, a week: longer is a typing error.
+const MAX_COMPILER_SECONDS: u64 = 7 * 86_400;
+
+/// First argument of the program that makes it a broker.
+pub(crate) const BROKER_VERB: &str = "compile-broker";
+
+/// First argument of the program that makes it a worker.
+pub(crate) const WORKER_VERB: &str = "compile-worker";
+
+/// What compiling a component may take. See the constants of this module for the reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompilerLimits {
+    /// Address space, in bytes.
+    pub memory_bytes: u64,
+    /// Processor time, in seconds.
+    pub processor_seconds: u64,
+    /// Wall-clock time, in milliseconds.
+    pub deadline_milliseconds: u64,
+    /// Native code, in bytes.
+    pub code_bytes: u64,
+}
+
+impl Default for CompilerLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: DEFAULT_COMPILER_MEMORY_BYTES,
+            processor_seconds: DEFAULT_COMPILER_PROCESSOR_SECONDS,
+            deadline_milliseconds: DEFAULT_COMPILER_DEADLINE_MILLISECONDS,
+            code_bytes: DEFAULT_COMPILER_CODE_BYTES,
+        }
+    }
+}
+
+impl CompilerLimits {
+    /// A limit that is out of range, with its value and the range.
+    pub fn out_of_range(&self) -> Option<(&'static str, u64, RangeInclusive<u64>)> {
+        [
+            ("memory_bytes", self.memory_bytes, MIN_COMPILER_MEMORY_BYTES..=i64::MAX as u64),
+            ("processor_seconds", self.processor_seconds, 1..=MAX_COMPILER_SECONDS),
+            ("deadline_milliseconds", self.deadline_milliseconds, 1..=1000 * MAX_COMPILER_SECONDS),
+            ("code_bytes", self.code_bytes, 1..=i64::MAX as u64),
+        ]
+        .into_iter()
+        .find(|(_, value, range)| !range.contains(value))
+    }
+}
+
+/// What a component that took too much to compile took too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompileLimit {
+    /// Memory.
+    Memory {
+        /// What a worker may have.
+        bytes: u64,
+    },
+    /// Processor time.
+    ProcessorTime {
+        /// What a worker may have.
+        seconds: u64,
+    },
+    /// Wall-clock time.
+    Deadline {
+        /// What a worker may have.
+        milliseconds: u64,
+    },
+    /// Native code.
+    Code {
+        /// How much it may be.
+        bytes: u64,
+    },
+    /// The compiler's stack, which is not configured: what is nested so deep was written to overflow it.
+    Stack,
+}
+
+impl fmt::Display for CompileLimit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { bytes } => write!(formatter, "more memory than compiler.memory_bytes = {bytes}"),
+            Self::ProcessorTime { seconds } => {
+                write!(formatter, "more processor time than compiler.processor_seconds = {seconds}")
+            }
+            Self::Deadline { milliseconds } => {
+                write!(formatter, "longer than compiler.deadline_milliseconds = {milliseconds}")
+            }
+            Self::Code { bytes } => write!(formatter, "more native code than compiler.code_bytes = {bytes}"),
+            Self::Stack => formatter.write_str("more stack than the compiler has"),
+        }
+    }
+}
+
+/// Who compiles for a [`Sandbox`](crate::Sandbox).
+#[derive(Debug, Clone, Default)]
+pub enum Compiler {
+    /// The sandbox's own process: for programs that compile only what they trust, such as tests and measurements. Nothing
+    /// bounds what it takes.
+    #[default]
+    InProcess,
+    /// A process for each component, with limits.
+    Broker(Arc<Broker>),
+}
+
+impl fmt::Display for Compiler {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::InProcess => "this process, without limits",
+            Self::Broker(_) => "a process for each component, with limits",
+        })
+    }
+}
+
+/// Makes this process a broker or a worker, if its first argument says so, and gives its exit code when it is done.
+///
+/// A program that starts a [`Broker`] of its own executable must call this first of all in `main`, while there is one
+/// thread and no file is open.
+pub fn compile_process() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let verb = arguments.next()?;
+    if verb == BROKER_VERB {
+        Some(supervisor::run())
+    } else if verb == WORKER_VERB {
+        Some(worker::run(arguments))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,203 @@
+//! The server's side of the broker.
+
+use std::io::{self, ErrorKind};
+use std::ops::RangeInclusive;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::protocol::{Answer, Exceeded, MAX_COMPILED_COMPONENT_BYTES, Request};
+use super::timed::Timed;
+use super::{BROKER_VERB, CompileLimit, CompilerLimits, supervisor};
+use crate::engine::Metering;
+use crate::error::SandboxError;
+
+/// How much longer than a worker may take its broker is waited for, to start it and to take the answer along.
+pub(crate) const BROKER_GRACE: Duration = Duration::from_secs(5);
+
+/// Native code that a worker of our own broker made. Only [`Broker::compile`] makes one.
+pub(crate) struct Compiled(Vec<u8>);
+
+impl Compiled {
+    pub(crate) fn code(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Why there is no broker.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The program cannot be started.
+    #[error("cannot start the process that compiles optimizers: {0}")]
+    Start(#[from] io::Error),
+    /// A limit is out of range.
+    #[error("compiler.{name} is {value}; it must be from {} to {}", range.start(), range.end())]
+    OutOfRange {
+        /// The limit.
+        name: &'static str,
+        /// What was configured.
+        value: u64,
+        /// What is taken.
+        range: RangeInclusive<u64>,
+    },
+}
+
+/// A process that has components compiled by other processes, one at a time. It ends with this value, and when this
+/// process ends.
+///
+/// It should be started before this process gives up the right to start others: it keeps that right. One that has died is
+/// started anew by the next request, if that is still possible.
+#[derive(Debug)]
+pub struct Broker {
+    program: PathBuf,
+    limits: CompilerLimits,
+    running: Mutex<Option<Running>>,
+    /// Of the last one that was started.
+    process_id: AtomicU32,
+}
+
+impl Broker {
+    /// Starts a broker of this process's own executable, which must call [`compile_process`](crate::compile_process)
+    /// first of all.
+    ///
+    /// # Errors
+    /// A limit is out of range, or the system starts no process.
+    pub fn start(limits: CompilerLimits) -> Result<Self, BrokerError> {
+        Self::start_program(&supervisor::own_program()?, limits)
+    }
+
+    /// Starts a broker of another executable, which must be of the same version.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_program(program: &Path, limits: CompilerLimits) -> Result<Self, BrokerError> {
+        if let Some((name, value, range)) = limits.out_of_range() {
+            return Err(BrokerError::OutOfRange { name, value, range });
+        }
+        let running = Running::start(program)?;
+        let process_id = AtomicU32::new(running.process.id());
+        Ok(Self { program: program.to_owned(), limits, running: Mutex::new(Some(running)), process_id })
+    }
+
+    /// What compiling a component may take.
+    pub fn limits(&self) -> CompilerLimits {
+        self.limits
+    }
+
+    /// The broker's process; the last one, where it has been started anew.
+    pub fn process_id(&self) -> u32 {
+        self.process_id.load(Ordering::Relaxed)
+    }
+
+    /// Has a component compiled.
+    pub(crate) fn compile(
+        &self,
+        metering: Metering,
+        stack_bytes: u64,
+        component: &[u8],
+    ) -> Result<Compiled, SandboxError> {
+        if component.len() as u64 > MAX_COMPILED_COMPONENT_BYTES {
+            let (declared, limit) = (component.len() as u64, MAX_COMPILED_COMPONENT_BYTES);
+            return Err(SandboxError::Oversized { what: "a number of bytes of", declared, limit });
+        }
+        let limits = self.limits;
+        match self.ask(&Request { metering, stack_bytes, limits, component })? {
+            Answer::Code(code) => Ok(Compiled(code)),
+            Answer::Invalid(reason) => Err(SandboxError::Invalid(reason)),
+            Answer::Limit(exceeded) => Err(SandboxError::CompileLimit(match exceeded {
+                Exceeded::Memory => CompileLimit::Memory { bytes: limits.memory_bytes },
+                Exceeded::ProcessorTime => CompileLimit::ProcessorTime { seconds: limits.processor_seconds },
+                Exceeded::Deadline => CompileLimit::Deadline { milliseconds: limits.deadline_milliseconds },
+                Exceeded::Code => CompileLimit::Code { bytes: limits.code_bytes },
+                Exceeded::Stack => CompileLimit::Stack,
+            })),
+            Answer::Killed(by) => Err(SandboxError::CompilerKilled(by)),
+            Answer::Failed(reason) => Err(SandboxError::Compiler(reason)),
+        }
+    }
+
+    /// Asks the broker; one that turns out to be gone is started anew, once.
+    fn ask(&self, request: &Request<&[u8]>) -> Result<Answer, SandboxError> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started_anew = false;
+        loop {
+            let mut broker = match running.take() {
+                Some(broker) => broker,
+                None => {
+                    started_anew = true;
+                    let broker = Running::start(&self.program).map_err(|error| {
+                        SandboxError::Compiler(format!(
+                            "the process that starts compilers has ended and cannot be started anew ({error}); restart \
+                             the server"
+                        ))
+                    })?;
+                    self.process_id.store(broker.process.id(), Ordering::Relaxed);
+                    broker
+                }
+            };
+            match broker.ask(request) {
+                Ok(answer) => {
+                    *running = Some(broker);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, process = broker.process.id(), "the process that starts compilers is lost");
+                    if started_anew || error.kind() == ErrorKind::TimedOut {
+                        return Err(SandboxError::Compiler(format!(
+                            "the process that starts compilers was lost: {error}"
+                        )));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A broker's process. Ends it when dropped.
+#[derive(Debug)]
+struct Running {
+    process: Child,
+    requests: ChildStdin,
+    answers: ChildStdout,
+}
+
+impl Running {
+    fn start(program: &Path) -> io::Result<Self> {
+        let mut process = Command::new(program)
+            .arg0(format!("stepbox-{BROKER_VERB}"))
+            .arg(BROKER_VERB)
+            .env_clear()
+            .current_dir("/")
+            // A signal from the terminal is for the server, which still answers what it has begun.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        match (process.stdin.take(), process.stdout.take()) {
+            (Some(requests), Some(answers)) => Ok(Self { process, requests, answers }),
+            _ => Err(io::Error::other("it has no pipes")),
+        }
+    }
+
+    fn ask(&mut self, request: &Request<&[u8]>) -> io::Result<Answer> {
+        let limits = request.limits;
+        let until = Instant::now() + Duration::from_millis(limits.deadline_milliseconds) + BROKER_GRACE;
+        request.write(&mut Timed::new(&mut self.requests, until)?)?;
+        Answer::read(&mut Timed::new(&mut self.answers, until)?, limits.code_bytes)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already. Its worker ends with it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,254 @@
+//! What server, broker and worker say to each other, over pipes. Everything that has a length is read no further than a
+//! bound, and takes no more memory than has arrived.
+//!
+//! | request | bytes |
+//! |---|---|
+//! | mark | 8 |
+//! | metering | 1 |
+//! | WebAssembly stack, and the four limits of [`CompilerLimits`] | 8 each, little-endian |
+//! | length of the component, little-endian | 8 |
+//! | the component | as said |
+//!
+//! | answer | bytes |
+//! |---|---|
+//! | which of [`Answer`] | 1 |
+//! | length of the rest, little-endian | 8 |
+//! | code, text or the limit's number | as said |
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use super::CompilerLimits;
+use crate::engine::Metering;
+
+/// Tells other versions apart, and programs that are no broker at all.
+const MARK: &[u8; 8] = b"stepbox\x81";
+
+/// Longest component that is taken for compilation, in bytes. What a server takes from its peers has a limit of its own,
+/// far below.
+pub(crate) const MAX_COMPILED_COMPONENT_BYTES: u64 = 1 << 30;
+
+/// Longest text of an answer, in bytes: an error with its causes.
+pub(crate) const MAX_ANSWER_TEXT_BYTES: u64 = 16 << 10;
+
+/// A component to be compiled.
+pub(super) struct Request<C> {
+    pub(super) metering: Metering,
+    pub(super) stack_bytes: u64,
+    pub(super) limits: CompilerLimits,
+    pub(super) component: C,
+}
+
+impl<C: AsRef<[u8]>> Request<C> {
+    pub(super) fn write(&self, writer: &mut impl Write) -> io::Result<()> {
+        let CompilerLimits { memory_bytes, processor_seconds, deadline_milliseconds, code_bytes } = self.limits;
+        let component = self.component.as_ref();
+        let mut header = MARK.to_vec();
+        header.push(metering_number(self.metering));
+        for number in [
+            self.stack_bytes,
+            memory_bytes,
+            processor_seconds,
+            deadline_milliseconds,
+            code_bytes,
+            component.len() as u64,
+        ] {
+            header.extend_from_slice(&number.to_le_bytes());
+        }
+        writer.write_all(&header)?;
+        writer.write_all(component)?;
+        writer.flush()
+    }
+}
+
+impl Request<Vec<u8>> {
+    /// The next request. `None` where nobody will ask anything any more.
+    pub(super) fn read(reader: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut mark = [0; MARK.len()];
+        match reader.read_exact(&mut mark) {
+            Ok(()) if mark == *MARK => {}
+            Ok(()) => return Err(wrong("no request")),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let [metering] = read_array(reader)?;
+        let metering = metering_from(metering).ok_or_else(|| wrong("no metering"))?;
+        let stack_bytes = read_number(reader)?;
+        let limits = CompilerLimits {
+            memory_bytes: read_number(reader)?,
+            processor_seconds: read_number(reader)?,
+            deadline_milliseconds: read_number(reader)?,
+            code_bytes: read_number(reader)?,
+        };
+        let component = read_payload(reader, MAX_COMPILED_COMPONENT_BYTES)?;
+        Ok(Some(Self { metering, stack_bytes, limits, component }))
+    }
+}
+
+/// What became of a component.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Native code.
+    Code(Vec<u8>),
+    /// The compiler does not take it.
+    Invalid(String),
+    /// It takes too much.
+    Limit(Exceeded),
+    /// The worker was ended from outside.
+    Killed(String),
+    /// The worker could not start, or crashed.
+    Failed(String),
+}
+
+/// Which limit a worker reached; the server knows what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exceeded {
+    Memory = 1,
+    ProcessorTime = 2,
+    Deadline = 3,
+    Code = 4,
+    Stack = 5,
+}
+
+impl Answer {
+    pub(super) fn write(&self, writer: &mut impl Write) -> io::Result<()> {
+        let number;
+        let (tag, payload): (u8, &[u8]) = match self {
+            Self::Code(code) => (0, code),
+            Self::Invalid(text) => (1, cut(text)),
+            Self::Limit(limit) => {
+                number = [*limit as u8];
+                (2, &number)
+            }
+            Self::Killed(text) => (3, cut(text)),
+            Self::Failed(text) => (4, cut(text)),
+        };
+        writer.write_all(&[tag])?;
+        writer.write_all(&(payload.len() as u64).to_le_bytes())?;
+        writer.write_all(payload)?;
+        writer.flush()
+    }
+
+    /// An answer with no more code than this: where there is more, an answer that says so, without having read it.
+    pub(super) fn read(reader: &mut impl Read, most_code: u64) -> io::Result<Self> {
+        let [tag] = read_array(reader)?;
+        let mut text = || {
+            let bytes = read_payload(reader, MAX_ANSWER_TEXT_BYTES)?;
+            io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        Ok(match tag {
+            0 => match read_payload(reader, most_code) {
+                Err(error) if error.kind() == ErrorKind::FileTooLarge => Self::Limit(Exceeded::Code),
+                code => Self::Code(code?),
+            },
+            1 => Self::Invalid(text()?),
+            2 => match read_payload(reader, 1)?[..] {
+                [1] => Self::Limit(Exceeded::Memory),
+                [2] => Self::Limit(Exceeded::ProcessorTime),
+                [3] => Self::Limit(Exceeded::Deadline),
+                [4] => Self::Limit(Exceeded::Code),
+                [5] => Self::Limit(Exceeded::Stack),
+                _ => return Err(wrong("no limit")),
+            },
+            3 => Self::Killed(text()?),
+            4 => Self::Failed(text()?),
+            _ => return Err(wrong("no answer")),
+        })
+    }
+}
+
+fn metering_number(metering: Metering) -> u8 {
+    match metering {
+        Metering::Off => 0,
+        Metering::Fuel => 1,
+        Metering::Epochs => 2,
+        Metering::FuelAndEpochs => 3,
+    }
+}
+
+fn metering_from(number: u8) -> Option<Metering> {
+    [Metering::Off, Metering::Fuel, Metering::Epochs, Metering::FuelAndEpochs].get(usize::from(number)).copied()
+}
+
+fn cut(text: &str) -> &[u8] {
+    &text.as_bytes()[..text.len().min(MAX_ANSWER_TEXT_BYTES as usize)]
+}
+
+fn read_array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_number(reader: &mut impl Read) -> io::Result<u64> {
+    read_array(reader).map(u64::from_le_bytes)
+}
+
+/// A length and as many bytes.
+fn read_payload(reader: &mut impl Read, most: u64) -> io::Result<Vec<u8>> {
+    let length = read_number(reader)?;
+    if length > most {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    let mut payload = Vec::new();
+    reader.take(length).read_to_end(&mut payload)?;
+    if payload.len() as u64 == length { Ok(payload) } else { Err(ErrorKind::UnexpectedEof.into()) }
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(write: impl Fn(&mut Vec<u8>) -> io::Result<()>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut bytes).expect("a vector takes everything");
+        bytes
+    }
+
+    #[test]
+    fn requests_come_back_and_end_where_nobody_asks() {
+        for metering in [Metering::Off, Metering::Fuel, Metering::Epochs, Metering::FuelAndEpochs] {
+            let limits =
+                CompilerLimits { memory_bytes: 1, processor_seconds: 2, deadline_milliseconds: 3, code_bytes: 4 };
+            let request = Request { metering, stack_bytes: 5, limits, component: b"component" };
+            let bytes = written(|bytes| request.write(bytes));
+            let mut reader = &bytes[..];
+            let read = Request::read(&mut reader).expect("our own request").expect("one");
+            assert_eq!((read.metering, read.stack_bytes, read.limits), (metering, 5, limits));
+            assert_eq!(read.component, b"component");
+            assert!(Request::read(&mut reader).expect("an end").is_none());
+        }
+    }
+
+    #[test]
+    fn answers_come_back_and_too_much_code_is_not_read() {
+        let text = || "text".to_owned();
+        let limits = [Exceeded::Memory, Exceeded::ProcessorTime, Exceeded::Deadline, Exceeded::Code, Exceeded::Stack];
+        let mut answers =
+            vec![Answer::Code(vec![7; 100]), Answer::Invalid(text()), Answer::Killed(text()), Answer::Failed(text())];
+        answers.extend(limits.map(Answer::Limit));
+        for answer in answers {
+            let bytes = written(|bytes| answer.write(bytes));
+            assert_eq!(Answer::read(&mut &bytes[..], 100).expect("our own answer"), answer);
+            for end in 0..bytes.len() {
+                assert!(Answer::read(&mut &bytes[..end], 100).is_err(), "{answer:?} cut at {end}");
+            }
+        }
+        let code = written(|bytes| Answer::Code(vec![7; 101]).write(bytes));
+        assert_eq!(Answer::read(&mut &code[..9], 100).expect("a limit"), Answer::Limit(Exceeded::Code));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), ours: bool) {
+            let bytes = if ours { [&MARK[..], &bytes].concat() } else { bytes };
+            let _ = Request::read(&mut &bytes[..]);
+            let _ = Answer::read(&mut &bytes[..], 100);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What an identity does, over all its connections and across their ends: who comes again has not become somebody else.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use stepbox_wire::ErrorCode;
+
+use super::rate::Rate;
+use super::remembered::Remembered;
+use super::room::{Held, Room};
+use super::seldom::Seldom;
+use crate::identity::Identity;
+use crate::limits::Limits;
+use crate::refusal::{Answered, Refusal};
+
+/// All identities that are connected, and some that were.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    limits: Limits,
+    receiving: Room,
+    sending: Room,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// With their number of connections, which is above 0.
+    here: HashMap<Identity, (usize, Arc<Account>)>,
+    away: Remembered<Identity, Arc<Account>>,
+}
+
+/// What one identity does.
+#[derive(Debug)]
+pub(crate) struct Account {
+    identity: Identity,
+    requests: Rate,
+    refusals: Rate,
+    bytes: Rate,
+    /// Its own and that of all.
+    receiving: [Room; 2],
+    sending: [Room; 2],
+    patience: Duration,
+    slowed: Seldom,
+}
+
+/// Which way a body goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Receiving,
+    Sending,
+}
+
+/// One of an identity's connections.
+#[derive(Debug)]
+pub(crate) struct Place {
+    accounts: Arc<Accounts>,
+    account: Arc<Account>,
+}
+
+impl Accounts {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            receiving: Room::new(limits.receiving_bytes),
+            sending: Room::new(limits.sending_bytes),
+            limits: limits.clone(),
+            state: Mutex::new(State { here: HashMap::new(), away: Remembered::new() }),
+        }
+    }
+
+    /// Another connection of an identity. Refused where it has as many as it may.
+    pub(crate) fn enter(self: &Arc<Self>, identity: &Identity, now: Instant) -> Answered<Place> {
+        let limit = self.limits.connections_per_identity;
+        let mut state = self.state.lock();
+        let State { here, away } = &mut *state;
+        let mut known = || away.take(identity, now).unwrap_or_else(|| Arc::new(self.account(identity, now)));
+        let (count, account) = here.entry(identity.clone()).or_insert_with(|| (0, known()));
+        if *count >= limit {
+            let message = format!(
+                "`{identity}` has {limit} connections already (limits.connections_per_identity); close one first"
+            );
+            return Err(Refusal::new(ErrorCode::RateLimited, message));
+        }
+        *count += 1;
+        Ok(Place { accounts: Arc::clone(self), account: Arc::clone(account) })
+    }
+
+    fn account(&self, identity: &Identity, now: Instant) -> Account {
+        let Limits {
+            requests_per_second,
+            refusals_per_minute,
+            identity_bytes_per_second,
+            receiving_bytes_per_identity,
+            sending_bytes_per_identity,
+            frame_seconds,
+            ..
+        } = self.limits;
+        Account {
+            identity: identity.clone(),
+            requests: Rate::new(requests_per_second.into(), Duration::from_secs(1), now),
+            refusals: Rate::new(refusals_per_minute.into(), Duration::from_secs(60), now),
+            bytes: Rate::new(identity_bytes_per_second, Duration::from_secs(1), now),
+            receiving: [Room::new(receiving_bytes_per_identity), self.receiving.clone()],
+            sending: [Room::new(sending_bytes_per_identity), self.sending.clone()],
+            patience: frame_seconds.duration(),
+            slowed: Seldom::default(),
+        }
+    }
+}
+
+impl Account {
+    /// Waits until its next request may be read.
+    pub(crate) async fn request(&self) {
+        if self.requests.wait_for(1).await {
+            self.slowed("limits.requests_per_second");
+        }
+        if self.refusals.wait_for(0).await {
+            self.slowed("limits.refusals_per_minute");
+        }
+    }
+
+    /// Waits until a body may come or go.
+    pub(crate) async fn body(&self, bytes: u64) {
+        if bytes > 0 && self.bytes.wait_for(bytes).await {
+            self.slowed("limits.identity_bytes_per_second");
+        }
+    }
+
+    /// Waits for room for a body.
+    pub(crate) async fn room(&self, direction: Direction, bytes: u64) -> Answered<Held> {
+        let ([own, all], limit) = match direction {
+            Direction::Receiving => (&self.receiving, "receiving_bytes"),
+            Direction::Sending => (&self.sending, "sending_bytes"),
+        };
+        Room::hold(own, all, bytes, self.patience).await.ok_or_else(|| {
+            let seconds = self.patience.as_secs_f64();
+            let message = format!(
+                "no room for a body of {bytes} bytes within {seconds} s (limits.{limit}_per_identity, limits.{limit}); \
+                 come again when others are done"
+            );
+            Refusal::new(ErrorCode::RateLimited, message)
+        })
+    }
+
+    /// A request of its was refused.
+    pub(crate) fn refused(&self, code: ErrorCode) {
+        if is_its_own_doing(code) {
+            self.refusals.charge(1, Instant::now());
+        }
+    }
+
+    fn slowed(&self, limit: &str) {
+        if let Some(before) = self.slowed.now(Instant::now()) {
+            tracing::warn!(identity = %self.identity, limit, before, "slowed: it asks more often than it may");
+        }
+    }
+}
+
+/// Whether a refusal tells of what the peer did. The others tell of workers that are gone and optimizers that fail, once
+/// for each key.
+fn is_its_own_doing(code: ErrorCode) -> bool {
+    use ErrorCode::{NoOptimizer, OptimizerFailed, Paused, TimedOut, WorkerLost};
+    !matches!(code, WorkerLost | TimedOut | NoOptimizer | OptimizerFailed | Paused)
+}
+
+impl Place {
+    /// Whose it is.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+}
+
+impl Deref for Place {
+    type Target = Account;
+
+    fn deref(&self) -> &Account {
+        &self.account
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.accounts.state.lock();
+        let State { here, away } = &mut *state;
+        let identity = &self.account.identity;
+        if let Some((count, _)) = here.get_mut(identity) {
+            *count -= 1;
+            if *count == 0
+                && let Some((identity, (_, account))) = here.remove_entry(identity)
+            {
+                away.keep(identity, account, Instant::now());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts(limits: Limits) -> Arc<Accounts> {
+        Arc::new(Accounts::new(&limits))
+    }
+
+    fn identity(name: &str) -> Identity {
+        Identity::new(name).unwrap()
+    }
+
+    #[test]
+    fn an_identity_has_so_many_connections_and_no_more() {
+        let now = Instant::now();
+        let accounts = accounts(Limits { connections_per_identity: 2, ..Limits::default() });
+        let (one, other) = (identity("one"), identity("other"));
+        let first = accounts.enter(&one, now).unwrap();
+        let _second = accounts.enter(&one, now).unwrap();
+        let refusal = accounts.enter(&one, now).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::RateLimited);
+        assert!(refusal.message.contains("limits.connections_per_identity"), "{}", refusal.message);
+        assert!(accounts.enter(&other, now).is_ok());
+        drop(first);
+        assert!(accounts.enter(&one, now).is_ok());
+    }
+
+    #[test]
+    fn whoever_comes_again_is_still_the_same_and_in_the_end_forgotten() {
+        let now = Instant::now();
+        let accounts = accounts(Limits { requests_per_second: 1, ..Limits::default() });
+        let name = identity("one");
+        let place = accounts.enter(&name, now).unwrap();
+        place.requests.charge(1000, Instant::now());
+        drop(place);
+        assert_eq!(accounts.state.lock().here.len(), 0);
+        assert!(accounts.enter(&name, now).unwrap().requests.take(Instant::now()).is_err(), "its rate is what it was");
+        accounts.state.lock().away.forget(Instant::now() + Duration::from_secs(1000));
+        assert_eq!(accounts.state.lock().away.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_without_room_is_refused_by_name() {
+        let seconds = crate::config::Seconds::from_constant(0.001);
+        let limits = Limits { receiving_bytes_per_identity: 8192, frame_seconds: seconds, ..Limits::default() };
+        let accounts = accounts(limits);
+        let place = accounts.enter(&identity("one"), Instant::now()).unwrap();
+        let held = place.room(Direction::Receiving, 8192).await.unwrap();
+        let refusal = place.room(Direction::Receiving, 8192).await.unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::RateLimited);
+        assert!(refusal.message.contains("limits.receiving_bytes_per_identity"), "{}", refusal.message);
+        assert!(place.room(Direction::Sending, 8192).await.is_ok(), "the other way has room of its own");
+        drop(held);
+        assert!(place.room(Direction::Receiving, 8192).await.is_ok());
+    }
+}

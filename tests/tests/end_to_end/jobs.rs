@@ -1,0 +1,182 @@
+//! Several jobs on one server: whatever happens in one, the others do not see.
+
+use stepbox_client::{Client, ClientConfig, DEFAULT_JOB, DeployOptions, ErrorCode, Tensor};
+use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
+use stepbox_wire::{PROTOCOL_VERSION, Request};
+
+use crate::{bits, init, refused, round, tensor};
+
+/// Two more jobs beside the one that every test server has: `blue` and `red`, with two workers each, of the same
+/// identities in both.
+fn two_more(limits: &str) -> &'static str {
+    // A test's server lives as long as its process.
+    Box::leak(
+        ["blue", "red"]
+            .map(|job| {
+                format!(
+                    "[jobs.{job}]\nworkers = ['jobs-worker-0', 'jobs-worker-1']\nshard_threads = 1\n{}\n\
+                     [jobs.{job}.access]\ndeployers = ['jobs-{job}-deployer']\noperators = ['jobs-{job}-deployer']\n",
+                    if job == "blue" { limits } else { "" }
+                )
+            })
+            .concat()
+            .into_boxed_str(),
+    )
+}
+
+/// How to reach a job of the server.
+fn reach(server: &TestServer, job: &str, role: &str) -> ClientConfig {
+    ClientConfig { job: job.into(), ..server.reach(&server.credentials(role)) }
+}
+
+async fn client(server: &TestServer, job: &str, role: &str) -> Client {
+    Client::connect(&reach(server, job, role)).await.unwrap()
+}
+
+async fn workers(server: &TestServer, job: &str) -> Vec<Client> {
+    let mut workers = Vec::new();
+    for rank in 0..2 {
+        let worker = client(server, job, &format!("worker-{rank}")).await;
+        worker.register().await.unwrap();
+        workers.push(worker);
+    }
+    workers
+}
+
+async fn deploy(server: &TestServer, job: &str, optimizer: &str) {
+    let options = DeployOptions { learning_rate: Some(0.01), ..DeployOptions::default() };
+    let deployer = client(server, job, &format!("{job}-deployer")).await;
+    deployer.deploy(server.publisher.sign(optimizer, "1.0.0"), &options).await.unwrap();
+}
+
+fn gradient(number: u64, length: u64) -> Tensor {
+    tensor(&(0..length).map(|index| ((index * 7 + number * 13) % 31) as f32 / 31.0 - 0.4).collect::<Vec<_>>())
+}
+
+const ROUNDS: u64 = 8;
+
+/// Trains a job's keys from their beginning; gives the weights' digest.
+async fn train(workers: &[Client], status: &Client) -> String {
+    for key in ["w", "b"] {
+        init(workers, key, &gradient(0, 300)).await;
+    }
+    for number in 1..=ROUNDS {
+        for key in ["w", "b"] {
+            round(workers, key, &gradient(number, 300)).await.unwrap();
+        }
+    }
+    status.status(true).await.unwrap().weights_digest.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_with_the_same_keys_train_side_by_side_as_if_alone() {
+    in_time(async {
+        let jobs = [("blue", "adamw"), ("red", "lion")];
+        let server = TestServer::start(Options { more: two_more(""), ..Options::new("jobs") });
+        let mut together = Vec::new();
+        for (job, optimizer) in jobs {
+            deploy(&server, job, optimizer).await;
+            together.push((workers(&server, job).await, client(&server, job, &format!("{job}-deployer")).await));
+        }
+        let [(blue, blue_status), (red, red_status)] = &together[..] else { unreachable!() };
+        let (blue, red) = tokio::join!(train(blue, blue_status), train(red, red_status));
+        assert_ne!(blue, red, "the optimizers are not the same");
+
+        for ((job, optimizer), digest) in jobs.into_iter().zip([blue, red]) {
+            let alone = TestServer::start(Options { more: two_more(""), ..Options::new("jobs") });
+            deploy(&alone, job, optimizer).await;
+            let status = client(&alone, job, &format!("{job}-deployer")).await;
+            assert_eq!(train(&workers(&alone, job).await, &status).await, digest, "{job} is as it is alone");
+        }
+
+        let status = red_status.status(false).await.unwrap();
+        assert_eq!((status.job.as_str(), status.optimizer.unwrap().name.as_str()), ("red", "lion"));
+        assert_eq!(status.updates, 2 * ROUNDS);
+        let untouched = server.status().await;
+        assert_eq!((untouched.job.as_str(), untouched.updates, untouched.keys.len()), (DEFAULT_JOB, 0, 0));
+        assert_eq!(untouched.optimizer, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nobody_learns_which_jobs_there_are_without_a_part_in_them() {
+    let server = TestServer::start(Options { more: two_more(""), ..Options::new("jobs") });
+    let mut answers = Vec::new();
+    for job in ["blue", "grey"] {
+        let refused = Client::connect(&reach(&server, job, "red-deployer")).await.expect_err("no part in it");
+        assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
+        answers.push(refused.to_string().replace(job, "…"));
+    }
+    assert_eq!(answers[0], answers[1], "the same whether or not there is such a job");
+    logged(&["WARN", "jobs-red-deployer", "refused", "forbidden", "grey"]);
+
+    // Rights of one job are none in another.
+    let blue = client(&server, "blue", "blue-deployer").await;
+    assert_eq!(blue.status(false).await.unwrap().refusals, 1, "the job's people see who knocked");
+    let elsewhere = Client::connect(&reach(&server, "red", "blue-deployer")).await.expect_err("another job's deployer");
+    assert_eq!(elsewhere.code(), Some(ErrorCode::Forbidden));
+    // Who says nothing comes for the default job, in which this one has no part either.
+    let unnamed = Client::connect(&reach(&server, "", "blue-deployer")).await.expect_err("no part in the default job");
+    assert!(unnamed.to_string().contains("`default`"), "{unnamed}");
+
+    for name in ["Blue", "../blue", "blue\0", &"b".repeat(33)] {
+        let mut peer = RawPeer::connect(&server, Some(&server.credentials("blue-deployer"))).await.unwrap();
+        peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: name.into() }, &[]).await;
+        assert_eq!(peer.refusal().await.1.code, ErrorCode::Malformed, "{name:?}");
+        assert!(peer.receive().await.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_goes_wrong_in_one_job_stays_there() {
+    in_time(async {
+        let limits = "limits = { keys = 2, model_bytes = 2000, connections = 4 }";
+        let server = TestServer::start(Options { more: two_more(limits), ..Options::new("jobs") });
+        for job in ["blue", "red"] {
+            deploy(&server, job, "sgd").await;
+        }
+        let (blue, red) = (workers(&server, "blue").await, workers(&server, "red").await);
+        init(&red, "w", &tensor(&[1.0, 2.0])).await;
+
+        // Another tensor of the same name, and as many as there may be.
+        init(&blue, "w", &gradient(0, 300)).await;
+        init(&blue, "v", &tensor(&[0.0])).await;
+        let (code, message) = refused(blue[0].init("u", &tensor(&[0.0])).await);
+        assert_eq!(code, ErrorCode::Busy);
+        assert!(message.contains("limits.keys"), "{message}");
+        let _rest = [client(&server, "blue", "worker-0").await, client(&server, "blue", "worker-1").await];
+        let full = Client::connect(&reach(&server, "blue", "blue-deployer")).await.expect_err("four are there");
+        assert_eq!(full.code(), Some(ErrorCode::Busy));
+        assert!(full.to_string().contains("jobs.blue.limits.connections"), "{full}");
+
+        // Half a round that never ends, and workers who leave in the middle of it.
+        blue[0].push("w", &gradient(1, 300)).await.unwrap();
+        for worker in &blue {
+            worker.leave().await.unwrap();
+        }
+
+        for name in ["a", "b", "c"] {
+            init(&red, name, &gradient(0, 300)).await;
+        }
+        let pulled = round(&red, "w", &tensor(&[1.0, 1.0])).await.unwrap();
+        assert_eq!(bits(&pulled), bits(&tensor(&[0.99, 1.99])));
+        let status = client(&server, "red", "red-deployer").await.status(false).await.unwrap();
+        assert_eq!((status.refusals, status.keys.len(), status.updates), (0, 4, 1));
+        assert!(status.workers.iter().all(|worker| worker.connected), "whoever left left another job");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn each_job_has_a_ledger_of_its_own() {
+    let mut server = TestServer::start(Options { more: two_more(""), ..Options::new("jobs") });
+    let deployed = async |server: &TestServer, job: &str, version: &str| {
+        let deployer = client(server, job, &format!("{job}-deployer")).await;
+        deployer.deploy(server.publisher.sign("sgd", version), &DeployOptions::default()).await
+    };
+    deployed(&server, "blue", "2.0.0").await.unwrap();
+    server.restart();
+    assert_eq!(refused(deployed(&server, "blue", "1.0.0").await).0, ErrorCode::Untrusted);
+    deployed(&server, "red", "1.0.0").await.unwrap();
+}
