@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustls::ClientConfig as Tls;
-use serde::Serialize;
 use stepbox_client::{Client, ClientConfig};
 use stepbox_trust::{SigningKey, sign};
 use toml::Value;
@@ -24,6 +23,15 @@ pub const GOOD_VERSION: &str = "1.5.0";
 
 /// The only optimizer that the second publisher may sign.
 pub const NARROW: &str = "lion";
+
+/// The optimizer that two publishers must sign.
+pub const GUARDED: &str = "sgd";
+
+/// The optimizer with a known weakness below [`MINIMUM_VERSION`].
+pub const MENDED: &str = "signum";
+
+/// See [`MENDED`].
+pub const MINIMUM_VERSION: &str = "2.0.0";
 
 /// Connections that an identity may hold here: few, so that a flood is soon one.
 pub const CONNECTIONS_PER_IDENTITY: usize = 12;
@@ -52,8 +60,14 @@ pub struct Cast {
     pub narrow: SigningKey,
     /// Trusted by nobody.
     pub forger: SigningKey,
-    /// The publisher's key that was stolen and is revoked.
+    /// A trusted publisher's key that was stolen and is revoked.
     pub revoked: SigningKey,
+    /// A trusted publisher's key that has expired.
+    pub expired: SigningKey,
+    /// A trusted publisher's key that is not valid yet.
+    pub early: SigningKey,
+    /// Whose signature [`GUARDED`] needs beside the publisher's.
+    pub board: SigningKey,
     good: Vec<u8>,
 }
 
@@ -81,6 +95,9 @@ impl Cast {
             narrow: SigningKey::generate()?,
             forger: SigningKey::generate()?,
             revoked: SigningKey::generate()?,
+            expired: SigningKey::generate()?,
+            early: SigningKey::generate()?,
+            board: SigningKey::generate()?,
             good,
         })
     }
@@ -146,40 +163,31 @@ impl Cast {
     /// Starts a server in a folder, with the configuration and trust file in it, which are written first.
     pub(super) async fn start(&self, folder: &Path) -> Result<Process> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        fs::write(folder.join("publishers.toml"), self.trust_file(&[])?)?;
+        fs::write(folder.join("publishers.toml"), self.trust_file(&[]))?;
         fs::write(folder.join("server.toml"), self.configuration()?)?;
         Process::start(&self.program, folder, "server.toml").await
     }
 
     /// Whose optimizers are trusted, but for files with these digests.
-    ///
-    /// # Errors
-    /// None that can come up: all of it has a form in TOML.
-    pub fn trust_file(&self, revoked_digests: &[String]) -> Result<String> {
-        #[derive(Serialize)]
-        struct TrustFile<'a> {
-            revoked_keys: Vec<String>,
-            revoked_digests: &'a [String],
-            publisher: Vec<Publisher>,
+    pub fn trust_file(&self, revoked_digests: &[String]) -> String {
+        let key = |key: &SigningKey| key.public_key().to_string();
+        let mut text = format!(
+            "format = 1\nrevoked_keys = ['{}']\nrevoked_digests = {revoked_digests:?}\n",
+            self.revoked.public_key().id()
+        );
+        for (name, fields) in [
+            ("Example", format!("public_key = '{}'", key(&self.publisher))),
+            ("Narrow", format!("public_key = '{}'\nnamespaces = ['{NARROW}']", key(&self.narrow))),
+            ("Stolen", format!("public_key = '{}'", key(&self.revoked))),
+            ("Board", format!("public_key = '{}'\nnamespaces = ['{GUARDED}']", key(&self.board))),
+            ("Past", format!("[[publisher.key]]\npublic_key = '{}'\nvalid_until = 2021-01-01", key(&self.expired))),
+            ("Future", format!("[[publisher.key]]\npublic_key = '{}'\nvalid_from = 2110-01-01", key(&self.early))),
+        ] {
+            text += &format!("[[publisher]]\nname = '{name}'\n{fields}\n");
         }
-        #[derive(Serialize)]
-        struct Publisher {
-            name: &'static str,
-            public_key: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            optimizers: Option<[&'static str; 1]>,
-        }
-        let publisher =
-            |name, key: &SigningKey| Publisher { name, public_key: key.public_key().to_string(), optimizers: None };
-        Ok(toml::to_string(&TrustFile {
-            revoked_keys: vec![self.revoked.public_key().id().to_string()],
-            revoked_digests,
-            publisher: vec![
-                publisher("Example", &self.publisher),
-                Publisher { optimizers: Some([NARROW]), ..publisher("Narrow", &self.narrow) },
-                publisher("Stolen", &self.revoked),
-            ],
-        })?)
+        text += &format!("[[rule]]\nnames = ['{GUARDED}']\nsigners = ['Example', 'Board']\nthreshold = 2\n");
+        text += &format!("[minimum_versions]\n{MENDED} = '{MINIMUM_VERSION}'\n");
+        text
     }
 
     /// The configuration of the server that is attacked, and of its twin.

@@ -18,7 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 pub use authority::{Authority, Credentials, Wanted};
-pub use cast::{CONNECTIONS_PER_IDENTITY, Cast, GOOD, GOOD_VERSION, NARROW, OUTSTANDING_REQUESTS, PATIENCE_SECONDS};
+pub use cast::{
+    CONNECTIONS_PER_IDENTITY, Cast, GOOD, GOOD_VERSION, GUARDED, MENDED, MINIMUM_VERSION, NARROW, OUTSTANDING_REQUESTS,
+    PATIENCE_SECONDS,
+};
 pub use compromised::{Compromised, Doing, When, push, push_as};
 pub use model::{KEYS, Key, WORKERS, bytes};
 pub use process::{NotStarted, Process, Program};

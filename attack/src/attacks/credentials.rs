@@ -20,7 +20,7 @@ use super::{Attack, Attempting};
 use crate::answer::{ACCEPTED, Answer, CLOSED};
 use crate::arena::{Arena, Credentials, Process, Wanted};
 use crate::in_time;
-use crate::raw::{self, RawPeer, hello};
+use crate::raw::{self, RawPeer, dial, hello};
 use crate::threat::Threat::{Credentials as Keys, Impersonation, Plaintext, SingleTarget, Unauthenticated};
 
 /// The identity that attackers would like to be.
@@ -157,7 +157,7 @@ const TLS_1_2: [u8; 52] = {
 
 /// Sends bytes without TLS and reads what comes until the connection ends.
 async fn plain(arena: &Arena, bytes: &[u8]) -> Result<Answer> {
-    let mut stream = TcpStream::connect(arena.address()?).await?;
+    let mut stream = dial(arena.address()?).await?;
     stream.write_all(bytes).await?;
     let mut said = Vec::new();
     // Whether it is closed or reset is the same to us.

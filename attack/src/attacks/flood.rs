@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use stepbox_wire::{FramePrefix, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::Attack;
 use crate::answer::{ACCEPTED, Answer, CLOSED};
 use crate::arena::{Arena, CONNECTIONS_PER_IDENTITY, Compromised, OUTSTANDING_REQUESTS, When};
 use crate::in_time;
-use crate::raw::RawPeer;
+use crate::raw::{RawPeer, dial};
 use crate::threat::Threat::Flood;
 
 /// Connections of a flood, less than the files that a process may usually have open.
@@ -71,7 +70,7 @@ async fn connections(address: SocketAddr, say: &'static [u8]) -> Result<Answer> 
     let mut all = JoinSet::new();
     for _ in 0..CONNECTIONS {
         all.spawn(async move {
-            let Ok(mut stream) = TcpStream::connect(address).await else { return Ok(0) };
+            let Ok(mut stream) = dial(address).await else { return Ok(0) };
             // A server that has closed takes nothing.
             let _ = stream.write_all(say).await;
             let mut said = Vec::new();
@@ -92,7 +91,7 @@ async fn connections(address: SocketAddr, say: &'static [u8]) -> Result<Answer> 
 
 /// A record is begun, and its bytes come one by one.
 async fn dribbled_handshake(address: SocketAddr) -> Result<Answer> {
-    let mut stream = TcpStream::connect(address).await?;
+    let mut stream = dial(address).await?;
     let mut next = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat(0x5a));
     let mut sent = 0;
     let mut said = [0; 64];

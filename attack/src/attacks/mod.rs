@@ -50,6 +50,7 @@ impl Attack {
     /// The attack could not be made at all, which says nothing about the server.
     pub async fn make(&self, arena: &mut Arena) -> Result<Row> {
         let started = Instant::now();
+        crate::raw::move_on();
         let before = arena.begin();
         let answer = (self.attempt)(arena).await;
         let after = arena.end(&before).await;

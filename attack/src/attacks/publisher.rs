@@ -4,11 +4,12 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use stepbox_client::DeployOptions;
-use stepbox_trust::{SigningKey, sign};
+use stepbox_trust::{SigningKey, add_signature, sign};
 
 use super::{Attack, Attempting};
 use crate::answer::Answer;
-use crate::arena::{Arena, Cast, GOOD, GOOD_VERSION};
+use crate::arena::{Arena, Cast, GOOD, GOOD_VERSION, GUARDED, MENDED};
+use crate::in_time;
 use crate::threat::Threat::{Forgery, HostileOptimizer, Pickle};
 
 /// Above what is deployed, so that nothing but what is wrong with a file stands against it.
@@ -32,6 +33,19 @@ pub(super) fn attacks() -> Vec<Attack> {
         sent(Forgery, "nothing at all", |_| Ok(Vec::new())),
         sent(Forgery, "signed by a stranger", |cast| signed(cast, &cast.forger)),
         sent(Forgery, "signed with a revoked key", |cast| signed(cast, &cast.revoked)),
+        sent(Forgery, "signed with a key that has expired", |cast| signed(cast, &cast.expired)),
+        sent(Forgery, "signed with a key that is not valid yet", |cast| signed(cast, &cast.early)),
+        sent(Forgery, "signed by one publisher where two must sign", |cast| cast.signed(GUARDED, NEWER)),
+        sent(Forgery, "signed by one of two publishers and by a stranger", |cast| {
+            Ok(add_signature(&cast.signed(GUARDED, NEWER)?, &cast.forger)?)
+        }),
+        sent(Forgery, "a second publisher's signature of another version", |cast| {
+            let other = add_signature(&cast.signed(GUARDED, "1.5.9")?, &cast.board)?;
+            let (signed, bytes) = (cast.signed(GUARDED, NEWER)?, signature_section(&other)?.to_vec());
+            let rest = &signed[PREAMBLE + signature_section(&signed)?.len()..];
+            Ok([&signed[..PREAMBLE], &bytes, rest].concat())
+        }),
+        sent(Forgery, "below the lowest version of the trust file", |cast| cast.signed(MENDED, "1.9.9")),
         sent(Forgery, "signed by a publisher trusted for another name", |cast| signed(cast, &cast.narrow)),
         sent(Forgery, "another component under the publisher's signature", |cast| {
             let (signed, other) = (cast.good(), cast.component("sgd")?);
@@ -161,11 +175,12 @@ fn under_another_key_id(mut file: Vec<u8>, own: &SigningKey, other: &SigningKey)
 
 async fn many_flips(arena: &mut Arena) -> Result<Answer> {
     let good = arena.cast.signed(GOOD, NEWER)?;
+    let deployer = arena.client("deployer").await?;
     let (mut files, mut last) = (0, Answer::new("none", "there was no byte to flip"));
     for place in (0..good.len()).step_by(997) {
         let mut bytes = good.clone();
         bytes[place] ^= 1;
-        last = arena.deploy(bytes).await?;
+        last = Answer::of(in_time(deployer.deploy(bytes, &DeployOptions::default())).await?);
         files += 1;
         if !UNTRUSTED.contains(&last.code.as_str()) {
             last.words = format!("byte {place}: {}", last.words);
@@ -180,12 +195,12 @@ async fn many_flips(arena: &mut Arena) -> Result<Answer> {
 async fn revoked_digest(arena: &mut Arena) -> Result<Answer> {
     let component = arena.cast.signed(GOOD, NEWER)?;
     let digest = stepbox_trust::Digest::of(&component).to_string();
-    with_trust_file(arena, &arena.cast.trust_file(&[digest])?, component).await
+    with_trust_file(arena, &arena.cast.trust_file(&[digest]), component).await
 }
 
 /// An operator's editor has left half a trust file: who was not trusted must not be trusted now.
 async fn damaged_trust_file(arena: &mut Arena) -> Result<Answer> {
-    let whole = arena.cast.trust_file(&[])?;
+    let whole = arena.cast.trust_file(&[]);
     let half = format!("{}[[publisher", &whole[..whole.len() / 2]);
     let component = signed(&arena.cast, &arena.cast.forger)?;
     with_trust_file(arena, &half, component).await

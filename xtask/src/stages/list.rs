@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::packages::Packages;
 use super::{Stage, Surroundings, Verdict};
-use crate::process::{output_of, run_within};
+use crate::process::run_within;
 use crate::tools::{CARGO_DENY, nightly, no_nightly};
 use crate::workspace::{cargo, host_triple};
 use crate::{fuzz, guests};
