@@ -40,6 +40,11 @@ pub fn hello(protocol: u16) -> Request {
     Request::Hello { protocol, job: String::new() }
 }
 
+/// What a connection greets with that wants to another job.
+pub fn hello_to(job: &str) -> Request {
+    Request::Hello { protocol: PROTOCOL_VERSION, job: job.into() }
+}
+
 /// TLS as a client of the server's own authority speaks it.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! `cargo xtask attack`: everything that the attacks need, and then the attacks.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -24,6 +25,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let root = workspace::root()?;
     guests::build(&guests::Options::default())?;
     workspace::build(&root, &["stepbox", PROGRAM], "the attacker's program")?;
-    let program = workspace::release_folder(&root).join(PROGRAM);
-    handed_on(Command::new(program).args(&options.arguments).current_dir(&root))
+    attack(&root, &options.arguments)
+}
+
+/// Makes all attacks, with programs that are built already.
+pub fn attack(root: &Path, arguments: &[OsString]) -> Result<ExitCode> {
+    let program = workspace::release_folder(root).join(PROGRAM);
+    handed_on(Command::new(program).args(arguments).current_dir(root))
 }

@@ -161,6 +161,24 @@ impl Process {
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
     }
 
+    /// The processes it has started, where the system tells.
+    ///
+    /// # Errors
+    /// The system does not tell, or there are none.
+    pub fn children(&self) -> Result<Vec<Pid>> {
+        let parent = self.id().context("the server has ended")?.to_string();
+        let is_child = |path: &Path| {
+            let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+            status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|id| id.trim() == parent))
+        };
+        let processes =
+            fs::read_dir("/proc").context("no list of processes")?.filter_map(|entry| Some(entry.ok()?.path()));
+        let id = |path: PathBuf| Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?);
+        let children: Vec<Pid> = processes.filter(|path| is_child(path)).filter_map(id).collect();
+        ensure!(!children.is_empty(), "the server has no processes of its own");
+        Ok(children)
+    }
+
     /// Kills it, as a machine that loses power does.
     ///
     /// # Errors

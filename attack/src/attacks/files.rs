@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, kill_process};
 
 use super::Attack;
 use crate::answer::Answer;
@@ -33,6 +34,9 @@ pub(super) fn attacks() -> Vec<Attack> {
         planted("native code in the cache of compiled optimizers, cut off", |entry| entry.truncate(entry.len() / 2)),
         planted("a shared library in the cache of compiled optimizers", |entry| {
             *entry = [b"\x7fELF\x02\x01\x01".to_vec(), vec![0xcc; 65_536]].concat();
+        }),
+        Attack::new(SingleTarget, "SIGKILL of the processes that compile", &["not-admitted", "internal"], |arena| {
+            Box::pin(killed_compilers(arena))
         }),
         Attack::new(SingleTarget, "a cache directory that others may write to", &["not used"], |arena| {
             Box::pin(open_cache(arena))
@@ -79,6 +83,16 @@ async fn open_cache(arena: &mut Arena) -> Result<Answer> {
         Some(line) => Answer::new("not used", line.split_once("not used").map_or(line, |(_, why)| why.trim())),
         None => Answer::new("used", "the log does not say that the cache is not used"),
     })
+}
+
+/// Kills whatever children the server has, and has it compile something that it has not seen yet.
+async fn killed_compilers(arena: &mut Arena) -> Result<Answer> {
+    let children = arena.server.as_ref().context("the server does not run")?.children()?;
+    for child in &children {
+        let _ = kill_process(*child, Signal::KILL);
+    }
+    let Answer { code, words } = arena.deploy(arena.cast.signed("hostile/nan-output", "1.0.0")?).await?;
+    Ok(Answer::new(code, format!("{} killed; then: {words}", children.len())))
 }
 
 fn cache(arena: &Arena) -> PathBuf {

@@ -9,7 +9,7 @@ use super::{Attack, Attempting};
 use crate::answer::Answer;
 use crate::arena::{Arena, Compromised, Doing, KEYS, Key, When, bytes, push, push_as};
 use crate::in_time;
-use crate::raw::{RawPeer, hello};
+use crate::raw::{RawPeer, hello, hello_to};
 use crate::threat::Threat::{self, Flood, Impersonation, Manipulation, ModelStealing, Unauthorised};
 
 const FORBIDDEN: &[&str] = &["forbidden"];
@@ -25,6 +25,7 @@ fn rights() -> Vec<Attack> {
         Attack::new(Unauthorised, "an identity with no part in the job", FORBIDDEN, |arena| {
             Box::pin(async move { arena.try_connect(&arena.cast.credentials("outsider")).await })
         }),
+        greeting(Unauthorised, "a job that the server does not have", FORBIDDEN, hello_to("another")),
         Attack::new(Unauthorised, "a worker deploys an optimizer", FORBIDDEN, |arena| {
             Box::pin(async move {
                 let component = arena.cast.signed("sgd", "1.0.0")?;

@@ -22,8 +22,8 @@ use crate::guests;
 
 /// The bill of these files.
 pub fn of(root: &Path, released: &[Released]) -> Result<Vec<u8>> {
-    let known = packages::known(root)?;
     let host = crate::workspace::host_triple()?;
+    let known = packages::known(root, &[&host, guests::TARGET])?;
     let version = known.keys().find(|id| id.name == PROGRAM).context("the workspace has no program")?.version.clone();
 
     let mut dependencies: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -138,6 +138,45 @@ fn rfc3339(seconds: i64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_programs_bill_has_what_it_is_made_of_and_not_what_it_is_tested_with() {
+        let root = crate::workspace::root().unwrap();
+        let file = |path: &str, package: &str| Released {
+            path: path.into(),
+            bytes: 1,
+            sha256: "00".repeat(32),
+            package: package.into(),
+        };
+        let bill = of(&root, &[file("stepbox", PROGRAM), file("optimizers/adamw.wasm", "optimizer-adamw")]).unwrap();
+        let bill: serde_json::Value = serde_json::from_slice(&bill).unwrap();
+        let components = bill["components"].as_array().unwrap();
+        let find = |name: &str| components.iter().find(|component| component["name"] == name);
+        for (name, license) in [("wasmtime", "Apache-2.0 WITH LLVM-exception"), ("rustls", "Apache-2.0 OR ISC OR MIT")]
+        {
+            let component = find(name).unwrap_or_else(|| panic!("{name} is not listed"));
+            assert_eq!(component["licenses"][0]["expression"], license, "{component}");
+            assert!(component["purl"].as_str().unwrap().starts_with(&format!("pkg:cargo/{name}@")), "{component}");
+            assert_eq!(component["hashes"][0]["content"].as_str().unwrap().len(), 64, "{component}");
+        }
+        assert!(find("proptest").is_none() && find("wasmsign2").is_none(), "what only tests need");
+
+        // What an optimizer depends on, all the way down.
+        let dependencies = bill["dependencies"].as_array().unwrap();
+        let of = |reference: &str| {
+            let found = dependencies.iter().find(|entry| entry["ref"] == reference).map(|entry| &entry["dependsOn"]);
+            let list = found.and_then(serde_json::Value::as_array).into_iter().flatten();
+            list.map(|entry| entry.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let (mut reached, mut waiting) = (BTreeSet::new(), vec!["optimizers/adamw.wasm".to_owned()]);
+        while let Some(reference) = waiting.pop() {
+            if reached.insert(reference.clone()) {
+                waiting.extend(of(&reference));
+            }
+        }
+        let has = |name: &str| reached.iter().any(|reference| reference.starts_with(&format!("{name}@")));
+        assert!(has("stepbox-guest") && !has("wasmtime"), "{reached:?}");
+    }
 
     #[test]
     fn seconds_are_dates() {

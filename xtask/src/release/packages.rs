@@ -37,7 +37,7 @@ pub struct Graph {
 pub fn tree(root: &Path, package: &str, target: &str) -> Result<Graph> {
     let arguments = ["tree", "--locked", "--package", package, "--target", target];
     let form = ["--edges", "normal,build", "--prefix", "depth", "--format", "|{p}"];
-    // Without this a package that was shown before comes without what it depends on, which has been shown then.
+    // A package that was shown before comes without what it depends on, which has been shown then.
     let text = output_of(cargo(root).args(arguments).args(form))?;
     let mut graph = Graph::default();
     let mut path: Vec<Id> = Vec::new();
@@ -62,7 +62,7 @@ fn entry(line: &str) -> Option<(usize, Id)> {
 }
 
 /// What is known of all packages of the workspace and of those it may depend on.
-pub fn known(root: &Path) -> Result<BTreeMap<Id, Package>> {
+pub fn known(root: &Path, targets: &[&str]) -> Result<BTreeMap<Id, Package>> {
     #[derive(Deserialize)]
     struct Metadata {
         packages: Vec<Found>,
@@ -85,7 +85,13 @@ pub fn known(root: &Path) -> Result<BTreeMap<Id, Package>> {
         version: String,
         checksum: Option<String>,
     }
-    let metadata = output_of(cargo(root).args(["metadata", "--locked", "--format-version", "1"]))?;
+    let mut command = cargo(root);
+    command.args(["metadata", "--locked", "--format-version", "1"]);
+    // Others need not even be downloaded.
+    for target in targets {
+        command.args(["--filter-platform", target]);
+    }
+    let metadata = output_of(&mut command)?;
     let metadata: Metadata = serde_json::from_str(&metadata).context("`cargo metadata` printed something else")?;
     let lock = std::fs::read_to_string(root.join("Cargo.lock")).context("Cargo.lock")?;
     let lock: Lock = toml::from_str(&lock).context("Cargo.lock is not understood")?;
@@ -94,9 +100,8 @@ pub fn known(root: &Path) -> Result<BTreeMap<Id, Package>> {
         checksums.extend(checksum.map(|checksum| (Id { name, version }, checksum)));
     }
     let package = |found: Found| {
-        let id = Id { name: found.name, version: found.version };
-        let Found { license, description, repository, .. } =
-            Found { name: String::new(), version: String::new(), ..found };
+        let Found { name, version, license, description, repository } = found;
+        let id = Id { name, version };
         let checksum = checksums.remove(&id);
         (id, Package { license, description, repository, checksum })
     };

@@ -4,7 +4,7 @@
 //! that the large dependencies are compiled once.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use super::packages::Packages;
@@ -12,7 +12,7 @@ use super::{Stage, Surroundings, Verdict};
 use crate::process::run_within;
 use crate::tools::{CARGO_DENY, nightly, no_nightly};
 use crate::workspace::{cargo, host_triple};
-use crate::{fuzz, guests};
+use crate::{attack, fuzz, guests};
 use anyhow::{Context, Result, bail};
 
 /// How long the advisories may take to arrive, some 15 MB.
@@ -25,7 +25,7 @@ const PACKAGES_WITH_UNSAFE: [&str; 2] = ["stepbox-reduce", "stepbox-sandbox"];
 /// enough for the tests.
 const SANITIZED_OPT_LEVEL: &str = "1";
 
-pub const STAGES: [Stage; 9] = [
+pub const STAGES: [Stage; 10] = [
     Stage { name: "fmt", about: "the sources are formatted", needs: None, run: formatting },
     Stage { name: "guests", about: "optimizers and hostile guests become components", needs: None, run: components },
     Stage { name: "clippy", about: "no warning of the compiler or of clippy", needs: None, run: clippy },
@@ -44,6 +44,12 @@ pub const STAGES: [Stage; 9] = [
         run: sanitizer,
     },
     Stage { name: "fuzz", about: "each parser under fuzzed input for a short time (nightly)", needs: None, run: fuzz },
+    Stage {
+        name: "attack",
+        about: "attacks on a server are contained and training goes on",
+        needs: Some("guests"),
+        run: attacks,
+    },
     Stage { name: "bench", about: "each benchmark runs once", needs: Some("guests"), run: benchmarks },
 ];
 
@@ -138,6 +144,16 @@ fn fuzz(surroundings: &Surroundings) -> Result<Verdict> {
     }
     fuzz::run_all_within(&surroundings.root, Duration::from_secs(fuzz::STAGE_SECONDS))?;
     Ok(Verdict::Passed)
+}
+
+fn attacks(surroundings: &Surroundings) -> Result<Verdict> {
+    // With the packages that the tests are built with, for the reason that `benchmarks` has.
+    let mut build = cargo(&surroundings.root);
+    pass(build.args(["test", "--release", "--locked", "--workspace", "--exclude", "xtask", "--no-run", "--quiet"]))?;
+    match attack::attack(&surroundings.root, &[])? == ExitCode::SUCCESS {
+        true => Ok(Verdict::Passed),
+        false => bail!("not every attack was contained; the table above says which"),
+    }
 }
 
 fn benchmarks(surroundings: &Surroundings) -> Result<Verdict> {
