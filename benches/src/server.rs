@@ -41,18 +41,20 @@ pub(crate) struct Setup<'a> {
     pub workers: usize,
     /// Identities that may see the status.
     pub operators: &'a [String],
+    /// Whether its log, which is written all the same, is not shown.
+    pub is_quiet: bool,
 }
 
 impl Server {
     /// Makes certificates for as many workers, a publisher and a configuration, starts `program serve` with them, and
     /// deploys the component.
     pub(crate) fn start(program: &Path, component: &[u8], workers: usize) -> Result<Self, BenchError> {
-        Self::set_up(program, component, &Setup { workers, operators: &[] })
+        Self::set_up(program, component, &Setup { workers, operators: &[], is_quiet: false })
     }
 
     /// As [`start`](Self::start), with others besides the workers.
     pub(crate) fn set_up(program: &Path, component: &[u8], setup: &Setup<'_>) -> Result<Self, BenchError> {
-        let Setup { workers, operators } = *setup;
+        let Setup { workers, operators, is_quiet } = *setup;
         let folder = TempDir::new().map_err(BenchError::system("make a temporary folder"))?;
         let stepbox = Stepbox { program, folder: folder.path() };
         stepbox.run(&["ca", "init", "--directory", "."])?;
@@ -80,7 +82,7 @@ impl Server {
                 ANSWER_TIMEOUT.as_secs()
             ),
         )?;
-        let (process, line) = stepbox.serve()?;
+        let (process, line) = stepbox.serve(is_quiet)?;
         // From here on the process ends with this value, whatever fails.
         let mut server = Self { process, address: String::new(), folder };
         let stepbox = Stepbox { program, folder: server.folder.path() };
@@ -189,9 +191,13 @@ impl Stepbox<'_> {
     }
 
     /// Starts the server and returns its first line.
-    fn serve(&self) -> Result<(Child, String), BenchError> {
+    fn serve(&self, is_quiet: bool) -> Result<(Child, String), BenchError> {
         let arguments = ["serve", "--config", "server.toml", "--json"];
-        let started = self.command(&arguments).stdout(Stdio::piped()).spawn();
+        let mut command = self.command(&arguments);
+        if is_quiet {
+            command.stderr(Stdio::null());
+        }
+        let started = command.stdout(Stdio::piped()).spawn();
         let mut process = started.map_err(|error| self.failed(&arguments, error.to_string()))?;
         let mut line = String::new();
         let read = process.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));

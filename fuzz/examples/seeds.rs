@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use stepbox_trust::{SigningKey, sign};
+use stepbox_trust::{SigningKey, add_signature, sign};
 use stepbox_wire::{
     DeployOptions, ElementType, ErrorCode, Failure, Group, OptimizerStatus, PROTOCOL_VERSION, Request, Response,
     Schedule, ScheduleKind, ScheduleStatus, TensorFilter, TensorType, encode_request, encode_response,
@@ -102,11 +102,48 @@ fn main() -> Result<(), Box<dyn Error>> {
     write("cache_entry", "short", b"stepbox\x01")?;
     write("cache_entry", "whole", &[&b"stepbox\x01"[..], &[7; 32 + 3 * 32 + 16]].concat())?;
 
-    let signer = SigningKey::generate()?;
+    let (signer, other) = (SigningKey::generate()?, SigningKey::generate()?);
     for (name, component) in COMPONENTS {
         write("signature", &format!("{name}-unsigned"), component)?;
-        write("signature", &format!("{name}-signed"), &sign(component, "adamw", "1.0.0", &signer)?)?;
+        let signed = sign(component, "adamw", "1.0.0", &signer)?;
+        write("signature", &format!("{name}-signed"), &signed)?;
+        let signed = add_signature(&signed, &other)?;
+        write("signature", &format!("{name}-signed-by-two"), &signed)?;
     }
+    let three = add_signature(&sign(COMPONENTS[0].1, "team-a/adamw", "1.0.0-rc.1", &signer)?, &other)?;
+    write("signature", "signed-by-three", &add_signature(&three, &SigningKey::generate()?)?)?;
+
+    for (name, optimizer, version) in [
+        ("plain", "adamw", "1.0.0"),
+        ("namespaces", "team-a/vision/adamw-8bit", "10.20.30-rc.1"),
+        ("short", "a", "0.0.0"),
+    ] {
+        let publisher = signer.public_key().id();
+        let manifest = format!(r#"{{"name":"{optimizer}","version":"{version}","publisher":"{publisher}"}}"#);
+        write("manifest", name, manifest.as_bytes())?;
+    }
+
+    let (one, two) = (signer.public_key(), other.public_key());
+    write(
+        "trust_policy",
+        "old",
+        format!("[[publisher]]\nname = 'me'\npublic_key = '{one}'\noptimizers = ['a*']\n").as_bytes(),
+    )?;
+    let whole = format!(
+        "format = 1\nrevoked_keys = ['{}', {{ key = '0123456789abcdef01234567', reason = 'lost', date = 2026-11-02 }}]\n\
+         revoked_digests = [{{ digest = '{}', date = '2026-11-02T12:00:00Z' }}]\n\
+         [minimum_versions]\n'team-a/adamw' = '1.2.0'\n\
+         [[publisher]]\nname = 'Team A'\nnamespaces = ['team-a/*', 'lion']\n\
+         [[publisher.key]]\npublic_key = '{one}'\nvalid_until = 2026-06-30\n\
+         [[publisher.key]]\npublic_key = '{}'\nvalid_from = 2026-06-01\n\
+         [[publisher]]\nname = 'Board'\npublic_key = '{two}'\nnamespaces = []\n\
+         [[rule]]\nnames = ['team-a/*', '*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n",
+        one.id(),
+        "0f".repeat(32),
+        SigningKey::generate()?.public_key(),
+    );
+    write("trust_policy", "whole", whole.as_bytes())?;
+    write("trust_policy", "newer", b"format = 2\nquorum = 3\n")?;
     Ok(())
 }
 

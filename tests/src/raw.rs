@@ -28,6 +28,11 @@ pub struct RawPeer {
 impl RawPeer {
     /// Connects with a certificate, or with none.
     pub async fn connect(server: &TestServer, credentials: Option<&Credentials>) -> io::Result<Self> {
+        Self::over(TcpStream::connect(server.address).await?, server, credentials).await
+    }
+
+    /// As [`connect`](Self::connect), by a TCP connection that is there.
+    pub async fn over(stream: TcpStream, server: &TestServer, credentials: Option<&Credentials>) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(server.authority.certificate()).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -42,7 +47,6 @@ impl RawPeer {
                 builder.with_client_auth_cert(chain, key).unwrap()
             }
         };
-        let stream = TcpStream::connect(server.address).await?;
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let stream = in_time(TlsConnector::from(Arc::new(config)).connect(name, stream)).await?;
         Ok(Self { stream })
@@ -65,6 +69,11 @@ impl RawPeer {
         let (_, response) = peer.receive().await.unwrap();
         assert!(matches!(response, Response::Registered { .. }), "{response:?}");
         peer
+    }
+
+    /// Says that it sends nothing more. It still receives.
+    pub async fn end(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
     }
 
     /// Sends bytes as they are.

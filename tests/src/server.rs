@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use stepbox_client::{Client, ClientConfig, ClientError, DeployOptions, Deployment, ServerStatus};
 use stepbox_server::{Config, Server};
-use stepbox_trust::{PublicKey, SigningKey, sign};
+use stepbox_trust::{PublicKey, SigningKey, add_signature, sign};
 use tokio::sync::oneshot;
 
 use crate::authority::{Authority, Credentials};
@@ -71,7 +71,13 @@ impl Publisher {
         sign(&component(component_name), name, version, &self.0).unwrap()
     }
 
-    fn public_key(&self) -> PublicKey {
+    /// Signs what another publisher has signed.
+    pub fn sign_too(&self, signed: &[u8]) -> Vec<u8> {
+        add_signature(signed, &self.0).unwrap()
+    }
+
+    /// For a trust file.
+    pub fn public_key(&self) -> PublicKey {
         self.0.public_key()
     }
 }

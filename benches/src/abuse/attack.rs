@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
@@ -126,6 +126,8 @@ struct Counts {
 /// What all attackers share.
 struct Means {
     about: Attackers,
+    /// How often they went: each time from addresses of which nothing is remembered, as somebody has who has many.
+    times: AtomicU8,
     connectors: Vec<Connector>,
     counts: Counts,
 }
@@ -137,7 +139,8 @@ struct Means {
 /// The certificates cannot be used.
 pub fn obey(about: &Attackers) -> Result<(), BenchError> {
     let connectors = (0..about.identities).map(|number| connector(&about.folder, number)).collect::<Result<_, _>>()?;
-    let means = Arc::new(Means { about: about.clone(), connectors, counts: Counts::default() });
+    let means =
+        Arc::new(Means { about: about.clone(), times: AtomicU8::new(0), connectors, counts: Counts::default() });
     let failed = || BenchError::system("speak with the benchmark");
     // One thread: attackers on one core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed())?;
@@ -156,6 +159,7 @@ pub fn obey(about: &Attackers) -> Result<(), BenchError> {
             match order.as_str() {
                 "go" => {
                     let _ = means.counts.take();
+                    means.times.fetch_add(1, Ordering::Relaxed);
                     begin(&means, &mut attacking);
                     let _ = timeout(ESTABLISHED, means.established()).await;
                     say("going").map_err(failed())?;
@@ -299,9 +303,10 @@ impl Means {
 
     async fn connect(&self, peer: usize) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
-        let last = peer % usize::from(ADDRESSES);
+        let last = 1 + (peer % usize::from(ADDRESSES)) as u8;
         // Of its own where all of 127.0.0.0/8 is there, as on Linux.
-        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1 + last as u8));
+        let attack = 1 + self.about.attack as u8;
+        let address = IpAddr::V4(Ipv4Addr::new(127, attack, self.times.load(Ordering::Relaxed), last));
         let _ = socket.bind(SocketAddr::new(address, 0));
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
         let stream = socket.connect(self.about.server).await?;

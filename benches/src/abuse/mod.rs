@@ -64,7 +64,7 @@ pub fn measure(options: &Options, effort: &Effort<'_>) -> Result<Findings, Bench
     let component = options.components.read("adamw")?;
     let identities = effort.either(4, 63);
     let peers: Vec<String> = (0..identities).map(|number| format!("peer-{number}")).collect();
-    let setup = Setup { workers: WORKERS, operators: &peers };
+    let setup = Setup { workers: WORKERS, operators: &peers, is_quiet: true };
     let server = Server::set_up(&options.program, &component, &setup)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -78,7 +78,7 @@ pub fn measure(options: &Options, effort: &Effort<'_>) -> Result<Findings, Bench
         let about =
             Attackers { attack, server: server.socket_address()?, folder: server.folder().to_owned(), identities };
         let attackers = Process::start(&options.program, &about)?;
-        let (pairs, window) = effort.either((1, Duration::from_millis(100)), (5, Duration::from_millis(600)));
+        let (pairs, window) = effort.either((1, Duration::from_millis(100)), (5, Duration::from_millis(500)));
         findings.rows.extend(under(attack, &server, &workers, attackers, pairs, window)?);
     }
     findings.notes.push(

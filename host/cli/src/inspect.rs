@@ -57,7 +57,8 @@ impl Inspect {
         Ok(Inspected {
             file: self.file.clone(),
             bytes: bytes.len(),
-            digest: Digest::of(&bytes),
+            digest: Claims::read(&bytes).ok().map(|claims| claims.digest),
+            file_digest: Digest::of(&bytes),
             signature,
             imports: world.imports,
             exports: world.exports,
@@ -70,7 +71,8 @@ impl Inspect {
 struct Inspected {
     file: PathBuf,
     bytes: usize,
-    digest: Digest,
+    digest: Option<Digest>,
+    file_digest: Digest,
     signature: Signature,
     imports: Vec<String>,
     exports: Vec<String>,
@@ -83,7 +85,7 @@ struct Inspected {
 enum Signature {
     Unsigned,
     Malformed { reason: String },
-    Unverified { name: String, version: String, publisher: KeyId },
+    Unverified { name: String, version: String, publisher: KeyId, keys: Vec<KeyId> },
     Refused { name: String, version: String, publisher: KeyId, reason: String },
     Verified { name: String, version: String, publisher: KeyId, publisher_name: String },
 }
@@ -98,7 +100,7 @@ impl Signature {
         let (name, version, publisher) =
             (claims.manifest.name, claims.manifest.version.to_string(), claims.manifest.publisher);
         match store.map(|store| store.verify(bytes)) {
-            None => Self::Unverified { name, version, publisher },
+            None => Self::Unverified { name, version, publisher, keys: claims.keys },
             Some(Err(error)) => Self::Refused { name, version, publisher, reason: error.to_string() },
             Some(Ok(verified)) => {
                 Self::Verified { name, version, publisher, publisher_name: verified.publisher_name().to_owned() }
@@ -110,7 +112,7 @@ impl Signature {
         match self {
             Self::Unsigned => "none".to_owned(),
             Self::Malformed { reason } => format!("malformed: {reason}"),
-            Self::Unverified { name, version, publisher } => {
+            Self::Unverified { name, version, publisher, .. } => {
                 format!("claims to be {name} {version}, signed with key {publisher} (NOT VERIFIED: give --trust)")
             }
             Self::Refused { name, version, publisher, reason } => {
@@ -330,13 +332,15 @@ impl Report for Inspected {
         format!(
             "file       {}, {} bytes\n\
              digest     {}\n\
+             sha256     {}\n\
              signature  {}\n\
              imports    {}\n\
              exports    {}\n\
              optimizer  {}",
             self.file.display(),
             self.bytes,
-            self.digest,
+            self.digest.map_or_else(|| "none, it is not signed".to_owned(), |digest| digest.to_string()),
+            self.file_digest,
             self.signature.text(),
             list(&self.imports),
             list(&self.exports),

@@ -22,7 +22,9 @@ mod protections;
 mod schedule;
 mod serve;
 mod sign;
+mod signer;
 mod status;
+mod trust;
 mod verify;
 
 use std::process::ExitCode;
@@ -49,6 +51,7 @@ enum Verb {
     Key(key::Key),
     Sign(sign::Sign),
     Verify(verify::Verify),
+    Trust(trust::Trust),
     Inspect(inspect::Inspect),
     Optimizers(optimizers::Optimizers),
     Serve(serve::Serve),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Key(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Sign(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Verify(verb) => verb.run().and_then(|report| format.print(&report)),
+        Verb::Trust(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Inspect(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Optimizers(verb) => verb.run().and_then(|report| format.print(&report)),
         Verb::Serve(verb) => verb.run(format),

@@ -78,6 +78,11 @@ pub(crate) struct Failure {
     kind: Kind,
     code: String,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<serde_json::Value>,
+    /// The details for people, line by line.
+    #[serde(skip)]
+    lines: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -94,7 +99,7 @@ impl Report for ErrorReport<'_> {
 impl Failure {
     /// A file, the configuration or this program is at fault.
     pub(crate) fn here(code: &str, message: impl Into<String>) -> Self {
-        Self { kind: Kind::Here, code: code.to_owned(), message: message.into() }
+        Self::new(Kind::Here, code, message.into())
     }
 
     /// What was looked at is not as it was made.
@@ -103,7 +108,17 @@ impl Failure {
     }
 
     fn refused(code: &str, message: String) -> Self {
-        Self { kind: Kind::Refused, code: code.to_owned(), message }
+        Self::new(Kind::Refused, code, message)
+    }
+
+    fn new(kind: Kind, code: &str, message: String) -> Self {
+        Self { kind, code: code.to_owned(), message, details: None, lines: Vec::new() }
+    }
+
+    /// Adds what else there is to say: for scripts, and in lines for people.
+    pub(crate) fn with_details(self, details: &impl Serialize, lines: Vec<String>) -> Self {
+        // What cannot be written as JSON is left out; the message is there.
+        Self { details: serde_json::to_value(details).ok(), lines, ..self }
     }
 
     /// Puts words before the message, such as the name of the file it is about.
@@ -115,7 +130,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+        formatter.write_str(&self.message)?;
+        self.lines.iter().try_for_each(|line| write!(formatter, "\n{line}"))
     }
 }
 
@@ -148,7 +164,10 @@ impl From<SignError> for Failure {
         match error {
             // Nobody refused anything: the publisher holds the wrong file.
             SignError::Component(error) => Self::here(error.name(), error.to_string()),
-            SignError::Signed => Self::here("signed", format!("{error} (`--replace` does the latter)")),
+            SignError::Signed => Self::here("signed", format!("{error} (`--replace`, `--add`)")),
+            SignError::SignedByThisKey { .. } | SignError::TooManySignatures => Self::here("signed", error.to_string()),
+            SignError::Changed => Self::here("bad-signature", error.to_string()),
+            SignError::WrongSignature { .. } => Self::here("wrong-signature", error.to_string()),
             error => Self::here("manifest", error.to_string()),
         }
     }
@@ -168,7 +187,7 @@ impl From<ClientError> for Failure {
             ClientError::ServerName { .. } => (Kind::Here, "server-name"),
             _ => (Kind::Here, "request"),
         };
-        Self { kind, code: code.to_owned(), message }
+        Self::new(kind, code, message)
     }
 }
 

@@ -219,7 +219,9 @@ fn a_reader_that_stops_reading_is_no_error() {
 #[test]
 fn every_verb_explains_itself_with_an_example() {
     let folder = Folder::new();
-    for verb in ["ca init", "ca issue", "key new", "sign", "verify", "inspect", "serve", "deploy", "status"] {
+    for verb in
+        ["ca init", "ca issue", "key new", "sign", "verify", "trust check", "inspect", "serve", "deploy", "status"]
+    {
         let help = folder.done(&format!("{verb} --help")).stdout();
         assert!(help.contains(&format!("  stepbox {verb}")), "{help}");
         assert!(help.contains("--json"), "{help}");

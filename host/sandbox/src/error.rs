@@ -7,6 +7,7 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use crate::allow_list::Forbidden;
 use crate::compiler::CompileLimit;
+use crate::tampering::Tampering;
 
 /// Who has to act on an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +135,9 @@ pub enum SandboxError {
     /// A step failed in the trial run.
     #[error("trial run: {0}")]
     Trial(StepError),
+    /// What was to be read or taken over is not what was left there.
+    #[error("{0}")]
+    Tampered(Box<Tampering>),
 }
 
 impl SandboxError {
@@ -173,6 +177,9 @@ pub enum StepError {
         /// The value.
         value: f64,
     },
+    /// The optimizer has written where it had no business.
+    #[error("{0}")]
+    Tampered(Box<Tampering>),
     /// The instance has ended between two phases.
     #[error("the optimizer failed for another key of the same instance in the middle of this round")]
     Interrupted,
@@ -187,7 +194,7 @@ impl StepError {
         match self {
             Self::Call(error) => error.fault(),
             Self::GradientNotFinite { .. } => Fault::Worker,
-            Self::NotFinite { .. } | Self::Interrupted => Fault::Publisher,
+            Self::NotFinite { .. } | Self::Tampered(_) | Self::Interrupted => Fault::Publisher,
             Self::NotRevived(error) => error.fault(),
         }
     }

@@ -11,6 +11,7 @@ use crate::limits::CHUNK_ELEMENTS;
 use crate::memory::GuestMemory;
 use crate::plan::{Plan, TensorDescription};
 use crate::settings::Settings;
+use crate::state::{StatePart, state_parts};
 use crate::undo::UndoLog;
 
 /// An instance and what the server placed in it.
@@ -21,6 +22,11 @@ pub(crate) struct House {
     /// The most that any tensor here makes the optimizer allocate while it steps.
     pub(crate) work_bytes: u64,
     scratch: Option<Scratch>,
+    /// The slice of the last call where it has no seals since: it was alone here, and nobody else was called that could
+    /// have changed it. It is sealed before anybody is.
+    pub(crate) open: Option<usize>,
+    /// How many slices live here.
+    pub(crate) slices: usize,
 }
 
 /// The room in an instance where gradients, and the numbers of the rows they belong to, are written block after block.
@@ -99,7 +105,15 @@ impl SliceRequest<'_> {
 
 impl House {
     pub(crate) fn new(instance: Instance) -> Self {
-        Self { instance, places: Places::default(), placed_bytes: 0, work_bytes: 0, scratch: None }
+        Self {
+            instance,
+            places: Places::default(),
+            placed_bytes: 0,
+            work_bytes: 0,
+            scratch: None,
+            open: None,
+            slices: 0,
+        }
     }
 
     /// What the instance would hold with this slice in it, besides its own overhead.
@@ -133,6 +147,7 @@ impl House {
         let layout = request.layout.at(base);
         let slice = layout.raw(request.tensor.raw(), request.start);
         let handle = self.instance.bind(&slice, request.settings.values())?;
+        self.slices += 1;
         Ok((handle, layout))
     }
 
@@ -171,18 +186,31 @@ pub(crate) struct BoundSlice {
 
 /// Gives a slice's slots their first values. Its parameters are there.
 pub(crate) fn initialize_slots(memory: &mut GuestMemory, slice: &BoundSlice) -> Result<(), SandboxError> {
-    for (slot, view) in slice.plan.slots.iter().zip(&slice.layout.slots) {
-        match slot.initial {
-            Initial::Zero => memory.bytes_mut(view.whole()).ok_or_else(vanished)?.fill(0),
-            Initial::Constant(value) => {
-                let element = slot.element.encode(value).ok_or_else(vanished)?;
-                let bytes = memory.bytes_mut(view.whole()).ok_or_else(vanished)?;
-                bytes.chunks_exact_mut(element.len()).for_each(|place| place.copy_from_slice(&element));
-            }
-            Initial::Parameter => {
-                let parameters = memory.bytes(slice.layout.parameters.whole()).ok_or_else(vanished)?.to_vec();
-                memory.bytes_mut(view.whole()).ok_or_else(vanished)?.copy_from_slice(&parameters);
-            }
+    for (part, slot) in state_parts(slice).skip(1).zip(&slice.plan.slots) {
+        initialize(memory, &part, slot.initial, slice)?;
+    }
+    Ok(())
+}
+
+/// Gives a part of a slice these first values.
+pub(crate) fn initialize(
+    memory: &mut GuestMemory,
+    part: &StatePart,
+    initial: Initial,
+    slice: &BoundSlice,
+) -> Result<(), SandboxError> {
+    let place = part.bytes();
+    match initial {
+        Initial::Zero => memory.bytes_mut(place).ok_or_else(vanished)?.fill(0),
+        Initial::Constant(value) => {
+            let element = part.element.encode(value).ok_or_else(vanished)?;
+            let bytes = memory.bytes_mut(place).ok_or_else(vanished)?;
+            bytes.chunks_exact_mut(element.len()).for_each(|place| place.copy_from_slice(&element));
+        }
+        Initial::Parameter => {
+            let parameters = slice.layout.parameters.part(part.elements.clone());
+            let parameters = memory.bytes(parameters).ok_or_else(vanished)?.to_vec();
+            memory.bytes_mut(place).ok_or_else(vanished)?.copy_from_slice(&parameters);
         }
     }
     Ok(())

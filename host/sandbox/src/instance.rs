@@ -85,6 +85,8 @@ pub(crate) struct Instance {
     charge: Arc<Charge>,
     /// Of calls whose work does not grow with the tensor.
     budget: CallBudget,
+    /// Calls so far: what the memory holds changes with calls alone.
+    calls: u64,
 }
 
 /// How much memory and how many table elements an instance may have at first.
@@ -117,7 +119,7 @@ impl Instance {
         let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
         store.data_mut().memory = Some(memory);
         let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
-        Ok(Self { name: name.into(), home, component, charge, budget })
+        Ok(Self { name: name.into(), home, component, charge, budget, calls: 0 })
     }
 
     /// What its memory takes of the sandbox's budget.
@@ -133,6 +135,11 @@ impl Instance {
     /// Ends it. Its memory can still be read.
     pub(crate) fn retire(&mut self) {
         self.home.evict();
+    }
+
+    /// How often it was called.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls
     }
 
     /// The linear memory, between calls.
@@ -221,6 +228,7 @@ impl Instance {
         budget: CallBudget,
         call: impl FnOnce(&OptimizerComponent, &mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, CallError> {
+        self.calls += 1;
         let Some(store) = self.home.store() else {
             return Err(CallError { function, failure: CallFailure::Other("the instance has failed before".into()) });
         };

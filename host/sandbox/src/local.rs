@@ -230,7 +230,10 @@ impl LocalTraining {
     }
 
     /// A slot's bytes in each slice of a tensor. `None` where the plan has no slot of that name.
-    pub fn slot(&self, tensor: usize, name: &str) -> Option<Vec<&[u8]>> {
+    ///
+    /// # Errors
+    /// They were changed outside the tensor's steps: the optimizer misbehaved.
+    pub fn slot(&self, tensor: usize, name: &str) -> Result<Option<Vec<&[u8]>>, SandboxError> {
         self.tensors[tensor].slices.iter().map(|slice| self.pool.read_slot(slice.id, name)).collect()
     }
 

@@ -8,7 +8,11 @@ use crate::house::{BoundSlice, House, ScratchRequest, SliceRequest, initialize_s
 use crate::layout::Layout;
 use crate::limits::CHUNK_ELEMENTS;
 use crate::plan::{Plan, TensorDescription};
+use crate::seal::{Copy, SealKey};
+use crate::sealed::Watch;
 use crate::settings::Settings;
+use crate::state::{StatePart, parts_of, state_parts};
+use crate::tampering::{Found, Patrol};
 use crate::undo::UndoLog;
 
 /// Names a slice within its [`InstancePool`].
@@ -24,13 +28,27 @@ pub struct InstancePool {
     pub(crate) component: AdmittedComponent,
     pub(crate) houses: Vec<House>,
     pub(crate) slices: Vec<BoundSlice>,
+    /// One for each slice.
+    pub(crate) watches: Vec<Watch>,
+    /// There once a slice is bound.
+    seal_key: Option<Arc<SealKey>>,
+    pub(crate) patrol: Patrol,
     pub(crate) spare_logs: Vec<UndoLog>,
     pub(crate) most_fuel: u64,
 }
 
 impl InstancePool {
     pub(crate) fn new(component: AdmittedComponent) -> Self {
-        Self { component, houses: Vec::new(), slices: Vec::new(), spare_logs: Vec::new(), most_fuel: 0 }
+        Self {
+            component,
+            houses: Vec::new(),
+            slices: Vec::new(),
+            watches: Vec::new(),
+            seal_key: None,
+            patrol: Patrol::new(0),
+            spare_logs: Vec::new(),
+            most_fuel: 0,
+        }
     }
 
     /// Makes room for `elements` parameters of a tensor, from element `start` on (a multiple of 4096), for their slots
@@ -65,8 +83,12 @@ impl InstancePool {
             Some(house) => house,
             None => self.open_house()?,
         };
+        let seal_key = self.seal_key()?;
+        self.seal_open(house);
         let placed = self.houses[house].place(&self.component, request);
         let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
+        let parts: Vec<_> = parts_of(plan, &layout).collect();
+        self.watches.push(Watch::new(seal_key, &parts));
         self.slices.push(BoundSlice {
             released: false,
             tensor: tensor.clone(),
@@ -91,17 +113,19 @@ impl InstancePool {
     /// # Panics
     /// If `parameters` has another length than the slice.
     pub fn load(&mut self, slice: SliceId, parameters: &[u8]) -> Result<(), SandboxError> {
-        let slice = &self.slices[slice.0];
-        let memory = self.houses[slice.house].instance.memory_mut();
-        memory.bytes_mut(slice.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
-        initialize_slots(memory, slice)
+        let bound = &self.slices[slice.0];
+        let memory = self.houses[bound.house].instance.memory_mut();
+        memory.bytes_mut(bound.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
+        initialize_slots(memory, bound)?;
+        self.seal(slice)
     }
 
     /// Takes parameters over from another optimizer's pool, and its slots' values where `keep_slots` says so and both
     /// have a slot of the same name; other slots get their first values.
     ///
     /// # Errors
-    /// The memory is not there: the optimizer misbehaved.
+    /// What was to be taken over was changed outside its steps, or the memory is not there: the optimizer misbehaved. The
+    /// slice has to be [loaded](Self::load) then.
     ///
     /// # Panics
     /// If the two slices differ in length, or slots that are kept in type or extent.
@@ -112,25 +136,21 @@ impl InstancePool {
         old: SliceId,
         keep_slots: bool,
     ) -> Result<(), SandboxError> {
-        let slice = &self.slices[slice.0];
-        let old = &from.slices[old.0];
-        let source = from.houses[old.house].instance.memory();
-        let memory = self.houses[slice.house].instance.memory_mut();
-
-        let parameters = source.bytes(old.layout.parameters.whole()).ok_or_else(vanished)?;
-        memory.bytes_mut(slice.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
-        initialize_slots(memory, slice)?;
-        if !keep_slots {
-            return Ok(());
-        }
-        for (slot, view) in slice.plan.slots.iter().zip(&slice.layout.slots) {
-            let former = old.plan.slots.iter().zip(&old.layout.slots).find(|(other, _)| other.name == slot.name);
-            if let Some((_, old_view)) = former {
-                let values = source.bytes(old_view.whole()).ok_or_else(vanished)?;
-                memory.bytes_mut(view.whole()).ok_or_else(vanished)?.copy_from_slice(values);
+        let (bound, former) = (&self.slices[slice.0], &from.slices[old.0]);
+        let memory = self.houses[bound.house].instance.memory_mut();
+        let parts = |of| state_parts(of).collect::<Vec<_>>();
+        let (parts, former_parts) = (parts(bound), parts(former));
+        let parameters = memory.bytes_mut(parts[0].bytes()).ok_or_else(vanished)?;
+        from.copy_out(old, &former_parts[0], parameters)?;
+        initialize_slots(memory, bound)?;
+        let kept = bound.plan.slots.iter().zip(&parts[1..]).filter(|_| keep_slots);
+        for (slot, part) in kept {
+            let former = former.plan.slots.iter().zip(&former_parts[1..]).find(|(other, _)| other.name == slot.name);
+            if let Some((_, former)) = former {
+                from.copy_out(old, former, memory.bytes_mut(part.bytes()).ok_or_else(vanished)?)?;
             }
         }
-        Ok(())
+        self.seal(slice)
     }
 
     /// Gives a slice other parameters, as raw little-endian `f32`, and leaves its slots as they are.
@@ -141,10 +161,11 @@ impl InstancePool {
     /// # Panics
     /// If `parameters` has another length than the slice.
     pub fn write_parameters(&mut self, slice: SliceId, parameters: &[u8]) -> Result<(), SandboxError> {
-        let slice = &self.slices[slice.0];
-        let memory = self.houses[slice.house].instance.memory_mut();
-        memory.bytes_mut(slice.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
-        Ok(())
+        let bound = &self.slices[slice.0];
+        let memory = self.houses[bound.house].instance.memory_mut();
+        memory.bytes_mut(bound.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
+        let parameters = state_parts(bound).next().ok_or_else(vanished)?;
+        self.watches[slice.0].seals.seal(memory, &parameters).ok_or_else(vanished)
     }
 
     /// Forgets a slice, which must not be named again. Its room is used again at once if it was alone in its instance,
@@ -152,39 +173,111 @@ impl InstancePool {
     pub fn release(&mut self, slice: SliceId) {
         self.commit(slice);
         let house = self.slices[slice.0].house;
+        self.seal_open(house);
         self.slices[slice.0].released = true;
+        self.houses[house].slices -= 1;
         self.abandon_room(house);
     }
 
     /// Copies a slice's parameters out, as raw little-endian `f32`.
     ///
     /// # Errors
-    /// The memory is not there: the optimizer misbehaved.
+    /// They were changed outside the slice's steps, or the memory is not there: the optimizer misbehaved.
     ///
     /// # Panics
     /// If `out` has another length than the slice.
     pub fn read_parameters(&self, slice: SliceId, out: &mut [u8]) -> Result<(), SandboxError> {
-        let slice = &self.slices[slice.0];
-        let memory = self.houses[slice.house].instance.memory();
-        out.copy_from_slice(memory.bytes(slice.layout.parameters.whole()).ok_or_else(vanished)?);
-        Ok(())
+        let parameters = state_parts(&self.slices[slice.0]).next().ok_or_else(vanished)?;
+        self.copy_out(slice, &parameters, out)
     }
 
     /// A row of a slice's parameters, as raw little-endian `f32`; its number counts from the slice's first row. `None`
     /// where the slice does not have all of it.
-    pub fn row(&self, slice: SliceId, row: u32) -> Option<&[u8]> {
-        let slice = &self.slices[slice.0];
-        let columns = usize::try_from(slice.plan.geometry.columns).ok()?;
-        let start = (row as usize).checked_mul(columns)?;
-        let end = start.checked_add(columns).filter(|end| *end <= slice.layout.elements())?;
-        self.houses[slice.house].instance.memory().bytes(slice.layout.parameters.part(start..end))
+    ///
+    /// # Errors
+    /// It was changed outside the slice's steps: the optimizer misbehaved.
+    pub fn row(&self, slice: SliceId, row: u32) -> Result<Option<&[u8]>, SandboxError> {
+        let bound = &self.slices[slice.0];
+        let range = || {
+            let columns = usize::try_from(bound.plan.geometry.columns).ok()?;
+            let start = (row as usize).checked_mul(columns)?;
+            let end = start.checked_add(columns).filter(|end| *end <= bound.layout.elements())?;
+            Some(start..end)
+        };
+        let Some(range) = range() else { return Ok(None) };
+        let parameters = state_parts(bound).next().ok_or_else(vanished)?;
+        let units = parameters.clone().only(range.clone()).units();
+        self.check(slice, &parameters.within(units), Copy::Nowhere)?;
+        Ok(self.houses[bound.house].instance.memory().bytes(bound.layout.parameters.part(range)))
     }
 
     /// A slot's bytes, little-endian; `None` where the plan has no slot of that name.
-    pub fn read_slot(&self, slice: SliceId, name: &str) -> Option<&[u8]> {
-        let slice = &self.slices[slice.0];
-        let index = slice.plan.slots.iter().position(|slot| slot.name == name)?;
-        self.houses[slice.house].instance.memory().bytes(slice.layout.slots[index].whole())
+    ///
+    /// # Errors
+    /// They were changed outside the slice's steps: the optimizer misbehaved.
+    pub fn read_slot(&self, slice: SliceId, name: &str) -> Result<Option<&[u8]>, SandboxError> {
+        let bound = &self.slices[slice.0];
+        let named = |part: &StatePart| part.slot.is_some_and(|slot| bound.plan.slots[slot].name == name);
+        let Some(part) = state_parts(bound).find(named) else { return Ok(None) };
+        self.check(slice, &part, Copy::Nowhere)?;
+        Ok(self.houses[bound.house].instance.memory().bytes(part.bytes()))
+    }
+
+    /// Copies a part of a slice's state, once it is known to be as it was left.
+    fn copy_out(&self, slice: SliceId, part: &StatePart, out: &mut [u8]) -> Result<(), SandboxError> {
+        assert_eq!(out.len(), part.bytes().len(), "as long as what is copied");
+        if self.check(slice, part, Copy::Over(out))? {
+            return Ok(());
+        }
+        let memory = self.houses[self.slices[slice.0].house].instance.memory();
+        out.copy_from_slice(memory.bytes(part.bytes()).ok_or_else(vanished)?);
+        Ok(())
+    }
+
+    /// Makes sure that a part is as it was left, and copies it on the way, unless that is known without looking: then it
+    /// does neither and returns `false`.
+    fn check(&self, slice: SliceId, part: &StatePart, copy: Copy<'_>) -> Result<bool, SandboxError> {
+        if self.is_as_left(slice.0) {
+            return Ok(false);
+        }
+        let memory = self.houses[self.slices[slice.0].house].instance.memory();
+        match self.watches[slice.0].seals.verify(memory, part, copy).ok_or_else(vanished)? {
+            Ok(()) => Ok(true),
+            Err(broken) => Err(self.tampering(slice.0, broken, Found::Reading).into()),
+        }
+    }
+
+    /// Seals all of a slice as it is: the server has just written it.
+    fn seal(&mut self, slice: SliceId) -> Result<(), SandboxError> {
+        let bound = &self.slices[slice.0];
+        let house = &mut self.houses[bound.house];
+        house.open.take_if(|open| *open == slice.0);
+        let (memory, calls) = (house.instance.memory(), house.instance.calls());
+        self.watches[slice.0].seal_all(memory, state_parts(bound), calls).ok_or_else(vanished)
+    }
+
+    /// Seals the slice of an instance's last call, if that was put off. The instance must not have been called since.
+    pub(crate) fn seal_open(&mut self, house: usize) {
+        if let Some(open) = self.houses[house].open.take() {
+            // It is in the memory: it has just been stepped. If it were not, it would not be found as it was left.
+            let sealed = self.seal(SliceId(open));
+            debug_assert!(sealed.is_ok());
+        }
+    }
+
+    /// The key of all seals here.
+    fn seal_key(&mut self) -> Result<Arc<SealKey>, SandboxError> {
+        if let Some(key) = &self.seal_key {
+            return Ok(Arc::clone(key));
+        }
+        let key = Arc::new(SealKey::random()?);
+        self.patrol = Patrol::new(key.another_secret());
+        Ok(Arc::clone(self.seal_key.insert(key)))
+    }
+
+    /// Elements of a row of a slice's tensor.
+    pub fn columns(&self, slice: SliceId) -> u64 {
+        self.slices[slice.0].plan.geometry.columns
     }
 
     /// Linear memory of all instances, in bytes.
@@ -243,6 +336,7 @@ impl InstancePool {
         if self.houses[house].instance.is_alive() {
             return Ok(());
         }
+        self.seal_open(house);
         let mut revived = House::new(self.component.instantiate_after(&self.houses[house].instance)?);
         let mut moved = Vec::new();
         for (index, slice) in
@@ -263,6 +357,8 @@ impl InstancePool {
         for (index, handle, layout) in moved {
             let slice = &mut self.slices[index];
             (slice.handle, slice.layout) = (handle, layout);
+            // It was called for the slices that came after.
+            self.watches[index].seen = None;
             // What was combined for its next phase is gone. What it was before its round is not.
             slice.interrupted = slice.log.is_some();
         }

@@ -13,6 +13,7 @@ use crate::error::StepError;
 use crate::pool::{InstancePool, SliceId};
 use crate::state::{RowsApart, state_parts, touched};
 use crate::step::{GradientSource, Pass, StepContext, lost};
+use crate::tampering::Found;
 use crate::undo::{Former, UndoLog};
 
 /// Undo logs whose room is kept between rounds: enough for the slices that a shard thread has of a tensor of 256 Mi
@@ -50,9 +51,11 @@ impl InstancePool {
         gradient: &mut GradientSource<'_>,
     ) -> Result<(), StepError> {
         let plan = self.slices[slice.0].plan.clone();
+        let elements = self.slices[slice.0].layout.elements();
         assert!(plan.is_one_pass(), "a plan of several passes runs phase by phase");
         self.open_round(slice, None)?;
-        self.pass(slice, |pass| pass.phase(0, context, &mut Accumulators::new(plan), gradient)).map(|_| ())
+        self.turn(slice, elements, context.step, |pass| pass.phase(0, context, &mut Accumulators::new(plan), gradient))
+            .map(|_| ())
     }
 
     /// A whole round of a slice whose plan is one pass and that is no longer than a block, at the lowest cost: workers'
@@ -86,16 +89,23 @@ impl InstancePool {
         out.resize(elements * size_of::<f32>(), 0);
 
         let mut log = self.spare_logs.pop().unwrap_or_default();
-        let bound = &mut self.slices[slice.0];
+        let bound = &self.slices[slice.0];
         let memory = self.houses[bound.house].instance.memory();
-        log.remember_slots(memory, state_parts(bound), former, gradients).ok_or_else(lost)?;
-        bound.interrupted = false;
-        bound.log = Some(log);
-        self.pass(slice, |pass| {
+        let seals = (!self.is_as_left(slice.0)).then_some(&self.watches[slice.0].seals);
+        let remembered = log.remember_slots(memory, state_parts(bound), former, gradients, seals).ok_or_else(lost)?;
+        remembered.map_err(|broken| self.caught(slice.0, broken, Found::BeforeStep))?;
+        self.opened(slice, log);
+
+        let house = &mut self.houses[self.slices[slice.0].house];
+        // Who lives alone need not be sealed before somebody else comes.
+        let is_alone = house.slices == 1;
+        house.open.take_if(|open| *open == slice.0);
+        self.turn(slice, elements, context.step, |pass| {
             pass.whole_slice(context)?;
-            pass.read_out(&mut out)?;
+            pass.read_out(&mut out, !is_alone)?;
             Ok(Contributions::default())
         })?;
+        self.houses[self.slices[slice.0].house].open = is_alone.then_some(slice.0);
         Ok(out)
     }
 
@@ -116,6 +126,9 @@ impl InstancePool {
     ) -> Result<(), StepError> {
         assert!(self.takes_exchange(slice), "a plan of one pass, in a slice no longer than a block");
         self.write_whole_gradient(slice, gradients, aggregate)?;
+        self.houses[self.slices[slice.0].house].open.take_if(|open| *open == slice.0);
+        // From here on the slice is whatever it is.
+        self.watches[slice.0].is_sealed = false;
         self.pass(slice, |pass| pass.whole_slice(context).map(|()| Contributions::default())).map(|_| ())
     }
 
@@ -179,13 +192,14 @@ impl InstancePool {
         accumulators: &mut Accumulators,
         gradient: &mut GradientSource<'_>,
     ) -> Result<Contributions, StepError> {
+        let elements = self.slices[slice.0].layout.elements();
         // The server's own statistics have opened the round already, where there are any.
         if phase == 0 && !self.slices[slice.0].plan.gathers_before(0) {
             self.open_round(slice, None)?;
         } else {
             self.check_uninterrupted(slice)?;
         }
-        self.pass(slice, |pass| pass.phase(phase, context, accumulators, gradient))
+        self.turn(slice, elements, context.step, |pass| pass.phase(phase, context, accumulators, gradient))
     }
 
     /// A round that visits these rows of a slice only, counted from its first row, in ascending order without
@@ -202,7 +216,11 @@ impl InstancePool {
     ) -> Result<(), StepError> {
         debug_assert!(rows.is_sorted_by(|row, next| row < next), "ascending, without repetition");
         self.open_round(slice, Some(rows))?;
-        self.pass(slice, |pass| pass.rows(rows, context, gradient).map(|()| Contributions::default())).map(|_| ())
+        let elements = rows.len() * self.slices[slice.0].plan.geometry.columns as usize;
+        self.turn(slice, elements, context.step, |pass| {
+            pass.rows(rows, context, gradient).map(|()| Contributions::default())
+        })
+        .map(|_| ())
     }
 
     /// The weights to evaluate a model with, as the plan's phase of that purpose computes them: raw little-endian
@@ -218,8 +236,10 @@ impl InstancePool {
             panic!("the plan has no phase of purpose evaluation");
         };
         self.open_round(slice, None)?;
-        let evaluated =
-            self.pass(slice, |pass| pass.evaluation(phase, context, out).map(|()| Contributions::default()));
+        let elements = self.slices[slice.0].layout.elements();
+        let evaluated = self.turn(slice, elements, context.step, |pass| {
+            pass.evaluation(phase, context, out).map(|()| Contributions::default())
+        });
         // Whatever the optimizer did to parameters and slots.
         self.roll_back(slice);
         evaluated.map(|_| ())
@@ -237,11 +257,20 @@ impl InstancePool {
     /// Takes the last round of a slice back, if it was not committed: another slice of the same tensor failed.
     /// Returns the buffers that [`InstancePool::exchange`] was lent for it.
     pub fn roll_back(&mut self, slice: SliceId) -> Vec<Vec<u8>> {
-        let slice = &mut self.slices[slice.0];
-        let Some(log) = slice.log.take() else { return Vec::new() };
+        let bound = &mut self.slices[slice.0];
+        let Some(log) = bound.log.take() else { return Vec::new() };
+        let house = &mut self.houses[bound.house];
+        let (memory, watch) = (house.instance.memory_mut(), &mut self.watches[slice.0]);
         // The memory cannot have shrunk, so what was read from it can be written back.
-        let undone = log.undo(self.houses[slice.house].instance.memory_mut(), &slice.layout);
-        debug_assert!(undone.is_some());
+        let undone = log.undo(memory, &bound.layout);
+        // It was as it should be when it was remembered.
+        let sealed = log.parts(&bound.plan, &bound.layout).try_for_each(|part| watch.seals.seal(memory, &part));
+        debug_assert!(undone.is_some() && sealed.is_some());
+        if bound.plan.granularity != Granularity::TouchedRows {
+            // That is all of the slice.
+            (watch.seen, watch.reported) = (Some(house.instance.calls()), None);
+            house.open.take_if(|open| *open == slice.0);
+        }
         self.keep_log(log)
     }
 
@@ -255,13 +284,25 @@ impl InstancePool {
         self.commit(slice);
         self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let mut log = self.spare_logs.pop().unwrap_or_default();
-        let slice = &mut self.slices[slice.0];
-        let shared = state_parts(slice).filter(|part| rows.is_none() || part.rows_apart == RowsApart::Shared);
-        let parts: Vec<_> = shared.chain(rows.into_iter().flat_map(|rows| touched(slice, rows))).collect();
-        log.remember(self.houses[slice.house].instance.memory(), &parts).ok_or_else(lost)?;
-        slice.interrupted = false;
-        slice.log = Some(log);
+        let bound = &self.slices[slice.0];
+        let shared = state_parts(bound).filter(|part| rows.is_none() || part.rows_apart == RowsApart::Shared);
+        let parts: Vec<_> = shared.chain(rows.into_iter().flat_map(|rows| touched(bound, rows))).collect();
+        let seals = (!self.is_as_left(slice.0)).then_some(&self.watches[slice.0].seals);
+        let instance = &self.houses[bound.house].instance;
+        let (remembered, calls) = (log.remember(instance.memory(), &parts, seals), instance.calls());
+        remembered.ok_or_else(lost)?.map_err(|broken| self.caught(slice.0, broken, Found::BeforeStep))?;
+        if rows.is_none() {
+            self.watches[slice.0].seen = Some(calls);
+        }
+        self.opened(slice, log);
         Ok(())
+    }
+
+    /// A round can be taken back from now on.
+    fn opened(&mut self, slice: SliceId, log: UndoLog) {
+        let bound = &mut self.slices[slice.0];
+        bound.interrupted = false;
+        bound.log = Some(log);
     }
 
     /// Makes sure that a round can go on: an instance that ended in between, in another key's step, has taken with it what
@@ -275,17 +316,57 @@ impl InstancePool {
         Err(StepError::Interrupted)
     }
 
+    /// Calls the optimizer for a slice; takes the round back where that fails, or where others are found to be changed.
+    fn turn(
+        &mut self,
+        slice: SliceId,
+        elements: usize,
+        step: u64,
+        run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
+    ) -> Result<Contributions, StepError> {
+        let house = self.slices[slice.0].house;
+        self.seal_open(house);
+        let contributions = self.pass(slice, run).inspect_err(|error| match error {
+            StepError::Call(_) | StepError::NotFinite { .. } => self.examine(slice.0, step),
+            StepError::Tampered(tampering) => {
+                tracing::error!(%tampering, "an optimizer's instance has ended");
+                self.houses[house].instance.retire();
+            }
+            _ => {}
+        })?;
+        match self.patrol(slice.0, elements, step) {
+            Ok(()) => Ok(contributions),
+            Err(error) => {
+                self.roll_back(slice);
+                Err(error)
+            }
+        }
+    }
+
     /// Runs something over a slice; takes the round back where it fails.
     fn pass(
         &mut self,
         slice: SliceId,
         run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
     ) -> Result<Contributions, StepError> {
+        let is_as_left = self.is_as_left(slice.0);
         let bound = &self.slices[slice.0];
         let house = &mut self.houses[bound.house];
-        let mut pass = Pass { component: &self.component, house, slice: bound, most_fuel: 0 };
+        let watch = &mut self.watches[slice.0];
+        let mut pass = Pass {
+            component: &self.component,
+            house,
+            slice: bound,
+            seals: &mut watch.seals,
+            is_as_left,
+            is_looked_through: false,
+            most_fuel: 0,
+        };
         let result = run(&mut pass);
         self.most_fuel = self.most_fuel.max(pass.most_fuel);
+        if pass.is_looked_through && result.is_ok() {
+            (watch.is_sealed, watch.seen) = (true, Some(pass.house.instance.calls()));
+        }
         result.inspect_err(|_| drop(self.roll_back(slice)))
     }
 

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use crate::declarations::{Extent, SlotType};
+use crate::declarations::{Extent, Granularity, SlotType};
 use crate::house::BoundSlice;
-use crate::layout::View;
+use crate::layout::{Layout, View};
+use crate::limits::CHUNK_ELEMENTS;
+use crate::plan::Plan;
 
 /// How the rows of a tensor lie in a part of a slice's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,28 +29,73 @@ pub(crate) struct StatePart {
     pub(crate) rows_apart: RowsApart,
     /// Consecutive parameters that share an element.
     pub(crate) parameters_each: usize,
+    /// Elements that belong to the same chunk of parameters or, where rows are told apart, to the same row; `None` where
+    /// the part is one whole.
+    pub(crate) unit: Option<usize>,
     pub(crate) elements: Range<usize>,
 }
 
 impl StatePart {
+    /// Position among the state's parts: parameters, then slots.
+    pub(crate) fn number(&self) -> usize {
+        self.slot.map_or(0, |slot| slot + 1)
+    }
+
+    /// The units that its elements are in.
+    pub(crate) fn units(&self) -> Range<usize> {
+        match self.unit {
+            Some(unit) => self.elements.start / unit..self.elements.end.div_ceil(unit),
+            None => 0..1,
+        }
+    }
+
+    /// These elements of it alone.
+    pub(crate) fn only(self, elements: Range<usize>) -> Self {
+        Self { elements, ..self }
+    }
+
+    /// The part of it that lies in these units. All of it where it is one whole.
+    pub(crate) fn within(mut self, units: Range<usize>) -> Self {
+        if let Some(unit) = self.unit {
+            let end = self.view.elements();
+            self.elements = (units.start * unit).min(end)..(units.end * unit).min(end);
+        }
+        self
+    }
+
     /// Where it lies in the memory.
     pub(crate) fn bytes(&self) -> Range<usize> {
         self.view.part(self.elements.clone())
     }
 }
 
+/// Parameters of a unit: what has a seal of its own. A row where rows are told apart, otherwise a chunk.
+pub(crate) fn unit_parameters(plan: &Plan) -> usize {
+    match plan.granularity {
+        Granularity::TouchedRows => (plan.geometry.columns as usize).max(1),
+        Granularity::Elements | Granularity::Tensor => CHUNK_ELEMENTS as usize,
+    }
+}
+
 /// The parameters and the slots of a slice, each whole.
 pub(crate) fn state_parts(slice: &BoundSlice) -> impl Iterator<Item = StatePart> {
+    parts_of(&slice.plan, &slice.layout)
+}
+
+pub(crate) fn parts_of<'a>(plan: &'a Plan, layout: &'a Layout) -> impl Iterator<Item = StatePart> + use<'a> {
     let whole = |view: &View| 0..view.elements();
+    let chunk = unit_parameters(plan);
+    let of_rows = plan.granularity == Granularity::TouchedRows;
     let parameters = StatePart {
-        view: slice.layout.parameters,
+        view: layout.parameters,
         element: SlotType::F32,
         slot: None,
         rows_apart: RowsApart::Elements,
         parameters_each: 1,
-        elements: whole(&slice.layout.parameters),
+        unit: Some(chunk),
+        elements: whole(&layout.parameters),
     };
-    let slots = slice.plan.slots.iter().zip(&slice.layout.slots).enumerate().map(move |(index, (slot, view))| {
+    let slots = plan.slots.iter().zip(&layout.slots).enumerate().map(move |(index, (slot, view))| {
         let (rows_apart, parameters_each) = match slot.extent {
             Extent::PerElement => (RowsApart::Elements, 1),
             Extent::PerRun(run) => (RowsApart::Elements, run as usize),
@@ -61,6 +108,11 @@ pub(crate) fn state_parts(slice: &BoundSlice) -> impl Iterator<Item = StatePart>
             slot: Some(index),
             rows_apart,
             parameters_each,
+            unit: match rows_apart {
+                RowsApart::Elements => Some((chunk / parameters_each).max(1)),
+                RowsApart::Rows if of_rows => Some(1),
+                RowsApart::Rows | RowsApart::Shared => None,
+            },
             elements: whole(view),
         }
     });

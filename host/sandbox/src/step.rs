@@ -9,8 +9,11 @@ use crate::declarations::{Contributor, Granularity, Scope, SlotType};
 use crate::error::StepError;
 use crate::finite::{copy_finite, first_not_finite};
 use crate::house::{BoundSlice, House, vanished};
+use crate::seal::Copy;
+use crate::sealed::SliceSeals;
 use crate::state::{RowsApart, StatePart, state_parts, touched};
 use crate::statistics;
+use crate::tampering::{Found, Tampering};
 
 /// What a step is told about its round: see the contract's `context`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,6 +59,11 @@ pub(crate) struct Pass<'a> {
     pub(crate) component: &'a AdmittedComponent,
     pub(crate) house: &'a mut House,
     pub(crate) slice: &'a BoundSlice,
+    pub(crate) seals: &'a mut SliceSeals,
+    /// Whether the slice is known to be what was left in it.
+    pub(crate) is_as_left: bool,
+    /// Set where all of the slice was looked at, and nobody called since.
+    pub(crate) is_looked_through: bool,
     /// The most fuel that one call used.
     pub(crate) most_fuel: u64,
 }
@@ -74,16 +82,23 @@ impl Pass<'_> {
         gradient: &mut GradientSource<'_>,
     ) -> Result<Contributions, StepError> {
         self.hand_over(phase, accumulators)?;
+        self.verify_all(shared_slots(self.slice))?;
         self.begin(phase, context)?;
         let reads_gradient = self.slice.plan.phases[phase as usize].reads_gradient;
+        let mut blocks = 0;
         for block in self.blocks()? {
+            // Right before it is used: it comes into the caches only once.
+            self.verify_all(parts_of_block(self.slice, block.clone()))?;
             if reads_gradient {
                 self.write_gradient(block.clone(), gradient)?;
             }
             self.step(phase, block.clone())?;
-            self.check_block(block)?;
+            self.seal_all(parts_of_block(self.slice, block))?;
+            blocks += 1;
         }
-        self.check_shared_slots()?;
+        self.seal_all(shared_slots(self.slice))?;
+        // The next block's call can change what was looked at after this one's.
+        self.is_looked_through = blocks == 1;
         self.collect(phase, accumulators)
     }
 
@@ -93,14 +108,24 @@ impl Pass<'_> {
         self.step(0, 0..self.slice.layout.elements())
     }
 
-    /// Makes sure that what the optimizer has left is finite, and copies the parameters to `out` on the way.
-    pub(crate) fn read_out(&self, out: &mut [u8]) -> Result<(), StepError> {
+    /// Makes sure that what the optimizer has left is finite, copies the parameters to `out` on the way, and seals it all
+    /// where that is to be done now.
+    pub(crate) fn read_out(&mut self, out: &mut [u8], seal: bool) -> Result<(), StepError> {
         let mut parts = state_parts(self.slice);
         let parameters = parts.next().filter(|part| part.slot.is_none()).ok_or_else(lost)?;
-        parts.try_for_each(|part| self.check_finite(&part))?;
-        let memory = self.house.instance.memory();
-        let values = memory.floats(parameters.bytes().start, parameters.elements.len()).ok_or_else(lost)?;
-        if copy_finite(values, out) { Ok(()) } else { self.check_finite(&parameters) }
+        if seal {
+            self.seal_all(parts)?;
+            self.seal_copying(&parameters, Copy::Over(out))?;
+        } else {
+            parts.try_for_each(|part| self.check_finite(&part))?;
+            let memory = self.house.instance.memory();
+            let values = memory.floats(parameters.bytes().start, parameters.elements.len()).ok_or_else(lost)?;
+            if !copy_finite(values, out) {
+                self.check_finite(&parameters)?;
+            }
+        }
+        self.is_looked_through = true;
+        Ok(())
     }
 
     /// Gathers the statistics that the server itself contributes and that this phase is the first to read.
@@ -120,6 +145,9 @@ impl Pass<'_> {
         };
         let (of_parameters, of_gradients) = (wanted(Contributor::Parameters), wanted(Contributor::Gradients));
         for block in self.blocks()? {
+            if !of_parameters.is_empty() {
+                self.verify_all(parts_of_block(self.slice, block.clone()).take(1))?;
+            }
             let parameters = self.slice.layout.parameters.part(block.clone());
             let memory = self.house.instance.memory();
             let parameters = memory.floats(parameters.start, block.len()).ok_or_else(lost)?;
@@ -183,11 +211,9 @@ impl Pass<'_> {
                 rows: Some(scratch.rows),
             };
             self.call_step(0, block, elements)?;
-            for place in touched(self.slice, listed) {
-                self.check_finite(&place)?;
-            }
+            self.seal_all(touched(self.slice, listed))?;
         }
-        self.check_shared_slots()
+        self.seal_all(shared_slots(self.slice))
     }
 
     fn begin(&mut self, phase: u32, context: &StepContext) -> Result<(), StepError> {
@@ -247,7 +273,8 @@ impl Pass<'_> {
         let BoundSlice { plan, layout, .. } = self.slice;
         let memory = self.house.instance.memory_mut();
         for (index, accumulator) in plan.accumulators.iter().enumerate() {
-            if accumulator.read_from == phase {
+            // Again in each phase: others were called since, who might have written there.
+            if accumulator.read_from <= phase {
                 let numbers = here(accumulators.values(index), accumulator.scope, &layout.rows);
                 layout.combined[index].write_numbers(memory, numbers).ok_or_else(lost)?;
             }
@@ -293,26 +320,29 @@ impl Pass<'_> {
         Ok(Contributions { chunks })
     }
 
-    /// Parameters and per-element slots of a block must be finite: a slot that is not would freeze a parameter for ever,
-    /// or end in a round that fails, and fails again each time it is tried.
-    fn check_block(&self, block: Range<usize>) -> Result<(), StepError> {
-        for mut part in state_parts(self.slice).filter(|part| part.rows_apart == RowsApart::Elements) {
-            // Of slots with an element for each run of parameters, the runs of the block.
-            part.elements = block.start / part.parameters_each..block.end.div_ceil(part.parameters_each);
-            self.check_finite(&part)?;
+    /// Makes sure that nobody has written to parts of the slice since they were left.
+    fn verify_all(&mut self, mut parts: impl Iterator<Item = StatePart>) -> Result<(), StepError> {
+        if self.is_as_left {
+            return Ok(());
         }
-        Ok(())
+        let memory = self.house.instance.memory();
+        parts.try_for_each(|part| {
+            let intact = self.seals.verify(memory, &part, Copy::Nowhere).ok_or_else(lost)?;
+            intact.map_err(|broken| Tampering::new(self.component, self.slice, broken, Found::BeforeStep).into())
+        })
     }
 
-    /// The other slots are small, and may be written at any time.
-    fn check_shared_slots(&self) -> Result<(), StepError> {
-        let of_rows = self.slice.plan.granularity == Granularity::TouchedRows;
-        let small = |part: &StatePart| match part.rows_apart {
-            RowsApart::Elements => false,
-            RowsApart::Rows => !of_rows,
-            RowsApart::Shared => true,
-        };
-        state_parts(self.slice).filter(small).try_for_each(|part| self.check_finite(&part))
+    /// Seals parts of the slice as the optimizer has left them: finite. Parameters and slots must be that: a slot that is
+    /// not would freeze a parameter for ever, or end in a round that fails, and fails again each time it is tried.
+    fn seal_all(&mut self, mut parts: impl Iterator<Item = StatePart>) -> Result<(), StepError> {
+        parts.try_for_each(|part| self.seal_copying(&part, Copy::Nowhere))
+    }
+
+    fn seal_copying(&mut self, part: &StatePart, copy: Copy<'_>) -> Result<(), StepError> {
+        let is_float = part.element == SlotType::F32;
+        let memory = self.house.instance.memory();
+        let finite = self.seals.seal_looking(memory, part, is_float, copy).ok_or_else(lost)?;
+        if is_float && finite { Ok(()) } else { self.check_finite(part) }
     }
 
     fn check_finite(&self, part: &StatePart) -> Result<(), StepError> {
@@ -340,6 +370,22 @@ impl Pass<'_> {
         };
         Err(StepError::NotFinite { what, index: (part.elements.start + position) as u64, value })
     }
+}
+
+/// The parts of a block that no other block has anything of. Of slots with an element for each run of parameters, the
+/// runs of the block.
+fn parts_of_block(slice: &BoundSlice, block: Range<usize>) -> impl Iterator<Item = StatePart> {
+    let apart = state_parts(slice).filter(|part| part.rows_apart == RowsApart::Elements);
+    apart.map(move |part| {
+        let elements = block.start / part.parameters_each..block.end.div_ceil(part.parameters_each);
+        part.only(elements)
+    })
+}
+
+/// The slots that are not cut into blocks. They are small, and may be written at any time. Where rows are told apart, those
+/// of rows go with their row.
+fn shared_slots(slice: &BoundSlice) -> impl Iterator<Item = StatePart> {
+    state_parts(slice).filter(|part| part.unit.is_none())
 }
 
 /// What of an accumulator concerns a slice with these rows.

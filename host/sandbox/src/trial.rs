@@ -133,7 +133,7 @@ fn run(component: &AdmittedComponent, shapes: &[&[u64]]) -> Result<Vec<Outcome>,
 fn state(training: &LocalTraining, tensor: usize) -> Result<Vec<u8>, SandboxError> {
     let mut state: Vec<u8> = training.parameters(tensor)?.into_iter().flat_map(f32::to_le_bytes).collect();
     for slot in &training.plan(tensor).slots {
-        let slot = training.slot(tensor, &slot.name).unwrap_or_default();
+        let slot = training.slot(tensor, &slot.name)?.unwrap_or_default();
         slot.into_iter().for_each(|bytes| state.extend_from_slice(bytes));
     }
     Ok(state)

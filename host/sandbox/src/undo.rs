@@ -12,7 +12,10 @@ use std::ops::Range;
 
 use crate::layout::Layout;
 use crate::memory::GuestMemory;
-use crate::state::StatePart;
+use crate::plan::Plan;
+use crate::seal::Copy;
+use crate::sealed::{Broken, SliceSeals};
+use crate::state::{StatePart, parts_of};
 
 /// Writes a slice's parameters as they were before the round: raw little-endian `f32`, as many as the slice has.
 pub type Former = Box<dyn Fn(&mut [u8]) + Send>;
@@ -44,28 +47,42 @@ enum Store {
 }
 
 impl UndoLog {
-    /// Remembers parts of a slice, in place of what was remembered before. `None` where one is not in the memory.
-    pub(crate) fn remember(&mut self, memory: &GuestMemory, parts: &[StatePart]) -> Option<()> {
+    /// Remembers parts of a slice, in place of what was remembered before, and makes sure on the way that they are what
+    /// was sealed, where there are seals to go by. `None` where one is not in the memory.
+    pub(crate) fn remember(
+        &mut self,
+        memory: &GuestMemory,
+        parts: &[StatePart],
+        seals: Option<&SliceSeals>,
+    ) -> Option<Result<(), Broken>> {
         self.clear();
         // No more than that: growing twofold would keep up to twice the slice.
         self.own.reserve_exact(parts.iter().map(|part| part.bytes().len()).sum());
-        parts.iter().try_for_each(|part| self.remember_own(memory, part))
+        self.remember_all(memory, parts, seals)
     }
 
-    /// Remembers all of a slice, whose parameters `former` has, in `lent` buffers as far as they go.
+    /// Remembers all of a slice, whose parameters `former` has, in `lent` buffers as far as they go; otherwise as
+    /// [`remember`](Self::remember). The parameters are looked at as well.
     pub(crate) fn remember_slots(
         &mut self,
         memory: &GuestMemory,
         parts: impl Iterator<Item = StatePart>,
         former: Former,
         lent: Vec<Vec<u8>>,
-    ) -> Option<()> {
+        seals: Option<&SliceSeals>,
+    ) -> Option<Result<(), Broken>> {
         self.clear();
         self.parameters = Some(former);
         self.lent = lent;
         let mut free: Vec<usize> = (0..self.lent.len()).collect();
         let mut without = Vec::new();
-        for part in parts.filter(|part| part.slot.is_some()) {
+        for part in parts {
+            if part.slot.is_none() {
+                if let Some(Err(broken)) = verified(seals, memory, &part, Copy::Nowhere)? {
+                    return Some(Err(broken));
+                }
+                continue;
+            }
             let bytes = part.bytes();
             // The shortest that is long enough. Small parts would use up a large buffer.
             let long_enough = free.iter().enumerate().filter(|(_, index)| self.lent[**index].len() >= bytes.len());
@@ -75,23 +92,54 @@ impl UndoLog {
                 continue;
             };
             let index = free.swap_remove(position);
-            self.lent[index][..bytes.len()].copy_from_slice(memory.bytes(bytes)?);
-            self.places.push(Place { view: view(&part), elements: part.elements, store: Store::Lent(index) });
+            let target = &mut self.lent[index][..bytes.len()];
+            match verified(seals, memory, &part, Copy::Over(target))? {
+                Some(Ok(())) => {}
+                Some(Err(broken)) => return Some(Err(broken)),
+                None => target.copy_from_slice(memory.bytes(bytes)?),
+            }
+            self.places.push(Place { view: part.number(), elements: part.elements, store: Store::Lent(index) });
         }
         self.own.reserve_exact(without.iter().map(|part| part.bytes().len()).sum());
-        without.iter().try_for_each(|part| self.remember_own(memory, part))
+        self.remember_all(memory, &without, seals)
     }
 
-    fn remember_own(&mut self, memory: &GuestMemory, part: &StatePart) -> Option<()> {
-        self.own.extend_from_slice(memory.bytes(part.bytes())?);
-        let view = view(part);
+    fn remember_all(
+        &mut self,
+        memory: &GuestMemory,
+        parts: &[StatePart],
+        seals: Option<&SliceSeals>,
+    ) -> Option<Result<(), Broken>> {
+        for part in parts {
+            match verified(seals, memory, part, Copy::Behind(&mut self.own))? {
+                Some(Ok(())) => {}
+                Some(Err(broken)) => return Some(Err(broken)),
+                None => self.own.extend_from_slice(memory.bytes(part.bytes())?),
+            }
+            self.place_own(part);
+        }
+        Some(Ok(()))
+    }
+
+    /// Notes that a part was added to the log's own bytes.
+    fn place_own(&mut self, part: &StatePart) {
+        let view = part.number();
         match self.places.last_mut() {
             Some(last) if last.view == view && last.store == Store::Own && last.elements.end == part.elements.start => {
                 last.elements.end = part.elements.end;
             }
             _ => self.places.push(Place { view, elements: part.elements.clone(), store: Store::Own }),
         }
-        Some(())
+    }
+
+    /// The parts that it can put back.
+    pub(crate) fn parts<'a>(&'a self, plan: &'a Plan, layout: &'a Layout) -> impl Iterator<Item = StatePart> {
+        let parameters = parts_of(plan, layout).take(usize::from(self.parameters.is_some()));
+        let places = self
+            .places
+            .iter()
+            .filter_map(|Place { view, elements, .. }| Some(parts_of(plan, layout).nth(*view)?.only(elements.clone())));
+        parameters.chain(places)
     }
 
     /// Puts everything back to where the slice is now. `None` where a place is not in the memory.
@@ -126,10 +174,19 @@ impl UndoLog {
     }
 }
 
+/// Looks at a part and copies it, where there are seals to go by.
+#[expect(clippy::option_option, reason = "not in the memory, or nothing to go by")]
+fn verified(
+    seals: Option<&SliceSeals>,
+    memory: &GuestMemory,
+    part: &StatePart,
+    copy: Copy<'_>,
+) -> Option<Option<Result<(), Broken>>> {
+    match seals {
+        Some(seals) => seals.verify(memory, part, copy).map(Some),
+        None => Some(None),
+    }
+}
+
 /// Parts of fewer bytes go to the log's own memory: slots of rows, columns and runs, next to nothing beside a gradient.
 const SMALLEST_LENT_BYTES: usize = 4096;
-
-/// Position among a slice's state: parameters, then slots.
-fn view(part: &StatePart) -> usize {
-    part.slot.map_or(0, |slot| slot + 1)
-}

@@ -118,7 +118,7 @@ fn a_step_that_fails_far_from_its_blocks_leaves_no_trace_either() {
             for (slice, half) in [sound, poisoned].into_iter().zip(halves.clone()) {
                 let mut parameters = vec![0; half.len() * 4];
                 pool.read_parameters(slice, &mut parameters).unwrap();
-                state.push((parameters, pool.read_slot(slice, "velocity").unwrap().to_vec()));
+                state.push((parameters, pool.read_slot(slice, "velocity").unwrap().unwrap().to_vec()));
             }
             state
         };

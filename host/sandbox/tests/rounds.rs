@@ -38,7 +38,7 @@ impl Matrix {
     fn state(&self) -> Vec<Vec<u8>> {
         let mut parameters = vec![0; (ROWS * COLUMNS) as usize * 4];
         self.pool.read_parameters(self.slice, &mut parameters).unwrap();
-        let slot = |name: &String| self.pool.read_slot(self.slice, name).unwrap().to_vec();
+        let slot = |name: &String| self.pool.read_slot(self.slice, name).unwrap().unwrap().to_vec();
         std::iter::once(parameters).chain(self.plan.slots.iter().map(|entry| slot(&entry.name))).collect()
     }
 
@@ -152,7 +152,8 @@ fn evaluation_weights_leave_no_trace() {
     }
     let state = |training: &LocalTraining| {
         let slots = training.plan(0).slots.clone();
-        let slots: Vec<Vec<u8>> = slots.iter().map(|slot| training.slot(0, &slot.name).unwrap().concat()).collect();
+        let slots: Vec<Vec<u8>> =
+            slots.iter().map(|slot| training.slot(0, &slot.name).unwrap().unwrap().concat()).collect();
         (common::bits(&training.parameters(0).unwrap()), slots)
     };
     let before = state(&training);
@@ -217,7 +218,7 @@ fn an_instance_that_ends_in_the_middle_of_another_keys_round_leaves_that_key_as_
     let state = |pool: &InstancePool, (slice, _, elements): &(SliceId, Arc<Plan>, usize)| {
         let mut parameters = vec![0; elements * 4];
         pool.read_parameters(*slice, &mut parameters).unwrap();
-        (parameters, pool.read_slot(*slice, "rounds").unwrap().to_vec())
+        (parameters, pool.read_slot(*slice, "rounds").unwrap().unwrap().to_vec())
     };
     let phase = |pool: &mut InstancePool, (slice, plan, _): &(SliceId, Arc<Plan>, usize), phase| {
         let mut source = |_: Range<usize>, target: &mut [f32]| target.fill(0.5);

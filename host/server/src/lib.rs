@@ -52,6 +52,7 @@ mod key;
 mod learning_rate;
 mod limits;
 mod membership;
+mod mend;
 mod model;
 mod move_over;
 mod optimizer;

@@ -6,6 +6,7 @@ use stepbox_sandbox::Granularity;
 
 use crate::job::Job;
 use crate::key::{Key, Residence};
+use crate::mend;
 use crate::published;
 
 /// Moves the key to the newest optimizer where its time has come: the key's next round is the one the deployment named,
@@ -25,16 +26,23 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
         .plan(key.id)
         .ok_or_else(|| format!("{} has no plan for key `{}`", optimizer.status.name, key.name))?;
 
-    let kept = home.as_ref().filter(|old| match optimizer.keeps_state(key.id, &old.optimizer, &old.planned) {
-        Ok(()) => true,
-        Err(reason) => {
-            tracing::info!(key = key.name, reason, "the key's optimizer state starts afresh");
-            false
+    let is_intact = match home.as_ref() {
+        Some(old) => mend::before_moving(job, key, old).await?,
+        None => true,
+    };
+    let kept = home.as_ref().filter(|_| is_intact).filter(|old| {
+        match optimizer.keeps_state(key.id, &old.optimizer, &old.planned) {
+            Ok(()) => true,
+            Err(reason) => {
+                tracing::info!(key = key.name, reason, "the key's optimizer state starts afresh");
+                false
+            }
         }
     });
     let state_since = kept.map_or(next_round - 1, |old| old.state_since);
     // Where the tensor stays cut as it was, each shard moves what it has.
-    let in_place = home.as_ref().filter(|old| old.planned.slices == planned.slices).map(|old| old.optimizer.id);
+    let in_place =
+        home.as_ref().filter(|old| is_intact && old.planned.slices == planned.slices).map(|old| old.optimizer.id);
     let weights = match in_place {
         // Only an optimizer of touched rows leaves them in the sandbox alone; from now on every round publishes them. What
         // is published is what the new optimizer gets, whatever the old one has left in its own memory since.

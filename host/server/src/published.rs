@@ -81,7 +81,7 @@ pub(crate) async fn rows(
         let wanted = Arc::clone(&wanted);
         let columns = row_bytes / size_of::<f32>();
         let read = job.shards.call(shard, move |shard| shard.read_rows(optimizer, id, columns, &wanted)).await;
-        for (position, row) in read.map_err(|lost| lost.to_string())? {
+        for (position, row) in read.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())? {
             match stepbox_reduce::copy_finite(&row, &mut rows[position * row_bytes..][..row_bytes]) {
                 Ok(()) => {}
                 Err(CopyError::NotFinite(found)) => {

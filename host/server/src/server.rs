@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::audit::{Action, Audit, Event};
 use crate::config::{Config, ConfigError};
-use crate::gate::{Accounts, Arrival, Arrivals, Seldom};
+use crate::gate::{Accounts, Arrival, Arrivals, Failed, Seldom};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
@@ -287,15 +287,15 @@ impl Admitted {
         let Established { reader, writer, certificates } = match handshake {
             Ok(Ok(established)) => established,
             Ok(Err(error)) => {
-                tracing::warn!(%peer, %error, "refused: the TLS handshake failed");
-                self.jobs.audit.note(&Event::refused(Action::Handshake, &error.to_string()).from(peer));
-                return self.failed(peer);
+                return self.failed(
+                    peer,
+                    Action::Handshake,
+                    format_args!("refused: the TLS handshake failed: {error}"),
+                );
             }
             Err(_) if has_begun.into_inner() => {
-                tracing::warn!(%peer, "refused: no TLS handshake in time (limits.handshake_seconds)");
-                let reason = "no TLS handshake in time (limits.handshake_seconds)";
-                self.jobs.audit.note(&Event::refused(Action::Handshake, reason).from(peer));
-                return self.failed(peer);
+                let reason = "refused: no TLS handshake in time (limits.handshake_seconds)";
+                return self.failed(peer, Action::Handshake, format_args!("{reason}"));
             }
             Err(_) => {
                 // Not its fault, or not this one's.
@@ -311,9 +311,11 @@ impl Admitted {
         let identity = match Identity::of(&certificates) {
             Ok(identity) => identity,
             Err(error) => {
-                tracing::warn!(%peer, %error, "refused: the peer's certificate names nobody");
-                self.jobs.audit.note(&Event::refused(Action::Connect, &error.to_string()).from(peer));
-                return self.failed(peer);
+                return self.failed(
+                    peer,
+                    Action::Connect,
+                    format_args!("refused: the peer's certificate names nobody: {error}"),
+                );
             }
         };
         let place = match self.accounts.enter(&identity, Instant::now().into_std()) {
@@ -333,19 +335,25 @@ impl Admitted {
         let halves = (reader, writer);
         let jobs = Arc::clone(&self.jobs);
         if !session::serve(jobs, halves, identity, self.connection, account, greeting, shutdown).await {
-            self.failed(peer);
+            self.failed(peer, Action::Connect, format_args!("refused: no part in a job of this server"));
         }
         drop(place);
         drop(self.permit);
     }
 
-    /// A failure of its peer's is counted against where it comes from.
-    fn failed(&self, peer: SocketAddr) {
-        if let Some(shut_out) = self.arrival.failed(Instant::now().into_std()) {
-            let seconds = shut_out.as_secs_f64();
-            let limit = "limits.failures_per_minute_per_address";
-            tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
-            self.jobs.audit.note(&Event::refused(Action::Limit, limit).from(peer));
+    /// A failure of its peer's is noted and counted against where it comes from. Once that is shut out, what had begun
+    /// before is not worth a line each.
+    fn failed(&self, peer: SocketAddr, action: Action, reason: std::fmt::Arguments<'_>) {
+        self.jobs.audit.note(&Event::refused(action, &reason.to_string()).from(peer));
+        match self.arrival.failed(Instant::now().into_std()) {
+            Failed::Noted => tracing::warn!(%peer, "{reason}"),
+            Failed::ShutOut(time) => {
+                let (seconds, limit) = (time.as_secs_f64(), "limits.failures_per_minute_per_address");
+                tracing::warn!(%peer, "{reason}");
+                tracing::warn!(%peer, seconds, limit, "shut out: too many failed handshakes from there");
+                self.jobs.audit.note(&Event::refused(Action::Limit, limit).from(peer));
+            }
+            Failed::Again => tracing::debug!(%peer, "{reason}"),
         }
     }
 }

@@ -15,9 +15,7 @@ use crate::{Digest, KeyId, MAX_COMPONENT_BYTES, Manifest, ManifestError, PublicK
 /// [`SignError`]: it is not a component, is signed already ([`strip`] it first), has become too large for a server's
 /// default limit, or name or version are not well-formed.
 pub fn sign(component: &[u8], name: &str, version: &str, key: &SigningKey) -> Result<Vec<u8>, SignError> {
-    let request = SigningRequest::new(component, name, version, &key.public_key())?;
-    let signature = key.sign(&request.message());
-    request.finish(&signature)
+    SigningRequest::new(component, name, version, &key.public_key())?.sign_with(key)
 }
 
 /// Adds a signature to a signed component. Content, manifest and the other signatures stay as they are.
@@ -25,9 +23,7 @@ pub fn sign(component: &[u8], name: &str, version: &str, key: &SigningKey) -> Re
 /// # Errors
 /// [`SignError`] as from [`SigningRequest::add`].
 pub fn add_signature(signed: &[u8], key: &SigningKey) -> Result<Vec<u8>, SignError> {
-    let request = SigningRequest::add(signed, &key.public_key())?;
-    let signature = key.sign(&request.message());
-    request.finish(&signature)
+    SigningRequest::add(signed, &key.public_key())?.sign_with(key)
 }
 
 /// A component that waits for one signature, made wherever the secret key is: here, in a hardware module, by a service.
@@ -95,6 +91,20 @@ impl SigningRequest {
     /// SHA-256 of the content: the component's identity, whoever else signs it.
     pub fn digest(&self) -> Digest {
         self.hash
+    }
+
+    /// The number of signatures that others have made.
+    pub fn signatures(&self) -> usize {
+        self.others.len()
+    }
+
+    /// Signs with a key that is at hand.
+    ///
+    /// # Errors
+    /// As from [`finish`](Self::finish), [`SignError::WrongSignature`] where the request is for another key.
+    pub fn sign_with(self, key: &SigningKey) -> Result<Vec<u8>, SignError> {
+        let signature = key.sign(&self.message());
+        self.finish(&signature)
     }
 
     /// Puts the signature in, once it has been verified.

@@ -4,9 +4,9 @@ mod common;
 
 use std::io::Cursor;
 
-use common::{COMPONENT, SIGNED_CONTENT, World};
-use stepbox_trust::{Digest, PublicKey, SigningKey, TrustError, TrustStore, sign};
-use wasmsign2::Module;
+use common::{COMPONENT, SIGNED_CONTENT, World, publisher};
+use stepbox_trust::{Digest, PublicKey, SigningKey, TrustError, TrustStore, add_signature, sign};
+use wasmsign2::{Module, PublicKeySet};
 
 fn reference_public_key(world: &World) -> wasmsign2::PublicKey {
     wasmsign2::PublicKey::from_pem(&world.key.public_key().to_pem()).unwrap().attach_default_key_id()
@@ -58,6 +58,74 @@ fn we_verify_what_the_reference_implementation_signs() {
         world.store.verify(without_key_id),
         Err(TrustError::MalformedSignature { reason }) if reason.contains("key id")
     ));
+}
+
+/// A second signer, and the file that both have signed.
+fn signed_by_two(world: &World) -> (SigningKey, Vec<u8>) {
+    let second = SigningKey::generate().unwrap();
+    let signed = add_signature(&world.signed, &second).unwrap();
+    (second, signed)
+}
+
+fn reference_key(key: &SigningKey) -> wasmsign2::PublicKey {
+    wasmsign2::PublicKey::from_pem(&key.public_key().to_pem()).unwrap().attach_default_key_id()
+}
+
+#[test]
+fn the_reference_implementation_verifies_each_of_two_signatures() {
+    let world = World::new();
+    let (second, signed) = signed_by_two(&world);
+    let [one, two, stranger] = [&world.key, &second, &SigningKey::generate().unwrap()].map(reference_key);
+    one.verify(&mut Cursor::new(&signed), None).unwrap();
+    two.verify(&mut Cursor::new(&signed), None).unwrap();
+    assert!(stranger.verify(&mut Cursor::new(&signed), None).is_err());
+    let all = PublicKeySet::new([one.clone(), two.clone(), stranger].into());
+    assert_eq!(all.verify(&mut Cursor::new(&signed), None).unwrap(), [&one, &two].into());
+    // A key without its id, as the command line reads it.
+    let raw = [&[1], &second.public_key().as_bytes()[..]].concat();
+    wasmsign2::PublicKey::from_bytes(&raw).unwrap().verify(&mut Cursor::new(&signed), None).unwrap();
+    let mut damaged = signed.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    assert!(two.verify(&mut Cursor::new(&damaged), None).is_err());
+}
+
+#[test]
+fn we_verify_what_the_reference_implementation_signs_twice() {
+    let world = World::new();
+    let (second, ours) = signed_by_two(&world);
+    let sign = |file: &[u8], key: &SigningKey| {
+        let module = Module::deserialize(&mut Cursor::new(file)).unwrap();
+        let id = key.public_key().id().as_bytes().to_vec();
+        let mut signed = Vec::new();
+        reference_secret_key(key)
+            .sign_multi(module, Some(&id), false, false)
+            .unwrap()
+            .0
+            .serialize(&mut signed)
+            .unwrap();
+        signed
+    };
+    let unsigned = [&world.signed[..8], &world.signed[SIGNED_CONTENT..]].concat();
+    let mut signers = [&world.key, &second];
+    signers.sort_by_key(|key| key.public_key().id());
+    let [first, last] = signers;
+
+    let both = sign(&sign(&unsigned, first), last);
+    assert_eq!(both, ours, "both make the same bytes");
+    let store = TrustStore::parse(&[publisher("One", &world.key), publisher("Two", &second)].concat()).unwrap();
+    assert_eq!(store.verify(both).unwrap().signers().count(), 2);
+
+    // It appends; we take the one order of key ids only, and bring it about when we sign.
+    let turned = sign(&sign(&unsigned, last), first);
+    assert!(matches!(
+        store.verify(&*turned),
+        Err(TrustError::MalformedSignature { reason }) if reason.contains("order")
+    ));
+    let third = SigningKey::generate().unwrap();
+    let in_order = add_signature(&turned, &third).unwrap();
+    assert_eq!(in_order, add_signature(&ours, &third).unwrap());
+    reference_key(&third).verify(&mut Cursor::new(&in_order), None).unwrap();
+    store.verify(in_order).unwrap();
 }
 
 /// The expected digest was made from the layout in `docs/signing.md` with `openssl pkeyutl` and without this crate.

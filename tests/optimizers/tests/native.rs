@@ -62,7 +62,7 @@ fn same_bits<O: Optimizer + Default>(name: &str) {
         let evaluation = sandboxed.evaluation(index, &last).expect("evaluation weights");
         assert!(bits(&evaluation) == bits(&tensor.evaluation()), "{name}: evaluation weights of {shape:?}");
         for slot in &sandboxed.plan(index).slots {
-            let in_slices = sandboxed.slot(index, &slot.name).expect("a slot of the plan");
+            let in_slices = sandboxed.slot(index, &slot.name).unwrap().expect("a slot of the plan");
             let [bytes] = in_slices.as_slice() else { panic!("{name}: {shape:?} is one slice") };
             assert!(tensor.slot_bytes(&slot.name) == Some(*bytes), "{name}: slot {} of {shape:?}", slot.name);
         }

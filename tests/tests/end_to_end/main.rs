@@ -1,5 +1,6 @@
 //! The whole server over real TLS, with real components: what its users are promised.
 
+mod abuse;
 mod departures;
 mod deployments;
 mod failures;
@@ -13,6 +14,7 @@ mod refusals;
 mod repeatability;
 mod rounds;
 mod rows;
+mod signers;
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
 

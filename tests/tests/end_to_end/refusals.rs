@@ -245,7 +245,9 @@ async fn floods_meet_limits() {
         Client::connect(&server.reach(&credentials)).await.unwrap(),
         Client::connect(&server.reach(&credentials)).await.unwrap(),
     ];
-    assert!(Client::connect(&server.reach(&credentials)).await.is_err(), "the third of one identity");
+    let third = Client::connect(&server.reach(&credentials)).await.expect_err("the third of one identity");
+    assert_eq!(third.code(), Some(ErrorCode::RateLimited), "{third}");
+    assert!(third.to_string().contains("limits.connections_per_identity"), "{third}");
     logged(&["WARN", "floods-operator", "limits.connections_per_identity"]);
 
     // Whoever connects and says nothing is not waited for.

@@ -72,6 +72,11 @@ pub fn allow_root() -> Option<(&'static str, &'static str)> {
 pub struct Run(Output);
 
 impl Run {
+    /// Runs any command.
+    pub fn of(mut command: Command) -> Self {
+        Self(command.output().unwrap())
+    }
+
     pub fn code(&self) -> i32 {
         self.0.status.code().expect("not ended by a signal")
     }

@@ -74,7 +74,7 @@ impl Training {
     pub fn state(&self) -> Vec<Vec<u32>> {
         let mut parameters = vec![0; self.elements * 4];
         self.pool.read_parameters(self.slice, &mut parameters).unwrap();
-        let slots = self.plan.slots.iter().map(|slot| self.pool.read_slot(self.slice, &slot.name).unwrap());
+        let slots = self.plan.slots.iter().map(|slot| self.pool.read_slot(self.slice, &slot.name).unwrap().unwrap());
         std::iter::once(&parameters[..]).chain(slots).map(words).collect()
     }
 }

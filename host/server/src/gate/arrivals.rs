@@ -80,6 +80,17 @@ pub(crate) enum NoEntry {
     OfAll,
 }
 
+/// What a failure leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// Nothing yet.
+    Noted,
+    /// From now on and for so long nobody is let in from there.
+    ShutOut(Duration),
+    /// That is so already: of what had begun before, another one has failed.
+    Again,
+}
+
 /// A connection from its acceptance on.
 #[derive(Debug)]
 pub(crate) struct Arrival {
@@ -184,15 +195,15 @@ impl Arrival {
         }
     }
 
-    /// It failed by its peer's fault. Returns for how long nobody is let in from there, where that begins now.
-    pub(crate) fn failed(&self, now: Instant) -> Option<Duration> {
+    /// It failed by its peer's fault.
+    pub(crate) fn failed(&self, now: Instant) -> Failed {
         if self.known.failures.take(now).is_ok() {
-            return None;
+            return Failed::Noted;
         }
         let mut until = self.known.shut_out_until.lock();
         let begins = until.is_none_or(|until| until <= now);
         *until = Some(now + self.arrivals.shut_out);
-        begins.then_some(self.arrivals.shut_out)
+        if begins { Failed::ShutOut(self.arrivals.shut_out) } else { Failed::Again }
     }
 }
 
@@ -265,9 +276,9 @@ mod tests {
         let now = Instant::now();
         let arrivals = arrivals(now, 10, 10);
         let arrival = arrivals.enter(address(1), now).unwrap();
-        assert!((0..3).all(|_| arrival.failed(now).is_none()));
-        assert_eq!(arrival.failed(now), Some(MINUTE));
-        assert_eq!(arrival.failed(now), None, "it is already");
+        assert!((0..3).all(|_| arrival.failed(now) == Failed::Noted));
+        assert_eq!(arrival.failed(now), Failed::ShutOut(MINUTE));
+        assert_eq!(arrival.failed(now), Failed::Again);
         let left = |now| arrivals.enter(address(1), now).map(drop);
         assert_eq!(left(now), Err(NoEntry::ShutOut { left: MINUTE }));
         assert!(arrivals.enter(address(2), now).is_ok());

@@ -20,6 +20,6 @@ mod room;
 mod seldom;
 
 pub(crate) use accounts::{Account, Accounts, Direction};
-pub(crate) use arrivals::{Arrival, Arrivals};
+pub(crate) use arrivals::{Arrival, Arrivals, Failed};
 pub(crate) use room::Held;
 pub(crate) use seldom::Seldom;

@@ -85,6 +85,12 @@ impl Shard {
         Ok(())
     }
 
+    /// Makes sure that all of a key's weights and state here is what its own steps have left.
+    pub fn verify(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<(), SandboxError> {
+        let (pool, slices) = self.home(optimizer, key);
+        slices.iter().try_for_each(|bound| pool.verify(bound.id))
+    }
+
     /// Forgets a key's slices in the instances of all optimizers older than this one, and the instances with the last
     /// key in them.
     pub fn release_older(&mut self, than: OptimizerId, key: KeyId) {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use stepbox_reduce::ReduceError;
+use stepbox_sandbox::SandboxError;
 
 use super::KeyId;
 use super::residents::{Bound, Shard};
@@ -40,25 +41,38 @@ impl Shard {
         Ok(())
     }
 
-    /// Those of the wanted rows, `(row, position)`, that this shard owns: each with its position.
+    /// Those of the wanted rows, `(row, position)`, that this shard owns: each with its position. An error where the
+    /// optimizer has changed one outside its steps.
     pub fn read_rows(
         &mut self,
         optimizer: OptimizerId,
         key: KeyId,
         columns: usize,
         wanted: &[(u64, usize)],
-    ) -> Vec<(usize, Vec<u8>)> {
+    ) -> Result<Vec<(usize, Vec<u8>)>, SandboxError> {
         let (pool, slices) = self.home(optimizer, key);
         let mut found = Vec::new();
         for bound in slices {
             let held = rows_of(bound, columns);
             for (row, position) in wanted.iter().filter(|(row, _)| held.contains(row)) {
-                if let Some(bytes) = pool.row(bound.id, (row - held.start) as u32) {
+                if let Some(bytes) = pool.row(bound.id, (row - held.start) as u32)? {
                     found.push((*position, bytes.to_vec()));
                 }
             }
         }
-        found
+        Ok(found)
+    }
+
+    /// Gives up the rows that the optimizer has changed outside its steps, of which nobody has another copy: see
+    /// [`InstancePool::start_rows_afresh`](stepbox_sandbox::InstancePool::start_rows_afresh). Returns the tensor's rows.
+    pub fn start_rows_afresh(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<u64>, SandboxError> {
+        let (pool, slices) = self.home(optimizer, key);
+        let mut afresh = Vec::new();
+        for bound in slices {
+            let first = bound.slice.start / pool.columns(bound.id).max(1);
+            afresh.extend(pool.start_rows_afresh(bound.id)?.into_iter().map(|row| first + u64::from(row)));
+        }
+        Ok(afresh)
     }
 
     /// All of a key's weights here.

@@ -24,6 +24,7 @@ use crate::cut::Slice;
 use crate::gradient::{self, Contribution};
 use crate::job::Job;
 use crate::key::{Key, NewWeights, Residence};
+use crate::mend;
 use crate::move_over;
 use crate::shard::{Gradients, Lent, Pending, Shard, Step, StepFailure};
 use crate::sparse::MergedRows;
@@ -50,7 +51,11 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
                 unfinished.fail(&reason);
             }
         }
+        let failed = key.next_round().1;
         settlement.finish(&key).await;
+        if failed {
+            mend::after_failure(&job, &key, &mut home).await;
+        }
         // Where an optimizer waits for this version, or for this failure, the key moves before its next round.
         if let Err(reason) = move_over::if_due(&job, &key, &mut home).await {
             tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");

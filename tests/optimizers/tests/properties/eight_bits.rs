@@ -49,7 +49,7 @@ fn it_stays_within_some_percent_of_adamw_for_200_rounds() {
 fn state_takes_two_bytes_a_parameter_and_two_scales_a_run() {
     let [full, eight] = ["adamw", "adamw-8bit"].map(|name| {
         let training = training(name, &[], &[1 << 20], vec![0.0; 1 << 20]);
-        let bytes = |name: &str| training.slot(0, name).unwrap().concat().len();
+        let bytes = |name: &str| training.slot(0, name).unwrap().unwrap().concat().len();
         training.plan(0).slots.iter().map(|slot| bytes(&slot.name)).sum::<usize>()
     });
     assert_eq!(full, 8 << 20);

@@ -62,7 +62,7 @@ fn prodigys_step_size_grows_from_far_too_small_to_the_right_order_of_magnitude()
         let furthest = minimum.iter().fold(0.0_f32, |furthest, value| furthest.max(value.abs()));
         let mut training = training("prodigy", &[], &[ELEMENTS as u64], vec![0.0; ELEMENTS]);
         let estimate = |training: &LocalTraining| {
-            let bytes = training.slot(0, "distance").unwrap().concat();
+            let bytes = training.slot(0, "distance").unwrap().unwrap().concat();
             f64::from_le_bytes(bytes.try_into().expect("one number"))
         };
         let mut before = estimate(&training);

@@ -51,7 +51,7 @@ fn rotation(side: usize, seed: u64) -> DMatrix<f32> {
 
 /// A slot's values of a tensor in one slice.
 fn slot(training: &LocalTraining, name: &str) -> Vec<f32> {
-    let bytes = training.slot(0, name).unwrap_or_else(|| panic!("no slot {name}")).concat();
+    let bytes = training.slot(0, name).unwrap().unwrap_or_else(|| panic!("no slot {name}")).concat();
     bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes"))).collect()
 }
 

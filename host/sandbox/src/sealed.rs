@@ -1,0 +1,115 @@
+//! The seals of one slice: by which the server sees, before it uses anything of the slice, that it is what the slice's own
+//! steps and the server have left there.
+//!
+//! Each chunk of the parameters has a seal, each chunk's share of a slot as well; where rows are told apart it is each row.
+//! What all chunks or rows share has one. They lie outside the optimizer's memory.
+
+use std::sync::Arc;
+
+use crate::memory::GuestMemory;
+use crate::seal::{Copy, SealKey, Seals, Visit, Visited};
+use crate::state::StatePart;
+use crate::tampering::Tampering;
+
+/// What of a slice is not as it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// Number of the part: parameters, then slots.
+    pub(crate) part: usize,
+    /// The chunk or the row; 0 where the part is one whole.
+    pub(crate) unit: usize,
+}
+
+/// What is known of a slice's integrity.
+pub(crate) struct Watch {
+    pub(crate) seals: SliceSeals,
+    /// Whether what lies there was ever sealed: not before it is loaded.
+    pub(crate) is_sealed: bool,
+    /// How many calls into the instance there had been when all of the slice was last known to be as it was left: with no
+    /// call since, it still is. With `is_sealed`, and as long as that is so, seals may be missing: see `House::open`.
+    pub(crate) seen: Option<u64>,
+    /// What was found, until the slice is loaded again or goes back to before its round.
+    pub(crate) reported: Option<Box<Tampering>>,
+}
+
+impl Watch {
+    pub(crate) fn new(key: Arc<SealKey>, parts: &[StatePart]) -> Self {
+        Self { seals: SliceSeals::new(key, parts), is_sealed: false, seen: None, reported: None }
+    }
+
+    /// Seals all of a slice as it lies there, after so many calls into the instance.
+    pub(crate) fn seal_all(
+        &mut self,
+        memory: &GuestMemory,
+        mut parts: impl Iterator<Item = StatePart>,
+        calls: u64,
+    ) -> Option<()> {
+        parts.try_for_each(|part| self.seals.seal(memory, &part))?;
+        (self.is_sealed, self.seen, self.reported) = (true, Some(calls), None);
+        Some(())
+    }
+}
+
+/// A slice's seals.
+pub(crate) struct SliceSeals {
+    key: Arc<SealKey>,
+    /// Unit after unit, those of its parts next to each other: a row that is touched needs one line of the cache. Then
+    /// those of the parts that are not in units.
+    seals: Vec<u64>,
+    /// For each part its first seal, and how far apart they are.
+    places: Vec<(usize, usize)>,
+}
+
+impl SliceSeals {
+    /// For these parts, each whole. Nothing is sealed yet.
+    pub(crate) fn new(key: Arc<SealKey>, parts: &[StatePart]) -> Self {
+        let apart = parts.iter().filter(|part| part.unit.is_some()).count();
+        let units = parts.iter().filter(|part| part.unit.is_some()).map(|part| part.units().end).max().unwrap_or(0);
+        let (mut beside, mut behind) = (0.., units * apart..);
+        let places: Vec<_> = parts
+            .iter()
+            .filter_map(|part| Some(if part.unit.is_some() { (beside.next()?, apart) } else { (behind.next()?, 1) }))
+            .collect();
+        Self { key, seals: vec![0; behind.start], places }
+    }
+
+    /// Seals what lies there now.
+    pub(crate) fn seal(&mut self, memory: &GuestMemory, part: &StatePart) -> Option<()> {
+        self.seal_looking(memory, part, false, Copy::Nowhere).map(|_| ())
+    }
+
+    /// Seals a part, copies it, and says whether it is finite if it is to `look` at its `f32`s. `None` where it is not
+    /// in the memory.
+    pub(crate) fn seal_looking(
+        &mut self,
+        memory: &GuestMemory,
+        part: &StatePart,
+        look: bool,
+        copy: Copy<'_>,
+    ) -> Option<bool> {
+        let (first, stride, unit_bytes) = self.at(part);
+        let seals = Seals::Put { seals: self.seals.get_mut(first..)?, stride };
+        let bytes = memory.bytes(part.bytes())?;
+        Some(Visit { key: &self.key, bytes, unit_bytes, look, copy, seals }.run().finite)
+    }
+
+    /// Makes sure that a part is what was sealed, and copies it on the way. `None` where it is not in the memory.
+    pub(crate) fn verify(&self, memory: &GuestMemory, part: &StatePart, copy: Copy<'_>) -> Option<Result<(), Broken>> {
+        let (first, stride, unit_bytes) = self.at(part);
+        let seals = Seals::Compare { seals: self.seals.get(first..)?, stride };
+        let bytes = memory.bytes(part.bytes())?;
+        let Visited { broken, .. } = Visit { key: &self.key, bytes, unit_bytes, look: false, copy, seals }.run();
+        Some(match broken {
+            None => Ok(()),
+            Some(unit) => Err(Broken { part: part.number(), unit: part.units().start + unit }),
+        })
+    }
+
+    /// Where the seals of a part's elements are, which start with a unit: the first, how far apart, bytes of each.
+    fn at(&self, part: &StatePart) -> (usize, usize, usize) {
+        let (first, stride) = self.places[part.number()];
+        let unit = part.unit.unwrap_or(part.elements.len().max(1));
+        debug_assert!(part.elements.start.is_multiple_of(unit), "whole units");
+        (first + part.units().start * stride, stride, unit * part.element.bytes() as usize)
+    }
+}

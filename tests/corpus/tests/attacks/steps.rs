@@ -1,0 +1,136 @@
+//! Steps that fail late, and what else a guest does once its trial is over.
+
+use stepbox_corpus::{Guest, Keys, beside_an_honest_one, bytes, floats, sandbox, values};
+use stepbox_sandbox::{CallFailure, Limits, StepError};
+
+/// Blocks of one chunk, so that a slice has many.
+fn small_blocks() -> Limits {
+    Limits { block_elements: 4096, ..Limits::default() }
+}
+
+fn failure(outcome: Result<(), StepError>) -> CallFailure {
+    match outcome {
+        Err(StepError::Call(error)) => error.failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+pub fn a_loop_that_begins_when_the_trial_is_over_is_stopped() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let admitted = sandbox.admit(&Guest::EndlessExports.with_trick('G')).unwrap();
+        let mut keys = Keys::new(&admitted, &[5000, 6000]);
+        (1..5).for_each(|round| (0..2).for_each(|key| keys.step(key, round).unwrap()));
+        let before = [keys.state(0).unwrap(), keys.state(1).unwrap()];
+        for key in [0, 1, 0] {
+            assert!(matches!(failure(keys.step(key, 5)), CallFailure::OutOfFuel { .. }));
+        }
+        assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
+    });
+}
+
+#[test]
+pub fn fuel_that_ends_in_a_late_block_takes_the_earlier_ones_back() {
+    beside_an_honest_one(small_blocks(), |sandbox| {
+        let admitted = sandbox.admit(&Guest::LateSpender.component()).unwrap();
+        let mut keys = Keys::new(&admitted, &[8 * 4096, 4096]);
+        (1..5).for_each(|round| (0..2).for_each(|key| keys.step(key, round).unwrap()));
+        let before = keys.state(0).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(failure(keys.step(0, 5)), CallFailure::OutOfFuel { .. }));
+            assert!(keys.state(0).unwrap() == before);
+            // One block is not late.
+            keys.step(1, 5).unwrap();
+        }
+    });
+}
+
+#[test]
+pub fn a_trap_in_a_later_phase_takes_the_earlier_ones_back() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let admitted = sandbox.admit(&Guest::LateTrap.component()).unwrap();
+        let mut keys = Keys::new(&admitted, &[5000, 6000]);
+        (0..2).for_each(|key| keys.step(key, 1).unwrap());
+        let mut poisoned = values(5000, 0);
+        poisoned[4000] = 2e9;
+        let slice = keys.slice(0);
+        keys.pool.load(slice, &bytes(&poisoned)).unwrap();
+        let before = [keys.state(0).unwrap(), keys.state(1).unwrap()];
+        assert!(matches!(failure(keys.step(0, 2)), CallFailure::Trap { .. }));
+        assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
+        keys.step(1, 2).unwrap();
+    });
+}
+
+#[test]
+pub fn a_step_that_scribbles_and_traps_leaves_no_trace() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        for (guest, poison) in [(Guest::Scribbler, 4242.5), (Guest::SlowPoison, 2e9)] {
+            let admitted = sandbox.admit(&guest.component()).unwrap();
+            let mut keys = Keys::new(&admitted, &[5000, 6000]);
+            let mut poisoned = values(5000, 0);
+            poisoned[4000] = poison;
+            let slice = keys.slice(0);
+            keys.pool.load(slice, &bytes(&poisoned)).unwrap();
+            keys.load_published(1).unwrap();
+            let before = [keys.state(0).unwrap(), keys.state(1).unwrap()];
+            for _ in 0..2 {
+                assert!(matches!(failure(keys.step(0, 10)), CallFailure::Trap { .. }), "{}", guest.name());
+                assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before, "{}", guest.name());
+            }
+            keys.step(1, 9).unwrap();
+        }
+    });
+}
+
+#[test]
+pub fn memory_that_grows_step_by_step_meets_its_limit() {
+    let limits = Limits { guest_overhead_bytes: 8 << 20, ..Limits::default() };
+    beside_an_honest_one(limits, |sandbox| {
+        let admitted = sandbox.admit(&Guest::MemoryCreeper.component()).unwrap();
+        let mut keys = Keys::new(&admitted, &[5000, 6000]);
+        let mut before = [keys.state(0).unwrap(), keys.state(1).unwrap()];
+        let mut failures = 0;
+        for round in 5..45 {
+            match keys.step(0, round) {
+                Ok(()) => before[0] = keys.state(0).unwrap(),
+                Err(error) => {
+                    assert!(matches!(failure(Err(error)), CallFailure::Memory { .. }));
+                    failures += 1;
+                }
+            }
+            assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
+            assert!(keys.pool.resident_bytes() < 16 << 20, "{} bytes", keys.pool.resident_bytes());
+        }
+        assert!(
+            (2..20).contains(&failures),
+            "each time the instance is set up anew it can take as much again: {failures}"
+        );
+    });
+}
+
+#[test]
+pub fn the_loss_is_the_one_of_the_round() {
+    let admitted = sandbox(Limits::default()).admit(&Guest::LossProbe.component()).unwrap();
+    let mut keys = Keys::new(&admitted, &[5000]);
+    let before: Vec<f32> = floats(keys.published(0)).collect();
+    keys.step(0, 1).unwrap();
+    assert!(floats(keys.published(0)).zip(before).all(|(now, before)| now == before + 0.5));
+}
+
+/// An optimizer that counts its calls is no good one, but no source of chance either.
+#[test]
+pub fn hidden_state_ends_the_same_for_the_same_history() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let history = || {
+            // One that finds that out at admission may refuse it.
+            let admitted = sandbox.admit(&Guest::Turncoat.with_trick('E')).ok()?;
+            let mut keys = Keys::new(&admitted, &[5000, 6000]);
+            for (key, round) in [(0, 1), (1, 1), (1, 2), (0, 2), (0, 3)] {
+                keys.step(key, round).unwrap();
+            }
+            Some([keys.state(0).unwrap(), keys.state(1).unwrap()])
+        };
+        assert!(history() == history());
+    });
+}

@@ -1,0 +1,233 @@
+//! Writes outside a key's own steps: found, attributed, undone.
+
+use stepbox_corpus::{Guest, Keys, beside_an_honest_one, component, context, floats};
+use stepbox_sandbox::{Fault, Found, Limits, Place, Sandbox, SandboxError, StepError, Tampering};
+
+use crate::admission::with_false_allocator;
+
+/// The first round in which these guests misbehave.
+const ROUND: u64 = 5;
+
+/// Keys after four rounds in which the guest was as good as gold.
+fn trained(sandbox: &Sandbox, component: &[u8], elements: &[usize]) -> Keys {
+    let admitted = sandbox.admit(component).unwrap();
+    let mut keys = Keys::new(&admitted, elements);
+    for round in 1..ROUND {
+        (0..elements.len()).for_each(|key| keys.step(key, round).unwrap());
+    }
+    keys
+}
+
+fn tampering(outcome: Result<(), StepError>) -> Tampering {
+    match outcome {
+        Err(error @ StepError::Tampered(_)) => {
+            assert_eq!(error.fault(), Fault::Publisher);
+            let StepError::Tampered(tampering) = error else { unreachable!() };
+            *tampering
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn not_read<T>(outcome: Result<T, SandboxError>) -> Tampering {
+    match outcome {
+        Err(SandboxError::Tampered(tampering)) => *tampering,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was read"),
+    }
+}
+
+#[test]
+pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &[10_000, 5000]);
+        keys.step(0, ROUND).unwrap();
+        let of_first = keys.state(0).unwrap();
+        assert_eq!(not_read(keys.state(1)).found, Found::Reading);
+        for _ in 0..2 {
+            let found = tampering(keys.step(1, ROUND));
+            assert_eq!((found.optimizer.as_str(), found.key.as_str(), found.slice_start), ("hostile", "key 1", 0));
+            assert_eq!((found.what.as_str(), found.place), ("the parameters", Place::Chunk(1)));
+            assert_eq!(found.found, Found::BeforeStep);
+            assert!(matches!(keys.state(1), Err(SandboxError::Tampered(_))), "it stays so");
+        }
+        assert!(keys.state(0).unwrap() == of_first, "who was not touched has what its own step gave");
+        // What was published is what the key goes on with.
+        keys.load_published(1).unwrap();
+        assert_eq!(keys.state(1).unwrap()[0], keys.published(1));
+        assert!(floats(keys.published(1)).all(|value| value != 77.0));
+        keys.step(1, ROUND).unwrap();
+    });
+}
+
+#[test]
+pub fn a_slot_written_from_outside_is_found_before_it_is_used() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('B'), &[10_000, 5000]);
+        keys.step(0, ROUND).unwrap();
+        let found = tampering(keys.step(1, ROUND));
+        assert_eq!((found.what.as_str(), found.place), ("slot velocity", Place::Chunk(0)));
+        assert!(found.to_string().contains("key `key 1`"), "{found}");
+    });
+}
+
+#[test]
+pub fn a_trespass_is_found_right_after_the_step_where_keys_are_large() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &[1 << 18, 4096]);
+        let before = keys.state(0).unwrap();
+        // Of each 16 chunks that are stepped another is looked at: here the other key has one alone.
+        let found = tampering(keys.step(0, ROUND));
+        let by = Found::AfterStep { key: "key 0".into(), slice_start: 0, step: ROUND };
+        assert_eq!((found.key.as_str(), &found.found), ("key 1", &by));
+        assert!(keys.state(0).unwrap() == before, "the culprit's step is taken back");
+        assert_eq!(tampering(keys.step(1, ROUND)).found, by, "its victim is told who it was");
+    });
+}
+
+#[test]
+pub fn a_trespass_before_a_trap_is_found_at_once() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('F'), &[10_000, 5000]);
+        let before = keys.state(0).unwrap();
+        assert!(matches!(keys.step(0, ROUND), Err(StepError::Call(_))));
+        assert!(keys.state(0).unwrap() == before);
+        let by = Found::AfterFailure { key: "key 0".into(), slice_start: 0, step: ROUND };
+        assert_eq!(tampering(keys.step(1, ROUND)).found, by);
+    });
+}
+
+#[test]
+pub fn a_block_written_again_by_the_next_ones_step_is_found() {
+    let limits = Limits { block_elements: 4096, ..Limits::default() };
+    beside_an_honest_one(limits, |sandbox| {
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('D'), &[10_000, 5000]);
+        let before = keys.state(0).unwrap();
+        let found = tampering(keys.step(0, ROUND));
+        assert_eq!((found.place, &found.found), (Place::Chunk(0), &Found::Reading));
+        assert!(keys.state(0).unwrap() == before, "a round can still be taken back, slots and all");
+    });
+}
+
+#[test]
+pub fn a_trespass_while_another_key_comes_is_found() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let admitted = sandbox.admit(&Guest::Trespasser.with_trick('G')).unwrap();
+        let mut keys = Keys::new(&admitted, &[10_000, 5000]);
+        (0..2).for_each(|key| keys.step(key, 1).unwrap());
+        keys.add(&admitted, &[3000]).unwrap();
+        assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
+        (1..3).for_each(|key| keys.step(key, 2).unwrap());
+    });
+}
+
+#[test]
+pub fn writes_that_change_nothing_do_no_harm() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let reference = trained_on(sandbox, 'Z');
+        // Behind a slice, into the gradient that is used up, and what is there already.
+        for trick in ['C', 'E', 'H'] {
+            assert!(trained_on(sandbox, trick) == reference, "{trick}");
+        }
+    });
+}
+
+fn trained_on(sandbox: &Sandbox, trick: char) -> [Vec<Vec<u8>>; 2] {
+    let mut keys = trained(sandbox, &Guest::Trespasser.with_trick(trick), &[10_000, 5000]);
+    (ROUND..ROUND + 3).for_each(|round| (0..2).for_each(|key| keys.step(key, round).unwrap()));
+    [keys.state(0).unwrap(), keys.state(1).unwrap()]
+}
+
+#[test]
+pub fn another_optimizer_goes_on_with_what_was_published() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &[10_000, 5000]);
+        keys.step(0, ROUND).unwrap();
+        let honest = sandbox.admit(&component("sgd")).unwrap();
+        let mut successor = Keys::new(&honest, &[10_000, 5000]);
+        let slices = [0, 1].map(|key| (successor.slice(key), keys.slice(key)));
+        successor.pool.take_over(slices[0].0, &keys.pool, slices[0].1, false).unwrap();
+        let refused = successor.pool.take_over(slices[1].0, &keys.pool, slices[1].1, false);
+        assert_eq!(not_read(refused).key, "key 1");
+        successor.pool.load(slices[1].0, keys.published(1)).unwrap();
+        for key in 0..2 {
+            assert_eq!(successor.state(key).unwrap()[0], keys.published(key));
+            successor.step(key, 1).unwrap();
+        }
+    });
+}
+
+#[test]
+pub fn a_slice_under_another_slices_number_is_found() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let admitted = sandbox.admit(&Guest::Turncoat.with_trick('C')).unwrap();
+        let mut keys = Keys::new(&admitted, &[5000, 5000]);
+        keys.step(0, 1).unwrap();
+        // It steps the first key's slice in the place of the second's.
+        keys.step(1, 1).unwrap();
+        assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
+    });
+}
+
+#[test]
+pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let admitted = sandbox.admit(&with_false_allocator('D')).unwrap();
+        let mut keys = Keys::new(&admitted, &[5000]);
+        keys.step(0, 1).unwrap();
+        // The arguments of `bind` lie over the first key's parameters; whether that goes well is the guest's affair.
+        let _ = keys.add(&admitted, &[3000]);
+        assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
+    });
+}
+
+/// A tensor of 300 rows of 4, visited by touched rows.
+fn rows(sandbox: &Sandbox, trick: char) -> Keys {
+    let admitted = sandbox.admit(&Guest::RowThief.with_trick(trick)).unwrap();
+    let mut keys = Keys::new(&admitted, &[]);
+    keys.add(&admitted, &[300, 4]).unwrap();
+    keys
+}
+
+fn touch(keys: &mut Keys, rows: &[u32], round: u64) -> Result<(), StepError> {
+    let slice = keys.slice(0);
+    keys.pool.step_rows(slice, rows, &context(round, 0.01), &mut |_, target| target.fill(0.5))?;
+    keys.pool.commit(slice);
+    Ok(())
+}
+
+#[test]
+pub fn a_row_changed_by_anothers_step_is_never_handed_out() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = rows(sandbox, 'A');
+        let slice = keys.slice(0);
+        (1..=ROUND).for_each(|round| touch(&mut keys, &[1, 7], round).unwrap());
+        assert_eq!(not_read(keys.pool.row(slice, 299)).place, Place::Row(299));
+        assert_eq!(tampering(touch(&mut keys, &[2, 299], ROUND + 1)).place, Place::Row(299));
+        for row in [0, 1, 2, 7, 298] {
+            assert!(keys.pool.row(slice, row).unwrap().is_some(), "{row}");
+        }
+        assert!(matches!(keys.pool.verify(slice), Err(SandboxError::Tampered(_))));
+        assert!(matches!(keys.state(0), Err(SandboxError::Tampered(_))));
+
+        assert_eq!(keys.pool.start_rows_afresh(slice).unwrap(), [299]);
+        keys.pool.verify(slice).unwrap();
+        assert_eq!(keys.pool.row(slice, 299).unwrap(), Some(&[0; 16][..]));
+        assert_eq!(floats(keys.pool.row(slice, 1).unwrap().unwrap()).next(), Some(0.5), "as its own step has left it");
+    });
+}
+
+#[test]
+pub fn a_row_whose_slot_was_changed_is_not_stepped() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = rows(sandbox, 'B');
+        let slice = keys.slice(0);
+        (1..=ROUND).for_each(|round| touch(&mut keys, &[1, 7], round).unwrap());
+        assert!(keys.pool.row(slice, 299).unwrap().is_some(), "its parameters are as they were");
+        assert_eq!(tampering(touch(&mut keys, &[299], ROUND + 1)).what, "slot visits");
+        assert!(keys.pool.read_slot(slice, "visits").is_err());
+        let mut honest = rows(sandbox, 'C');
+        (1..=ROUND).for_each(|round| touch(&mut honest, &[1, 7], round).unwrap());
+        honest.pool.verify(honest.slice(0)).unwrap();
+    });
+}

@@ -1,0 +1,25 @@
+//! A hostile guest. It does something while it is instantiated, before the server has called anything. The trick says what:
+//! `A` loops, `B` traps, `C` takes memory without end.
+
+#![cfg(target_arch = "wasm32")]
+#![allow(unsafe_code, reason = "an export by name")]
+
+use hostile_kit::{Exports, forever, trick};
+
+struct Guest;
+
+impl Exports for Guest {}
+
+/// What tools that make components call at instantiation.
+// SAFETY: nothing else has this name.
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    match trick() {
+        'A' => forever(),
+        'B' => core::arch::wasm32::unreachable(),
+        'C' => while core::arch::wasm32::memory_grow(0, 16) != usize::MAX {},
+        _ => {}
+    }
+}
+
+hostile_kit::export!(Guest);

@@ -1,0 +1,61 @@
+//! A hostile guest. One of its exports never returns; the trick says which: `A` describe, `B` plan, `C` reserve, `D` bind,
+//! `E` begin, `F` step, `G` all of them only from its fifth round on, when the trial is over.
+
+#![cfg(target_arch = "wasm32")]
+
+use std::cell::Cell;
+
+use hostile_kit::{Exports, Otherwise, forever, trick, types};
+
+struct Guest;
+
+thread_local! {
+    static LATE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Exports for Guest {
+    fn describe() -> types::Description {
+        if trick() == 'A' {
+            forever();
+        }
+        Otherwise::describe()
+    }
+
+    fn plan(hyperparameters: Vec<types::Value>, tensor: types::Tensor) -> Result<types::TensorPlan, String> {
+        if trick() == 'B' {
+            forever();
+        }
+        Otherwise::plan(hyperparameters, tensor)
+    }
+
+    fn reserve(bytes: u32) -> Result<u32, String> {
+        if trick() == 'C' {
+            forever();
+        }
+        Otherwise::reserve(bytes)
+    }
+
+    fn bind(slice: types::Slice, hyperparameters: Vec<types::Value>) -> Result<u32, String> {
+        if trick() == 'D' {
+            forever();
+        }
+        Otherwise::bind(slice, hyperparameters)
+    }
+
+    fn begin(slice: u32, phase: u32, context: types::Context) -> Result<(), String> {
+        LATE.set(context.tensor_step >= 5);
+        if trick() == 'E' {
+            forever();
+        }
+        Otherwise::begin(slice, phase, context)
+    }
+
+    fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
+        if trick() == 'F' || (trick() == 'G' && LATE.get()) {
+            forever();
+        }
+        Otherwise::step(slice, phase, block)
+    }
+}
+
+hostile_kit::export!(Guest);

@@ -1,0 +1,58 @@
+//! A hostile guest. From its fifth round on, when the trial is long over, it writes a finite number where it has no
+//! business. The trick says where.
+//!
+//! `A` another slice's last parameter; `B` another slice's slot; `C` what lies right behind another slice and is nobody's;
+//! `D` the block of its own slice before the one it was given; `E` all of the gradient; `F` as `A`, and then it traps; `G`
+//! as `A`, but in `bind`, when a third slice comes; `H` another slice's parameters, but with the bytes that are there.
+
+#![cfg(target_arch = "wasm32")]
+
+use std::cell::Cell;
+
+use hostile_kit::{Exports, Otherwise, floats, read, slices, trick, types, write};
+
+struct Guest;
+
+const ROUND: u64 = 5;
+
+thread_local! {
+    static STEP: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Exports for Guest {
+    fn bind(slice: types::Slice, hyperparameters: Vec<types::Value>) -> Result<u32, String> {
+        let all = slices();
+        if trick() == 'G' && all.len() == 2 {
+            write(floats(&all[0].parameters).start + 8, 77.0);
+        }
+        Otherwise::bind(slice, hyperparameters)
+    }
+
+    fn begin(slice: u32, phase: u32, context: types::Context) -> Result<(), String> {
+        STEP.set(context.tensor_step);
+        Otherwise::begin(slice, phase, context)
+    }
+
+    fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
+        Otherwise::step(slice, phase, block.clone())?;
+        if STEP.get() < ROUND {
+            return Ok(());
+        }
+        let all = slices();
+        let own = &all[slice as usize];
+        let other = all.iter().rev().find(|other| other.parameters.offset != own.parameters.offset);
+        match (trick(), other) {
+            ('A' | 'F', Some(other)) => write(floats(&other.parameters).end - 4, 77.0),
+            ('B', Some(other)) => write(floats(&other.slots[0]).start + 4, 77.0),
+            ('C', Some(other)) => write(floats(&other.slots[0]).end.next_multiple_of(64), 77.0),
+            ('D', _) if block.start > 0 => write(floats(&own.parameters).start, 77.0),
+            ('E', _) => (0..block.elements).for_each(|place| write((block.gradient + 4 * place) as usize, 77.0)),
+            ('H', Some(other)) => floats(&other.parameters).step_by(4).for_each(|place| write(place, read(place))),
+            _ => {}
+        }
+        assert!(trick() != 'F' || other.is_none(), "and goes");
+        Ok(())
+    }
+}
+
+hostile_kit::export!(Guest);

@@ -1,0 +1,57 @@
+//! A hostile guest. It changes its mind: what it says the second time differs from the first. The trick says about what.
+//!
+//! `A` `describe`: its name; `B` `plan` within an instance: another slot; `C` `bind`: the number of another slice; `D`
+//! `bind`: a number that is none; `E` steps depend on how many there were in its instance, which no optimizer is told.
+
+#![cfg(target_arch = "wasm32")]
+
+use std::cell::Cell;
+
+use hostile_kit::{Exports, Otherwise, floats, read, slices, trick, types, write};
+
+struct Guest;
+
+thread_local! {
+    static CALLS: Cell<u32> = const { Cell::new(0) };
+}
+
+fn is_first() -> bool {
+    CALLS.set(CALLS.get() + 1);
+    CALLS.get() == 1
+}
+
+impl Exports for Guest {
+    fn describe() -> types::Description {
+        let honest = Otherwise::describe();
+        if trick() != 'A' || is_first() { honest } else { types::Description { name: "another".into(), ..honest } }
+    }
+
+    fn plan(hyperparameters: Vec<types::Value>, tensor: types::Tensor) -> Result<types::TensorPlan, String> {
+        let mut honest = Otherwise::plan(hyperparameters, tensor)?;
+        if trick() == 'B' && !is_first() {
+            honest.slots[0].name = "another".into();
+        }
+        Ok(honest)
+    }
+
+    fn bind(slice: types::Slice, hyperparameters: Vec<types::Value>) -> Result<u32, String> {
+        let honest = Otherwise::bind(slice, hyperparameters)?;
+        Ok(match trick() {
+            'C' => 0,
+            'D' => honest + 1000,
+            _ => honest,
+        })
+    }
+
+    fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
+        Otherwise::step(slice, phase, block.clone())?;
+        if trick() == 'E' {
+            is_first();
+            let place = floats(&slices()[slice as usize].parameters).start;
+            write(place, read(place) + CALLS.get() as f32);
+        }
+        Ok(())
+    }
+}
+
+hostile_kit::export!(Guest);

@@ -1,0 +1,282 @@
+//! Peers that take more than they may: each limit is met and named, and honest workers finish their rounds meanwhile.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use stepbox_client::{Client, ErrorCode};
+use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
+use stepbox_wire::{ElementType, Request, Response, TensorType, UNADDRESSED, encode_request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::{init, round, tensor};
+
+async fn scene(name: &'static str, limits: &'static str) -> (TestServer, Vec<Client>) {
+    let server = TestServer::start(Options { more: limits, ..Options::new(name) });
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    let workers = server.workers(0..2).await;
+    init(&workers, "w", &tensor(&[0.0; 4])).await;
+    (server, workers)
+}
+
+/// Another round, whose weights are the negated number of rounds.
+async fn trains_on(workers: &[Client], rounds: f32) {
+    assert_eq!(round(workers, "w", &tensor(&[1.0; 4])).await.unwrap().values(), [-rounds; 4]);
+}
+
+/// A TCP connection from another address of this machine, which says nothing.
+#[cfg(target_os = "linux")]
+async fn silent_from(address: [u8; 4], server: &TestServer) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(IpAddr::from(address), 0)).unwrap();
+    socket.connect(server.address).await.unwrap()
+}
+
+/// Waits until the server has closed a connection.
+async fn is_closed(stream: &mut TcpStream) {
+    let mut answer = Vec::new();
+    match in_time(stream.read_to_end(&mut answer)).await {
+        // An alert may come before it.
+        Ok(_) => assert!(answer.len() < 16, "{answer:?}"),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+}
+
+fn source(stream: &TcpStream) -> String {
+    stream.local_addr().unwrap().to_string()
+}
+
+fn status() -> Request {
+    Request::Status { weights_digest: false }
+}
+
+fn unregistered_pull() -> Request {
+    Request::Pull { key: "w".into(), version: 0, evaluation: false }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_address_has_its_share_of_unfinished_handshakes() {
+    let (server, workers) = scene("half-open", "[limits]\nhalf_open_per_address = 2").await;
+    let address = [127, 0, 0, 11];
+    let (first, _second) = (silent_from(address, &server).await, silent_from(address, &server).await);
+    let mut third = silent_from(address, &server).await;
+    is_closed(&mut third).await;
+    logged(&["WARN", "closed before TLS", &source(&third), "limits.half_open_per_address"]);
+    let _another_address = server.client("operator").await;
+    trains_on(&workers, 1.0).await;
+
+    // What was taken is free again once it is given up, so that nothing is counted for ever.
+    drop(first);
+    let credentials = server.credentials("operator");
+    let again = async {
+        loop {
+            let stream = silent_from(address, &server).await;
+            if let Ok(peer) = RawPeer::over(stream, &server, Some(&credentials)).await {
+                break peer;
+            }
+        }
+    };
+    in_time(again).await;
+    trains_on(&workers, 2.0).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn of_too_many_unfinished_handshakes_the_oldest_of_who_has_most_gives_way() {
+    let (server, workers) = scene("give-way", "[limits]\nhalf_open = 3").await;
+    let address = [127, 0, 0, 12];
+    let mut oldest = silent_from(address, &server).await;
+    let _others = (silent_from(address, &server).await, silent_from(address, &server).await);
+    let _newcomer = server.client("operator").await;
+    is_closed(&mut oldest).await;
+    logged(&["WARN", "gives way", &source(&oldest), "limits.half_open"]);
+    trains_on(&workers, 1.0).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn handshakes_of_an_address_beyond_their_rate_wait_for_their_turn() {
+    let limits = "[limits]\nhandshakes_per_second_per_address = 10\nhandshake_seconds = 3";
+    let (server, workers) = scene("turns", limits).await;
+    let address = [127, 0, 0, 13];
+    // Ten at once, and ten more each second: of seventy the last ones have none in three seconds.
+    let mut flood = Vec::new();
+    for _ in 0..70 {
+        flood.push(silent_from(address, &server).await);
+    }
+    trains_on(&workers, 1.0).await;
+    for stream in &mut flood {
+        is_closed(stream).await;
+    }
+    logged(&["WARN", "its turn did not come in time", "127.0.0.13", "limits.handshakes_per_second_per_address"]);
+    trains_on(&workers, 2.0).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_address_with_too_many_failures_is_shut_out_for_a_while() {
+    let limits = "[limits]\nfailures_per_minute_per_address = 2\nshut_out_seconds = 2";
+    let (server, workers) = scene("shut-out", limits).await;
+    let address = [127, 0, 0, 14];
+    for _ in 0..3 {
+        let mut stream = silent_from(address, &server).await;
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        is_closed(&mut stream).await;
+    }
+    logged(&["WARN", "shut out", "127.0.0.14", "limits.failures_per_minute_per_address"]);
+    let mut refused = silent_from(address, &server).await;
+    is_closed(&mut refused).await;
+    logged(&["WARN", "closed before TLS", &source(&refused), "limits.failures_per_minute_per_address"]);
+    let _another_address = server.client("operator").await;
+    trains_on(&workers, 1.0).await;
+
+    // It is let in again, with a certificate.
+    let credentials = server.credentials("operator");
+    let again = async {
+        while RawPeer::over(silent_from(address, &server).await, &server, Some(&credentials)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time(again).await;
+    trains_on(&workers, 2.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_has_no_part_in_the_job_is_shut_out_like_who_has_no_certificate() {
+    let (server, workers) = scene("outsider", "[limits]\nfailures_per_minute_per_address = 2").await;
+    let nobody = server.credentials("nobody");
+    for _ in 0..3 {
+        let error = Client::connect(&server.reach(&nobody)).await.expect_err("no part in the job");
+        assert_eq!(error.code(), Some(ErrorCode::Forbidden), "{error}");
+    }
+    // A refusal is counted when its connection has ended.
+    let shut_out =
+        async { while Client::connect(&server.reach(&nobody)).await.expect_err("still none").code().is_some() {} };
+    in_time(shut_out).await;
+    // Who is in stays in.
+    trains_on(&workers, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_identity_has_so_many_connections_and_is_told() {
+    let (server, workers) = scene("crowd", "[limits]\nconnections_per_identity = 2").await;
+    let credentials = server.credentials("operator");
+    let first = Client::connect(&server.reach(&credentials)).await.unwrap();
+    let _second = Client::connect(&server.reach(&credentials)).await.unwrap();
+    let third = Client::connect(&server.reach(&credentials)).await.expect_err("the third");
+    assert_eq!(third.code(), Some(ErrorCode::RateLimited), "{third}");
+    assert!(third.to_string().contains("limits.connections_per_identity"), "{third}");
+    trains_on(&workers, 1.0).await;
+    first.close().await;
+    let again = async { while Client::connect(&server.reach(&credentials)).await.is_err() {} };
+    in_time(again).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn requests_beyond_their_rate_are_slowed_and_all_answered() {
+    let (server, workers) = scene("frames", "[limits]\nrequests_per_second = 40").await;
+    let mut flooder = RawPeer::greeted(&server, "operator").await;
+    let flood: Vec<u8> = (10..110).flat_map(|id| encode_request(id, &status(), 0)).collect();
+    flooder.send(&flood).await.unwrap();
+    trains_on(&workers, 1.0).await;
+    for _ in 10..110 {
+        let (_, response) = flooder.receive().await.expect("an answer");
+        assert!(matches!(response, Response::Status(_)), "{response:?}");
+    }
+    logged(&["WARN", "slowed", "frames-operator", "limits.requests_per_second"]);
+    trains_on(&workers, 2.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn refusals_beyond_their_rate_slow_whoever_causes_them() {
+    let (server, workers) = scene("noise", "[limits]\nrefusals_per_minute = 60").await;
+    let mut flooder = RawPeer::greeted(&server, "operator").await;
+    let flood: Vec<u8> = (10..72).flat_map(|id| encode_request(id, &unregistered_pull(), 0)).collect();
+    flooder.send(&flood).await.unwrap();
+    trains_on(&workers, 1.0).await;
+    for _ in 10..72 {
+        assert_eq!(flooder.refusal().await.1.code, ErrorCode::OutOfOrder);
+    }
+    logged(&["WARN", "slowed", "noise-operator", "limits.refusals_per_minute"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn bytes_beyond_their_rate_are_slowed() {
+    let (server, workers) = scene("bytes", "[limits]\nidentity_bytes_per_second = 60").await;
+    // Sixteen bytes each way, so that the second or third round has to wait.
+    for rounds in [1.0, 2.0, 3.0, 4.0] {
+        trains_on(&workers, rounds).await;
+    }
+    logged(&["WARN", "slowed", "bytes-worker-0", "limits.identity_bytes_per_second"]);
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_asks_nothing_for_long_is_told_so_and_a_worker_may_compute_for_longer() {
+    let (server, workers) = scene("idle", "[limits]\nidle_seconds = 2").await;
+    let mut idle = RawPeer::greeted(&server, "operator").await;
+    let (id, failure) = idle.refusal().await;
+    assert_eq!((id, failure.code), (UNADDRESSED, ErrorCode::TimedOut), "{}", failure.message);
+    assert!(failure.message.contains("limits.idle_seconds"), "{}", failure.message);
+    assert!(idle.receive().await.is_none(), "the connection is closed");
+    // They have been silent for at least as long.
+    trains_on(&workers, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_waits_for_others_is_not_idle() {
+    let (server, workers) = scene("patient", "[limits]\nidle_seconds = 1").await;
+    let mut waiting = RawPeer::greeted(&server, "operator").await;
+    let mut other = RawPeer::registered(&server, 1).await;
+    other.ask(10, &Request::Barrier { number: 1 }, &[]).await;
+    assert_eq!(waiting.refusal().await.1.code, ErrorCode::TimedOut, "this one is idle");
+    workers[0].barrier().await.unwrap();
+    assert_eq!(other.receive().await, Some((10, Response::BarrierPassed)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn bodies_wait_for_room_that_others_have() {
+    const ELEMENTS: usize = 4096;
+    let server = TestServer::start(Options { more: "[limits]\nreceiving_bytes = 16384", ..Options::new("room") });
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    let (first, mut second) = (server.worker(0).await, RawPeer::registered(&server, 1).await);
+    let value = tensor(&[0.0; ELEMENTS]);
+    first.init("w", &value).await.unwrap();
+    // It takes all the room and then its time.
+    let tensor_type = TensorType { element: ElementType::F32, shape: vec![ELEMENTS as u64] };
+    let push = Request::Push { key: "w".into(), round: 1, tensor: tensor_type, loss: None };
+    let body = vec![0; 4 * ELEMENTS];
+    second.send(&encode_request(10, &push, body.len() as u64)).await.unwrap();
+    second.send(&body[..100]).await.unwrap();
+    let operator = server.client("operator").await;
+    operator.status(false).await.unwrap();
+
+    let mut waits = Box::pin(first.push("w", &value));
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut waits).await;
+    // Which of the two had the room first is not known; only one of them had.
+    if early.is_err() {
+        second.send(&body[100..]).await.unwrap();
+        in_time(waits).await.unwrap();
+    } else {
+        drop(waits);
+        second.send(&body[100..]).await.unwrap();
+    }
+    assert_eq!(second.receive().await, Some((10, Response::Pushed { repeated: false })));
+    assert_eq!(first.pull("w").await.unwrap().values(), vec![0.0; ELEMENTS]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_has_said_all_still_gets_the_answers() {
+    let (server, workers) = scene("half-closed", "").await;
+    let mut peer = RawPeer::greeted(&server, "operator").await;
+    let asked: Vec<u8> = (10..60).flat_map(|id| encode_request(id, &unregistered_pull(), 0)).collect();
+    peer.send(&asked).await.unwrap();
+    peer.end().await.unwrap();
+    for id in 10..60 {
+        assert_eq!(peer.refusal().await.0, id);
+    }
+    assert!(peer.receive().await.is_none());
+    trains_on(&workers, 1.0).await;
+}
