@@ -146,10 +146,20 @@ impl Arena {
         when: When,
         act: impl for<'a> FnOnce(&'a mut Compromised, Key, u64) -> Doing<'a> + Send + 'static,
     ) -> Result<Answer> {
+        self.order(when, act).await
+    }
+
+    /// As [`mischief`](Self::mischief), for who does something else meanwhile.
+    pub fn order<Act>(&self, when: When, act: Act) -> impl Future<Output = Result<Answer>> + Send + use<Act>
+    where
+        Act: for<'a> FnOnce(&'a mut Compromised, Key, u64) -> Doing<'a> + Send + 'static,
+    {
         let (told, answer) = oneshot::channel();
-        let sent = self.training.orders().send(Mischief { when, act: Box::new(act), told }).await;
-        ensure!(sent.is_ok(), "the attacker's worker is gone");
-        in_time(answer).await?.context("the attacker's worker is gone")?
+        let (orders, order) = (self.training.orders(), Mischief { when, act: Box::new(act), told });
+        async move {
+            ensure!(orders.send(order).await.is_ok(), "the attacker's worker is gone");
+            in_time(answer).await?.context("the attacker's worker came to no deed")?
+        }
     }
 
     /// A worker's TLS, and so on: see [`Cast::tls`].
