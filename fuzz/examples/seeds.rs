@@ -20,6 +20,29 @@ const COMPONENTS: [(&str, &[u8]); 2] = [
     ("custom-sections", b"\0asm\x0d\0\x01\0\x00\x07\x05firsta\x00\x08\x06secondb\x00\x08\x05thirdcc"),
 ];
 
+/// A server's configuration with most that can be set.
+const CONFIGURATION: &str = "\
+listen = '127.0.0.1:0'
+state_directory = 'state'
+shard_threads = 2
+[tls]
+ca = 'ca.pem'
+certificate = 'server.pem'
+key = 'server.key'
+[job]
+workers = ['a', 'b']
+aggregation = 'sum'
+round_timeout_seconds = 2.5
+gradient_types = ['f32', 'bf16']
+[trust]
+store = 'publishers.toml'
+[limits]
+connections = 7
+handshake_seconds = 1
+[cache]
+entries = 3
+";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
     let write = |target: &str, name: &str, bytes: &[u8]| -> Result<(), Box<dyn Error>> {
@@ -135,6 +158,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let manifest = format!(r#"{{"name":"{optimizer}","version":"{version}","publisher":"{publisher}"}}"#);
         write("manifest", name, manifest.as_bytes())?;
     }
+
+    write("configuration", "one-job", CONFIGURATION.as_bytes())?;
+    write(
+        "configuration",
+        "two-jobs",
+        CONFIGURATION.replace("[job]", "[jobs.one]\nworkers = ['c']\n[jobs.two]").as_bytes(),
+    )?;
 
     let (one, two) = (signer.public_key(), other.public_key());
     write(

@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod attack;
 mod bench;
 mod bench_mxnet;
 mod demo;
+mod fuzz;
 mod guests;
 mod process;
+mod release;
 mod stages;
 mod tools;
 mod workspace;
@@ -21,7 +24,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    after_help = "Exit codes: 0 success, 1 failure, 2 wrong arguments; `demo` hands on its own.\n\
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong arguments; `attack` and `demo` hand on their own.\n\
                   Progress goes to standard error, results to standard output."
 )]
 struct Arguments {
@@ -31,6 +34,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Attack a real server in every way the threat model names while workers train through it
+    #[command(after_help = "Examples:\n  cargo xtask attack\n  cargo xtask attack --list\n  \
+                      cargo xtask attack --json | jq '.[] | select(.contained | not)'")]
+    Attack(attack::Options),
     /// Measure what the project claims, into docs/benchmarks
     #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench reduce --json\n  \
                       cargo xtask bench all --quick")]
@@ -46,6 +53,12 @@ enum Task {
     /// Train a model through a server with a signed optimizer, and attack it
     #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --json | jq .accuracy")]
     Demo(demo::Options),
+    /// Run the fuzz targets, and say how many inputs each tried and how far it came
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz --seconds 3600\n  cargo xtask fuzz --target frame,signature --json\n\n\
+                      Needs a nightly toolchain (`rustup toolchain install nightly`)."
+    )]
+    Fuzz(fuzz::Options),
     /// Build every optimizer, hostile test guest and benchmark guest as a WebAssembly component
     #[command(
         long_about = "Build every optimizer, hostile test guest and benchmark guest as a WebAssembly component.\n\n\
@@ -58,6 +71,15 @@ enum Task {
                       cargo xtask guests --json | jq -r '.[] | .sha256 + \"  \" + .path' | sha256sum -c"
     )]
     Guests(guests::Options),
+    /// Write what is handed out: the program, the optimizers, a bill of materials, and digests
+    #[command(
+        long_about = "Write what is handed out: the program, the optimizers, a bill of materials, and digests.\n\n\
+                      Writes target/release-files: stepbox, optimizers/<name>.wasm, stepbox.cdx.json (CycloneDX 1.5)\n\
+                      and SHA256SUMS. SOURCE_DATE_EPOCH sets the bill's time, which otherwise has none.",
+        after_help = "Examples:\n  cargo xtask release\n  cargo xtask release --output dist --json\n  \
+                      cargo xtask release --only adamw --output /tmp/look"
+    )]
+    Release(release::Options),
     /// Run every check that a change must pass; stops at the first that fails
     #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only fmt,clippy\n  \
                       cargo xtask test --skip fuzz,asan\n  cargo xtask test --list")]
@@ -76,9 +98,11 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<ExitCode> {
     match task {
+        Task::Attack(options) => attack::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::BenchMxnet(options) => bench_mxnet::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Guests(options) => {
             let components = guests::build(&options)?;
             if options.json {
@@ -86,6 +110,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Task::Release(options) => release::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => stages::run(&options),
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::output_of;
+use crate::process::{is_available, output_of};
 use crate::workspace::cargo;
 
 /// A program on crates.io.
@@ -53,4 +53,21 @@ impl Tool {
         let said = output_of(Command::new(program).arg("--version")).unwrap_or_default();
         said.split_whitespace().last() == Some(self.version)
     }
+}
+
+/// Why nightly cannot be used, if so.
+pub fn no_nightly() -> Option<String> {
+    let answers = is_available("rustup") && output_of(nightly(Path::new("rustc")).arg("-V")).is_ok();
+    (!answers).then(|| "rustup has no nightly toolchain here (`rustup toolchain install nightly`)".to_string())
+}
+
+/// A program with the nightly toolchain first on its search path.
+pub fn nightly(program: &Path) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly"]).arg(program);
+    // Set by the cargo that runs us, to its own toolchain.
+    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(variable);
+    }
+    command
 }

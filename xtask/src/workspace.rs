@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::process::output_of;
+
 /// The workspace's root: the nearest folder, from the current one upwards, that holds both `wit/` and a `Cargo.toml`.
 pub fn root() -> Result<PathBuf> {
     let here = std::env::current_dir().context("cannot tell the current folder")?;
@@ -56,4 +58,11 @@ pub fn target_folder(root: &Path) -> PathBuf {
 /// Where cargo puts release builds.
 pub fn release_folder(root: &Path) -> PathBuf {
     target_folder(root).join("release")
+}
+
+/// The triple of this machine, as cargo names targets.
+pub fn host_triple() -> Result<String> {
+    let version = output_of(std::process::Command::new("rustc").arg("-vV"))?;
+    let triple = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(triple.context("`rustc -vV` does not name its host")?.to_string())
 }

@@ -43,6 +43,7 @@ mod cut;
 mod deployment;
 mod evaluation;
 mod footprint;
+mod fuzzing;
 mod gate;
 mod gradient;
 mod groups;
@@ -87,6 +88,8 @@ pub use config::{
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
 pub use deployment::{DEFAULT_TRUST_RELOAD_SECONDS, MAX_PREVIOUS_DEPLOYMENTS, OnRevocation};
 pub use footprint::Footprint;
+#[doc(hidden)]
+pub use fuzzing::fuzz_configuration;
 pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub use limits::*;

@@ -3,27 +3,20 @@
 //! All of them build in cargo's release profile: the tests of a numeric program need its speed, and one profile means
 //! that the large dependencies are compiled once.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-
+use super::packages::Packages;
 use super::{Stage, Surroundings, Verdict};
-use crate::guests;
-use crate::process::{is_available, output_of, run_within};
-use crate::tools::{CARGO_DENY, CARGO_FUZZ};
-use crate::workspace::cargo;
+use crate::process::run_within;
+use crate::tools::{CARGO_DENY, nightly, no_nightly};
+use crate::workspace::{cargo, host_triple};
+use crate::{attack, fuzz, guests};
+use anyhow::{Context, Result, bail};
 
 /// How long the advisories may take to arrive, some 15 MB.
 const ADVISORIES_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long each fuzz target runs: enough to find what a change has broken, not enough to search.
-const FUZZ_SECONDS: u32 = 20;
-
-/// No input of a fuzz target may need more memory than this, in MiB: parsers are bounded.
-const FUZZ_MEMORY_MIB: u32 = 1024;
 
 /// Packages with code of their own that the compiler cannot check, and that address sanitizer therefore watches.
 const PACKAGES_WITH_UNSAFE: [&str; 2] = ["stepbox-reduce", "stepbox-sandbox"];
@@ -32,7 +25,7 @@ const PACKAGES_WITH_UNSAFE: [&str; 2] = ["stepbox-reduce", "stepbox-sandbox"];
 /// enough for the tests.
 const SANITIZED_OPT_LEVEL: &str = "1";
 
-pub const STAGES: [Stage; 9] = [
+pub const STAGES: [Stage; 10] = [
     Stage { name: "fmt", about: "the sources are formatted", needs: None, run: formatting },
     Stage { name: "guests", about: "optimizers and hostile guests become components", needs: None, run: components },
     Stage { name: "clippy", about: "no warning of the compiler or of clippy", needs: None, run: clippy },
@@ -51,6 +44,12 @@ pub const STAGES: [Stage; 9] = [
         run: sanitizer,
     },
     Stage { name: "fuzz", about: "each parser under fuzzed input for a short time (nightly)", needs: None, run: fuzz },
+    Stage {
+        name: "attack",
+        about: "attacks on a server are contained and training goes on",
+        needs: Some("guests"),
+        run: attacks,
+    },
     Stage { name: "bench", about: "each benchmark runs once", needs: Some("guests"), run: benchmarks },
 ];
 
@@ -140,28 +139,21 @@ fn sanitizer(surroundings: &Surroundings) -> Result<Verdict> {
 }
 
 fn fuzz(surroundings: &Surroundings) -> Result<Verdict> {
-    let folder = surroundings.root.join("fuzz");
     if let Some(reason) = no_nightly() {
         return Ok(Verdict::Skipped(reason));
     }
-    let program = CARGO_FUZZ.prepared(&surroundings.root)?;
-    let bins = Packages::of(&folder)?.targets_of_kind("bin");
-    if bins.is_empty() {
-        bail!("{} has no fuzz target", folder.display());
-    }
-    let build_folder = surroundings.root.join("target").join("fuzz");
-    for (_, target) in bins {
-        // What the fuzzer finds interesting goes to the first folder, which only this machine has.
-        let found = build_folder.join("corpus").join(&target);
-        std::fs::create_dir_all(&found)?;
-        let mut command = nightly(&program);
-        command.current_dir(&surroundings.root).args(["fuzz", "run", "--fuzz-dir"]).arg(&folder);
-        command.arg("--target-dir").arg(&build_folder).arg(&target).arg(&found).arg(folder.join("seeds").join(&target));
-        command.args(["--", "-verbosity=0", "-print_final_stats=1"]);
-        command.args([format!("-max_total_time={FUZZ_SECONDS}"), format!("-rss_limit_mb={FUZZ_MEMORY_MIB}")]);
-        pass(&mut command)?;
-    }
+    fuzz::run_all_within(&surroundings.root, Duration::from_secs(fuzz::STAGE_SECONDS))?;
     Ok(Verdict::Passed)
+}
+
+fn attacks(surroundings: &Surroundings) -> Result<Verdict> {
+    // With the packages that the tests are built with, for the reason that `benchmarks` has.
+    let mut build = cargo(&surroundings.root);
+    pass(build.args(["test", "--release", "--locked", "--workspace", "--exclude", "xtask", "--no-run", "--quiet"]))?;
+    match attack::attack(&surroundings.root, &[])? == ExitCode::SUCCESS {
+        true => Ok(Verdict::Passed),
+        false => bail!("not every attack was contained; the table above says which"),
+    }
 }
 
 fn benchmarks(surroundings: &Surroundings) -> Result<Verdict> {
@@ -192,74 +184,8 @@ fn pass(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Why nightly cannot be used, if so.
-fn no_nightly() -> Option<String> {
-    let answers = is_available("rustup") && output_of(nightly(Path::new("rustc")).arg("-V")).is_ok();
-    (!answers).then(|| "rustup has no nightly toolchain here (`rustup toolchain install nightly`)".to_string())
-}
-
-/// A program with the nightly toolchain first on its search path.
-fn nightly(program: &Path) -> Command {
-    let mut command = Command::new("rustup");
-    command.args(["run", "nightly"]).arg(program);
-    // Set by the cargo that runs us, to its own toolchain.
-    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
-        command.env_remove(variable);
-    }
-    command
-}
-
 fn nightly_cargo(root: &Path) -> Command {
     let mut command = nightly(Path::new("cargo"));
     command.current_dir(root);
     command
-}
-
-fn host_triple() -> Result<String> {
-    let version = output_of(Command::new("rustc").arg("-vV"))?;
-    let triple = version.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(triple.context("`rustc -vV` does not name its host")?.to_string())
-}
-
-/// The part of `cargo metadata` that names targets.
-#[derive(Deserialize)]
-struct Packages {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    manifest_path: PathBuf,
-    targets: Vec<Target>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-}
-
-impl Packages {
-    fn of(folder: &Path) -> Result<Self> {
-        let metadata = output_of(cargo(folder).args(["metadata", "--no-deps", "--format-version", "1"]))?;
-        serde_json::from_str(&metadata).context("`cargo metadata` printed something else than metadata")
-    }
-
-    /// Names of the packages that lie in one of these folders.
-    fn in_folders(self, folders: &[PathBuf]) -> Vec<String> {
-        let lies_in = |package: &Package| folders.iter().any(|folder| package.manifest_path.starts_with(folder));
-        self.packages.into_iter().filter(lies_in).map(|package| package.name).collect()
-    }
-
-    /// Package and name of each target of a kind.
-    fn targets_of_kind(self, kind: &str) -> Vec<(String, String)> {
-        let mut found = Vec::new();
-        for package in self.packages {
-            for target in package.targets.into_iter().filter(|target| target.kind.iter().any(|one| one == kind)) {
-                found.push((package.name.clone(), target.name));
-            }
-        }
-        found
-    }
 }

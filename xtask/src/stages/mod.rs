@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change goes in, in stages.
 
 mod list;
+mod packages;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::workspace;
 use list::STAGES;
+pub use packages::Packages;
 
 /// Which stages to run.
 #[derive(clap::Args)]

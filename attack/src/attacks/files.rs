@@ -1,0 +1,107 @@
+//! Who gets at the server's files and process.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, kill_process};
+
+use super::Attack;
+use crate::answer::Answer;
+use crate::arena::{Arena, GOOD};
+use crate::threat::Threat::{Forgery, SingleTarget};
+
+pub(super) fn attacks() -> Vec<Attack> {
+    vec![
+        Attack::new(SingleTarget, "SIGKILL in the middle of rounds, and a restart", &["trains again"], |arena| {
+            Box::pin(async move {
+                arena.server.take().context("the server does not run")?.kill().await?;
+                arena.start_again().await?;
+                Ok(Answer::new("trains again", "from the beginning: there are no checkpoints yet"))
+            })
+        }),
+        Attack::new(Forgery, "an older version after SIGKILL and a restart", &["untrusted"], |arena| {
+            Box::pin(async move {
+                arena.server.take().context("the server does not run")?.kill().await?;
+                arena.start_again().await?;
+                arena.deploy(arena.cast.signed(GOOD, "1.4.0")?).await
+            })
+        }),
+        planted("native code in the cache of compiled optimizers, one bit flipped", |entry| {
+            let middle = entry.len() / 2;
+            entry[middle] ^= 1;
+        }),
+        planted("native code in the cache of compiled optimizers, cut off", |entry| entry.truncate(entry.len() / 2)),
+        planted("a shared library in the cache of compiled optimizers", |entry| {
+            *entry = [b"\x7fELF\x02\x01\x01".to_vec(), vec![0xcc; 65_536]].concat();
+        }),
+        Attack::new(SingleTarget, "SIGKILL of the processes that compile", &["not-admitted", "internal"], |arena| {
+            Box::pin(killed_compilers(arena))
+        }),
+        Attack::new(SingleTarget, "a cache directory that others may write to", &["not used"], |arena| {
+            Box::pin(open_cache(arena))
+        }),
+    ]
+}
+
+/// Changes every entry while the server is down.
+fn planted(name: &'static str, change: fn(&mut Vec<u8>)) -> Attack {
+    Attack::new(SingleTarget, name, &["replaced"], move |arena| {
+        Box::pin(async move {
+            arena.server.take().context("the server does not run")?.kill().await?;
+            let mut planted = Vec::new();
+            for path in entries(arena)? {
+                let mut entry = fs::read(&path)?;
+                change(&mut entry);
+                fs::write(&path, &entry)?;
+                planted.push((path, entry));
+            }
+            ensure!(!planted.is_empty(), "there is nothing in the cache to change");
+            // Deploys the good optimizer, which has its entry there.
+            arena.start_again().await?;
+            let replaced = planted.iter().filter(|(path, entry)| fs::read(path).is_ok_and(|now| now != *entry)).count();
+            Ok(match replaced {
+                0 => Answer::new("used", "no entry was replaced by one of the server's own"),
+                _ => {
+                    Answer::new("replaced", format!("{replaced} of {} by what the server compiled anew", planted.len()))
+                }
+            })
+        })
+    })
+}
+
+async fn open_cache(arena: &mut Arena) -> Result<Answer> {
+    use std::os::unix::fs::PermissionsExt;
+    arena.server.take().context("the server does not run")?.kill().await?;
+    let folder = cache(arena);
+    fs::set_permissions(&folder, PermissionsExt::from_mode(0o777))?;
+    arena.start_again().await?;
+    let log = arena.server.as_ref().context("the server does not run")?.log_since(0);
+    let line = log.lines().rfind(|line| line.contains("the cache of compiled optimizers is not used"));
+    fs::set_permissions(&folder, PermissionsExt::from_mode(0o700))?;
+    Ok(match line {
+        Some(line) => Answer::new("not used", line.split_once("not used").map_or(line, |(_, why)| why.trim())),
+        None => Answer::new("used", "the log does not say that the cache is not used"),
+    })
+}
+
+/// Kills whatever children the server has, and has it compile something that it has not seen yet.
+async fn killed_compilers(arena: &mut Arena) -> Result<Answer> {
+    let children = arena.server.as_ref().context("the server does not run")?.children()?;
+    for child in &children {
+        let _ = kill_process(*child, Signal::KILL);
+    }
+    let Answer { code, words } = arena.deploy(arena.cast.signed("hostile/nan-output", "1.0.0")?).await?;
+    Ok(Answer::new(code, format!("{} killed; then: {words}", children.len())))
+}
+
+fn cache(arena: &Arena) -> PathBuf {
+    arena.server_folder().join("state/compiled")
+}
+
+fn entries(arena: &Arena) -> Result<Vec<PathBuf>> {
+    let folder = cache(arena);
+    let paths = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let paths = paths.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "native")).collect())
+}

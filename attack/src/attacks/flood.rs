@@ -1,0 +1,237 @@
+//! Who wants the server to have no time and no room for anybody else.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use stepbox_wire::{FramePrefix, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use super::Attack;
+use crate::answer::{ACCEPTED, Answer, CLOSED};
+use crate::arena::{Arena, CONNECTIONS_PER_IDENTITY, Compromised, OUTSTANDING_REQUESTS, When};
+use crate::in_time;
+use crate::raw::{RawPeer, dial};
+use crate::threat::Threat::Flood;
+
+/// Connections of a flood, less than the files that a process may usually have open.
+const CONNECTIONS: usize = 400;
+
+/// Requests of a flood.
+const REQUESTS: usize = 20_000;
+
+/// Between two bytes of somebody who dribbles.
+const DRIBBLE: Duration = Duration::from_millis(200);
+
+pub(super) fn attacks() -> Vec<Attack> {
+    vec![
+        Attack::new(Flood, "400 connections that say nothing", &[CLOSED], |arena| {
+            Box::pin(async move { connections(arena.address()?, &[]).await })
+        }),
+        Attack::new(Flood, "400 connections that say nonsense", &[CLOSED], |arena| {
+            Box::pin(async move { connections(arena.address()?, &[0x5a; 512]).await })
+        }),
+        Attack::new(Flood, "a handshake that dribbles", &[CLOSED], |arena| {
+            Box::pin(async move { dribbled_handshake(arena.address()?).await })
+        }),
+        Attack::new(Flood, "a frame that dribbles", &[CLOSED], |arena| Box::pin(dribbled_frame(arena))),
+        Attack::new(Flood, "400 handshakes with a good certificate", &["welcome", "rate-limited", CLOSED], |arena| {
+            Box::pin(handshakes(arena))
+        }),
+        Attack::new(
+            Flood,
+            "more connections of one identity than it may have",
+            &[CLOSED, "busy", "rate-limited"],
+            |arena| Box::pin(too_many_connections(arena)),
+        ),
+        Attack::new(
+            Flood,
+            "20,000 requests whose answers nobody reads",
+            &["held back", CLOSED, "rate-limited"],
+            |arena| Box::pin(unread_answers(arena)),
+        ),
+        Attack::new(Flood, "more waiting requests than a connection may have", &["busy", "rate-limited"], |arena| {
+            Box::pin(async move {
+                arena.mischief(When::BeforePush, |worker, _, _| Box::pin(waiting_requests(worker))).await
+            })
+        }),
+        Attack::new(
+            Flood,
+            "200 oversized announcements, each on a new connection",
+            &["oversized", CLOSED, "rate-limited"],
+            |arena| Box::pin(announcements(arena)),
+        ),
+    ]
+}
+
+/// Opens many at once, has each say something, and waits until the server has ended every one.
+async fn connections(address: SocketAddr, say: &'static [u8]) -> Result<Answer> {
+    let mut all = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        all.spawn(async move {
+            let Ok(mut stream) = dial(address).await else { return Ok(0) };
+            // A server that has closed takes nothing.
+            let _ = stream.write_all(say).await;
+            let mut said = Vec::new();
+            let _ = in_time((&mut stream).take(4096).read_to_end(&mut said)).await?;
+            Ok::<_, anyhow::Error>(said.len())
+        });
+    }
+    let mut answered = 0;
+    for bytes in all.join_all().await {
+        answered = answered.max(bytes?);
+    }
+    // An alert of TLS has seven bytes.
+    Ok(match answered {
+        0..=7 => Answer::new(CLOSED, format!("all {CONNECTIONS} were ended, with {answered} bytes at most")),
+        _ => Answer::new(ACCEPTED, format!("one was answered with {answered} bytes")),
+    })
+}
+
+/// A record is begun, and its bytes come one by one.
+async fn dribbled_handshake(address: SocketAddr) -> Result<Answer> {
+    let mut stream = dial(address).await?;
+    let mut next = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat(0x5a));
+    let mut sent = 0;
+    let mut said = [0; 64];
+    let ended = in_time(async {
+        loop {
+            tokio::select! {
+                read = stream.read(&mut said) => break read.unwrap_or(0),
+                () = tokio::time::sleep(DRIBBLE) => {
+                    // Where this fails the reading ends too.
+                    let _ = stream.write_all(&[next.next().unwrap_or(0)]).await;
+                    sent += 1;
+                }
+            }
+        }
+    });
+    Ok(match ended.await? {
+        0..=7 => Answer::new(CLOSED, format!("after {sent} bytes")),
+        bytes => Answer::new(ACCEPTED, format!("the server answered {bytes} bytes")),
+    })
+}
+
+/// After a good greeting a frame is begun, and its bytes come one by one.
+async fn dribbled_frame(arena: &mut Arena) -> Result<Answer> {
+    let mut peer = RawPeer::greeted(arena.address()?, arena.tls("insider")?).await?;
+    peer.send(&FramePrefix { header_bytes: 4096, body_bytes: 0 }.encode()).await?;
+    let dribbling = async {
+        for sent in 0.. {
+            if peer.send(&[1]).await.is_err() {
+                return sent;
+            }
+            tokio::time::sleep(DRIBBLE).await;
+        }
+        0
+    };
+    let sent: u32 = in_time(dribbling).await?;
+    Ok(Answer::new(CLOSED, format!("after {sent} bytes")))
+}
+
+/// One after the other, eight at a time.
+async fn handshakes(arena: &mut Arena) -> Result<Answer> {
+    let (address, tls) = (arena.address()?, arena.tls("insider")?);
+    let mut all = JoinSet::new();
+    for _ in 0..8 {
+        let tls = tls.clone();
+        all.spawn(async move {
+            let (mut welcome, mut turned_away) = (0, 0);
+            for _ in 0..CONNECTIONS / 8 {
+                match RawPeer::greeted(address, tls.clone()).await {
+                    Ok(_) => welcome += 1,
+                    Err(_) => turned_away += 1,
+                }
+            }
+            (welcome, turned_away)
+        });
+    }
+    let counts = all.join_all().await;
+    let (welcome, turned_away) = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+    let words = format!("{welcome} were welcome and {turned_away} turned away");
+    Ok(Answer::new(if turned_away == 0 { "welcome" } else { CLOSED }, words))
+}
+
+/// Holds as many as one identity may have, and tries one more.
+async fn too_many_connections(arena: &mut Arena) -> Result<Answer> {
+    let (address, tls) = (arena.address()?, arena.tls("insider")?);
+    let mut held = Vec::new();
+    for number in 0..CONNECTIONS_PER_IDENTITY * 2 {
+        match RawPeer::connect(address, tls.clone()).await {
+            Err(error) => {
+                let Answer { code, words } = Answer::of_error(&error);
+                return Ok(Answer::new(code, format!("connection {}: {words}", number + 1)));
+            }
+            Ok(mut peer) => {
+                let Answer { code, words } =
+                    peer.try_call(&crate::raw::hello(stepbox_wire::PROTOCOL_VERSION), &[]).await?;
+                if code != ACCEPTED {
+                    return Ok(Answer::new(code, format!("connection {}: {words}", number + 1)));
+                }
+                held.push(peer);
+            }
+        }
+    }
+    Ok(Answer::new(ACCEPTED, format!("{} connections are held", held.len())))
+}
+
+/// Asks for the status again and again and takes no answer.
+async fn unread_answers(arena: &mut Arena) -> Result<Answer> {
+    let mut peer = RawPeer::greeted(arena.address()?, arena.tls("insider")?).await?;
+    let mut asked = 0;
+    let asking = async {
+        for _ in 0..REQUESTS {
+            if peer.ask(&Request::Status { weights_digest: false }, &[]).await.is_err() {
+                return Answer::new(CLOSED, format!("the server closed the connection after {asked} requests"));
+            }
+            asked += 1;
+        }
+        Answer::new("answered", String::new())
+    };
+    // Longer than it takes to send them all to a server that reads them.
+    match tokio::time::timeout(Duration::from_secs(10), asking).await {
+        Err(_) => return Ok(Answer::new("held back", format!("the server stopped reading after {asked} requests"))),
+        Ok(Answer { code, words }) if code == CLOSED => return Ok(Answer::new(code, words)),
+        Ok(_) => {}
+    }
+    // All were taken: then answers waited in bounded queues, and those that had no room were refused.
+    let (mut answered, mut refused) = (0, None);
+    while answered < asked {
+        match peer.receive().await? {
+            Some((_, Response::Failed(failure))) => refused = Some(failure),
+            Some(_) => {}
+            None => break,
+        }
+        answered += 1;
+    }
+    Ok(match refused {
+        Some(failure) => failure.into(),
+        None => Answer::new("held back", format!("{answered} of {asked} were answered, in their time")),
+    })
+}
+
+/// The attacker's worker waits at a barrier, again and again, and then comes back by another connection.
+async fn waiting_requests(worker: &mut Compromised) -> Result<Answer> {
+    for _ in 0..OUTSTANDING_REQUESTS {
+        worker.peer.ask(&Request::Barrier { number: 1 }, &[]).await?;
+    }
+    let answer = worker.peer.try_call(&Request::Barrier { number: 1 }, &[]).await?;
+    worker.reconnect().await?;
+    Ok(answer)
+}
+
+/// Each is refused before anything is read.
+async fn announcements(arena: &mut Arena) -> Result<Answer> {
+    let (address, tls) = (arena.address()?, arena.tls("insider")?);
+    let mut last = Answer::new("none", String::new());
+    for number in 1..=200 {
+        let Ok(mut peer) = RawPeer::greeted(address, tls.clone()).await else {
+            return Ok(Answer::new(CLOSED, format!("connection {number} was turned away")));
+        };
+        let _ = peer.send(&FramePrefix { header_bytes: 10, body_bytes: u64::MAX }.encode()).await;
+        last = peer.outcome().await?;
+        ensure!(last.code != ACCEPTED, "announcement {number} was taken");
+    }
+    Ok(last)
+}
