@@ -33,7 +33,7 @@ impl Answer {
     pub fn of<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> Self {
         match outcome {
             Ok(answer) => Self::new(ACCEPTED, format!("{answer:?}")),
-            Err(ClientError::Refused { code, message }) => Self::new(code.name(), message),
+            Err(ClientError::Refused { code, message, .. }) => Self::new(code.name(), message),
             Err(ClientError::Handshake { reason, .. }) => Self::of_reason(&reason),
             Err(ClientError::ConnectionLost { reason }) => Self::new(CLOSED, reason),
             Err(other) => Self::new("client", other.to_string()),

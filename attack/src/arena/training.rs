@@ -75,7 +75,7 @@ impl Honest {
                 let gradient = key.gradient(self.rank, round)?;
                 match in_time(self.client.push_pull(key.name, &gradient)).await? {
                     Ok(weights) => self.weights[index] = weights,
-                    Err(ClientError::Refused { code: ErrorCode::OptimizerFailed, message }) => {
+                    Err(ClientError::Refused { code: ErrorCode::OptimizerFailed, message, .. }) => {
                         let there = self.client.pull_version(key.name, 0).await?;
                         let rolled_back = bits(&there).eq(bits(&self.weights[index]));
                         return Ok(End::OptimizerFailed { message, rolled_back });
