@@ -53,7 +53,7 @@ impl TrustStore {
 
     /// Checks once more what a server has verified before, against what is trusted now: keys and their periods,
     /// signatures, revoked digests, rules and thresholds, minimum versions. The content is not hashed again. Cheap
-    /// enough (some ten microseconds for each signature) to do for everything that runs, whenever the trust file
+    /// enough (about 50 µs for each signature) to do for everything that runs, whenever the trust file
     /// changes and from time to time.
     ///
     /// # Errors
