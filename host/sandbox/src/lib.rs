@@ -8,6 +8,8 @@
 //! What a component can do is bounded in every direction: fuel and wall-clock time for each call, memory and tables for
 //! each instance and all together, stack, imports, and what crosses the boundary ([`Limits`]). Every bound ends in an
 //! error of its own ([`CallFailure`]), and a step that fails for whatever reason leaves its slice bit for bit as it was.
+//! What a component writes outside the steps that it is given, anywhere in its memory, is found before it is used
+//! ([`Tampering`]).
 //!
 //! A [`CompileCache`] keeps native code of admitted components on disk, authenticated, so that a restarted server is ready
 //! in milliseconds.

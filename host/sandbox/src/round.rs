@@ -126,7 +126,7 @@ impl InstancePool {
     ) -> Result<(), StepError> {
         assert!(self.takes_exchange(slice), "a plan of one pass, in a slice no longer than a block");
         self.write_whole_gradient(slice, gradients, aggregate)?;
-        self.houses[self.slices[slice.0].house].open.take_if(|open| *open == slice.0);
+        self.seal_open(self.slices[slice.0].house);
         // From here on the slice is whatever it is.
         self.watches[slice.0].is_sealed = false;
         self.pass(slice, |pass| pass.whole_slice(context).map(|()| Contributions::default())).map(|_| ())

@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 /// Files and folders, relative to the workspace's root, that go into the components. `xtask/src/guests` is the recipe.
-const INPUTS: [&str; 8] = [
+const INPUTS: [&str; 9] = [
     "Cargo.toml",
     "Cargo.lock",
     "wit",
     "guest-sdk",
     "optimizers",
     "tests/hostile",
+    "tests/hostile-kit",
     "benches/guests",
     "xtask/src/guests",
 ];

@@ -21,7 +21,7 @@ pub use toolchain::TARGET;
 use crate::workspace;
 
 /// Where the code lies that is compiled for WebAssembly, relative to the workspace's root.
-pub const SOURCES: [&str; 4] = ["guest-sdk", "optimizers", "tests/hostile", "benches/guests"];
+pub const SOURCES: [&str; 5] = ["guest-sdk", "optimizers", "tests/hostile", "tests/hostile-kit", "benches/guests"];
 
 /// What to build and how.
 #[derive(clap::Args, Default)]
