@@ -130,8 +130,9 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_gets_it() {
-        let rate = Rate::a_second(100, Instant::now());
-        assert!(!rate.wait_for(25).await);
+        let rate = Rate::a_second(4, Instant::now());
+        assert!(!rate.wait_for(1).await);
+        rate.charge(4, Instant::now());
         assert!(rate.wait_for(1).await);
     }
 }
