@@ -202,6 +202,7 @@ impl Cast {
             [trust]
             store = "publishers.toml"
             [access]
+            publishers = ["deployer"]
             deployers = ["deployer"]
             operators = ["operator", "insider"]
         };
