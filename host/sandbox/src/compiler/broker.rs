@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -162,14 +162,13 @@ impl Broker {
 /// A broker's process. Ends it when dropped.
 #[derive(Debug)]
 struct Running {
+    /// With its pipes: requests go in, answers come out.
     process: Child,
-    requests: ChildStdin,
-    answers: ChildStdout,
 }
 
 impl Running {
     fn start(program: &Path) -> io::Result<Self> {
-        let mut process = Command::new(program)
+        let process = Command::new(program)
             .arg0(format!("stepbox-{BROKER_VERB}"))
             .arg(BROKER_VERB)
             .env_clear()
@@ -180,17 +179,17 @@ impl Running {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        match (process.stdin.take(), process.stdout.take()) {
-            (Some(requests), Some(answers)) => Ok(Self { process, requests, answers }),
-            _ => Err(io::Error::other("it has no pipes")),
-        }
+        Ok(Self { process })
     }
 
     fn ask(&mut self, request: &Request<&[u8]>) -> io::Result<Answer> {
         let limits = request.limits;
         let until = Instant::now() + Duration::from_millis(limits.deadline_milliseconds) + BROKER_GRACE;
-        request.write(&mut Timed::new(&mut self.requests, until)?)?;
-        Answer::read(&mut Timed::new(&mut self.answers, until)?, limits.code_bytes)
+        let (Some(requests), Some(answers)) = (&mut self.process.stdin, &mut self.process.stdout) else {
+            return Err(io::Error::other("it has no pipes"));
+        };
+        request.write(&mut Timed::new(requests, until)?)?;
+        Answer::read(&mut Timed::new(answers, until)?, limits.code_bytes)
     }
 }
 
@@ -198,6 +197,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended already. Its worker ends with it.
         let _ = self.process.kill();
+        // A process that has given up the right to signal others (landlock) has not ended it so: without pipes it ends by
+        // itself. Waiting closes the one for requests.
+        drop(self.process.stdout.take());
         let _ = self.process.wait();
     }
 }
