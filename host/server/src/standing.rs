@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
+use rustls::{CertificateError, Error};
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -40,7 +41,7 @@ impl Standing {
         loop {
             let tls = Arc::clone(&self.tls.borrow_and_update());
             if let Err(error) = tls.check(&self.chain) {
-                return error.to_string();
+                return reason(&error);
             }
             drop(tls);
             tokio::select! {
@@ -56,5 +57,22 @@ impl Standing {
         let over = |end: &i64| Duration::from_secs(u64::try_from(*end).unwrap_or(0) + 1);
         let next = self.ends.iter().map(over).filter(|over| *over > now).min();
         next.map_or(RECHECK, |next| next - now).min(RECHECK)
+    }
+}
+
+fn reason(error: &Error) -> String {
+    let Error::InvalidCertificate(error) = error else { return error.to_string() };
+    match error {
+        CertificateError::Revoked => "the certificate was revoked".into(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired".into(),
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            "the revocation list that would tell of the certificate is overdue; its authority must make a new one"
+                .into()
+        }
+        CertificateError::UnknownRevocationStatus => {
+            "no revocation list of the certificate's authority tells of it; the operator must add one".into()
+        }
+        CertificateError::UnknownIssuer => "the certificate's authority is trusted no more".into(),
+        other => format!("the certificate is good no more: {other}"),
     }
 }

@@ -169,7 +169,7 @@ pub(crate) async fn serve(
         }
         End::Invalid(reason) => {
             waiting.shutdown().await;
-            let message = format!("{reason}; have a new certificate issued and connect with it");
+            let message = format!("{reason}; connect again with a good certificate");
             let refusal = Refusal::new(ErrorCode::CertificateInvalid, message);
             job.audit.record(&Event::refused(Action::Certificate, reason).by(identity).code(refusal.code));
             // Where the queue is full the peer does not read, and need not be told.

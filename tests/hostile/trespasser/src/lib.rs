@@ -36,7 +36,7 @@ impl Exports for Guest {
     }
 
     fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
-        Otherwise::step(slice, phase, block.clone())?;
+        Otherwise::step(slice, phase, block)?;
         if STEP.get() < ROUND {
             return Ok(());
         }
