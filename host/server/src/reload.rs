@@ -82,7 +82,10 @@ impl Files {
         let access = settings(&config)?.into_iter().map(|job| (job.name, job.access)).collect();
         // Not of what was read: a file that changed in between is read again at the first look.
         let (seen_tls, seen_config) = ([0; 32], [0; 32]);
-        Ok(Self { config, jobs, tls, access, seen_tls, seen_config })
+        let files = Self { config, jobs, tls, access, seen_tls, seen_config };
+        // Whoever asks first is to know already.
+        files.warn_of_ends();
+        Ok(files)
     }
 
     /// Looks again and again until the server stops.
