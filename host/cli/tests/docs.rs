@@ -193,8 +193,8 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
 
 #[test]
 fn limits_that_can_be_set_have_the_documented_names_and_defaults() {
-    const SMALLEST: &str = "listen = '127.0.0.1:0'\nstate_directory = 's'\ntls = { ca = 'a', certificate = 'c', key = 'k' }\n\
-                            trust = { store = 't' }\n";
+    const SMALLEST: &str = "listen = '127.0.0.1:0'\nstate_directory = 's'\ntls.ca = 'a'\ntls.certificate = 'c'\n\
+                            tls.key = 'k'\ntrust.store = 't'\n";
     let text = document("docs/limits.md");
     let constants = constants();
     let mut documented = String::from(SMALLEST);
@@ -218,6 +218,8 @@ fn limits_that_can_be_set_have_the_documented_names_and_defaults() {
     assert_eq!(documented.compiler, code.compiler);
     assert_eq!(documented.cache, code.cache);
     assert_eq!(documented.audit, code.audit);
+    assert_eq!(documented.trust.reload_seconds, code.trust.reload_seconds);
+    assert_eq!(documented.tls.reload_seconds, code.tls.reload_seconds);
     let (documented, code) = (documented.job.unwrap(), code.job.unwrap());
     assert_eq!(documented.round_timeout_seconds, code.round_timeout_seconds);
     assert_eq!(documented.reconnect_grace_seconds, code.reconnect_grace_seconds);

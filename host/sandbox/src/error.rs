@@ -111,14 +111,6 @@ pub enum SandboxError {
         /// The tensor of the trial.
         tensor: String,
     },
-    /// A step of one tensor changed another.
-    #[error("while tensor {stepped} was stepped, the component changed tensor {changed}")]
-    WroteElsewhere {
-        /// The tensor of the trial that was stepped.
-        stepped: String,
-        /// The one that was not.
-        changed: String,
-    },
     /// A slice is too large for any instance.
     #[error(
         "a slice of {bytes} bytes does not fit an instance of {limit} bytes; raise sandbox.limits.instance_memory_bytes"

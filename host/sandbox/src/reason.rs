@@ -24,7 +24,6 @@ impl SandboxError {
             Self::Offset { .. } => "bad-offset",
             Self::NotDeterministic => "not-deterministic",
             Self::Entangled { .. } => "entangled",
-            Self::WroteElsewhere { .. } => "wrote-elsewhere",
             Self::SliceTooLarge { .. } => "slice-too-large",
             Self::Call(error) => error.failure.name(),
             Self::Trial(error) => error.name(),

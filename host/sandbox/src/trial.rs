@@ -30,7 +30,7 @@ const NARROW_SHAPES: [&[u64]; 2] = [&[1021, 1], &[4093, 1]];
 /// Runs the optimizer with its default settings and returns what a step costs.
 ///
 /// Each tensor goes through its rounds twice: once alone, in an instance of its own, and once in one instance with another
-/// tensor, in turn with it. Both must end the same, bit for bit; and while one is stepped, the other may not change.
+/// tensor, in turn with it. Both must end the same, bit for bit. Seals tell where the step of one changes the other.
 pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, SandboxError> {
     let (mut elements, mut matrices) = (Vec::new(), Vec::new());
     for pair in SHAPES {
@@ -102,17 +102,9 @@ fn run(component: &AdmittedComponent, shapes: &[&[u64]]) -> Result<Vec<Outcome>,
     let rounds = |index: usize| if whole[index] { WHOLE_ROUNDS } else { ROUNDS };
     for round in 1..=WHOLE_ROUNDS {
         for index in (0..shapes.len()).filter(|index| round <= rounds(*index)) {
-            let others: Vec<usize> = (0..shapes.len()).filter(|other| *other != index).collect();
-            let before = others.iter().map(|other| state(&training, *other)).collect::<Result<Vec<_>, _>>()?;
             training
                 .round_of(index, &context(round, learning_rate), &values(shapes[index], round))
                 .map_err(SandboxError::Trial)?;
-            for (other, before) in others.into_iter().zip(before) {
-                if state(&training, other)? != before {
-                    let (stepped, changed) = (tensor(shapes[index]).name, tensor(shapes[other]).name);
-                    return Err(SandboxError::WroteElsewhere { stepped, changed });
-                }
-            }
         }
     }
     let fuel = training.take_most_fuel();

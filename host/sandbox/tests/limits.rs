@@ -259,5 +259,5 @@ fn a_tensor_that_ends_differently_beside_another_is_refused() {
 fn an_optimizer_that_changes_another_tensor_is_refused() {
     let error = refusal("hostile/overwriter", Limits::default());
     assert_eq!(error.fault(), Fault::Publisher);
-    assert!(matches!(error, SandboxError::WroteElsewhere { .. }), "{error}");
+    assert!(matches!(error, SandboxError::Trial(StepError::Tampered(_))), "{error}");
 }

@@ -124,6 +124,8 @@ impl Server {
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        let state = &config.state_directory;
+        std::fs::create_dir_all(state).map_err(|source| ServerError::StateDirectory { path: state.clone(), source })?;
         // Late, so that what is not going to run has no log that says it started.
         let audit = Audit::open(&config, &own_name(&config.tls)?)?;
         let (shutdown, stops) = watch::channel(false);

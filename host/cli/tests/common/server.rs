@@ -21,11 +21,6 @@ impl Scene {
 
     /// With more in its configuration.
     pub fn configured(more: &str) -> Self {
-        Self::limited(more, "true")
-    }
-
-    /// Started by a shell that runs this before.
-    pub fn limited(more: &str, before: &str) -> Self {
         let folder = Folder::new();
         folder.publisher("publisher");
         folder.done("ca init --directory ca");
@@ -50,7 +45,7 @@ impl Scene {
              [trust]\nstore = 'publisher.toml'\n{more}\n"
             ),
         );
-        let (server, address) = started(&folder, &[], before);
+        let (server, address) = serve(&folder, &[]);
         Self { folder, server, address }
     }
 
@@ -78,21 +73,8 @@ impl Scene {
 
 /// Starts a server and waits until it listens.
 pub fn serve(folder: &Folder, arguments: &[&str]) -> (Child, String) {
-    started(folder, arguments, "true")
-}
-
-fn started(folder: &Folder, arguments: &[&str], before: &str) -> (Child, String) {
-    let program = folder.command(["serve", "--config", "server.toml", "--json", "--log-format", "json"]);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{before}; exec \"$0\" \"$@\"")]).arg(program.get_program()).args(program.get_args());
-    shell.current_dir(folder.path(""));
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    let mut server = shell.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut program = folder.command(["serve", "--config", "server.toml", "--json", "--log-format", "json"]);
+    let mut server = program.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));

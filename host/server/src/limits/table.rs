@@ -1,12 +1,14 @@
 //! The limits as an operator is shown them.
 
 use serde::{Serialize, Serializer};
-use stepbox_sandbox::{CompilerLimits, Limits as SandboxLimits, SandboxConfig};
+use stepbox_sandbox::{CompilerLimits, ComponentLimits, Limits as SandboxLimits, SandboxConfig};
 
 use super::Limits;
 use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
 use crate::config::{Config, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS, Seconds};
+use crate::deployment::DEFAULT_TRUST_RELOAD_SECONDS;
+use crate::reload::DEFAULT_RELOAD_SECONDS;
 
 /// A limit of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,10 +98,43 @@ pub fn limits_in_force(config: Option<&Config>) -> Vec<Limit> {
     let mut all: Vec<Limit> = limits.list().collect();
     all.extend(of_job(config));
     all.extend(of_sandbox(&sandbox.limits));
+    all.extend(of_components(&sandbox.component));
     all.extend(of_compiler(&config.map(|config| config.compiler).unwrap_or_default()));
     all.extend(of_cache(cache));
     all.extend(of_audit(config.map(|config| &config.audit)));
+    all.extend(of_files(config));
     all
+}
+
+fn of_components(limits: &ComponentLimits) -> impl Iterator<Item = Limit> {
+    let defaults = ComponentLimits::default();
+    let defaults: Vec<u64> = defaults.entries().map(|(_, default, ..)| default).collect();
+    limits.entries().zip(defaults).map(|((name, value, unit, reason), default)| {
+        let (value, default) = (Number::Count(value), Number::Count(default));
+        Limit { section: "sandbox.component", name, value, default, unit, reason }
+    })
+}
+
+fn of_files(config: Option<&Config>) -> [Limit; 2] {
+    let limit = |section, set: Option<Seconds>, default, reason| {
+        let default = Seconds::from_constant(default);
+        let (value, default) = (set.unwrap_or(default).number(), default.number());
+        Limit { section, name: "reload_seconds", value, default, unit: "s", reason }
+    };
+    [
+        limit(
+            "trust",
+            config.map(|config| config.trust.reload_seconds),
+            DEFAULT_TRUST_RELOAD_SECONDS,
+            "How often the trust file is looked at: a revocation takes effect within it, and looking costs microseconds.",
+        ),
+        limit(
+            "tls",
+            config.map(|config| config.tls.reload_seconds),
+            DEFAULT_RELOAD_SECONDS,
+            "How often certificates, revocation lists and rights are looked at: a revocation takes effect within it.",
+        ),
+    ]
 }
 
 fn of_job(config: Option<&Config>) -> [Limit; 2] {

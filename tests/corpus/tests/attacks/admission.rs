@@ -58,7 +58,7 @@ pub fn guests_of_one_trick_meet_their_limit() {
                 Guest::MemoryBomb => matches!(failure(error, case).1, CallFailure::Memory { .. }),
                 Guest::Recursion => matches!(failure(error, case).1, CallFailure::StackOverflow { .. }),
                 Guest::Entangled => matches!(error, SandboxError::Entangled { .. }),
-                Guest::Overwriter => matches!(error, SandboxError::WroteElsewhere { .. }),
+                Guest::Overwriter => matches!(error, SandboxError::Trial(StepError::Tampered(_))),
                 Guest::NanOutput => matches!(error, SandboxError::Trial(StepError::NotFinite { .. })),
                 _ => matches!(error, SandboxError::ForbiddenImport { .. }),
             };

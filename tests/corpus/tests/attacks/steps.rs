@@ -92,7 +92,8 @@ pub fn memory_that_grows_step_by_step_meets_its_limit() {
             match keys.step(0, round) {
                 Ok(()) => before[0] = keys.state(0).unwrap(),
                 Err(error) => {
-                    assert!(matches!(failure(Err(error)), CallFailure::Memory { .. }));
+                    let failure = failure(Err(error));
+                    assert!(matches!(failure, CallFailure::Memory { .. }), "{failure}");
                     failures += 1;
                 }
             }

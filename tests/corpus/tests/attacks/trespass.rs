@@ -117,10 +117,10 @@ pub fn a_trespass_while_another_key_comes_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let admitted = sandbox.admit(&Guest::Trespasser.with_trick('G')).unwrap();
         let mut keys = Keys::new(&admitted, &[10_000, 5000]);
-        (0..2).for_each(|key| keys.step(key, 1).unwrap());
+        (1..ROUND).for_each(|round| (0..2).for_each(|key| keys.step(key, round).unwrap()));
         keys.add(&admitted, &[3000]).unwrap();
-        assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
-        (1..3).for_each(|key| keys.step(key, 2).unwrap());
+        assert_eq!(tampering(keys.step(0, ROUND)).key, "key 0");
+        (1..3).for_each(|key| keys.step(key, ROUND).unwrap());
     });
 }
 
@@ -176,10 +176,10 @@ pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() 
     beside_an_honest_one(Limits::default(), |sandbox| {
         let admitted = sandbox.admit(&with_false_allocator('D')).unwrap();
         let mut keys = Keys::new(&admitted, &[5000]);
-        keys.step(0, 1).unwrap();
+        (1..ROUND).for_each(|round| keys.step(0, round).unwrap());
         // The arguments of `bind` lie over the first key's parameters; whether that goes well is the guest's affair.
         let _ = keys.add(&admitted, &[3000]);
-        assert_eq!(tampering(keys.step(0, 2)).key, "key 0");
+        assert_eq!(tampering(keys.step(0, ROUND)).key, "key 0");
     });
 }
 

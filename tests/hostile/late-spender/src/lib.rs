@@ -20,7 +20,7 @@ impl Exports for Guest {
     }
 
     fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
-        Otherwise::step(slice, phase, block.clone())?;
+        Otherwise::step(slice, phase, block)?;
         if STEP.get() >= 5 {
             (0..u64::from(block.start) * 2).for_each(|turn| {
                 std::hint::black_box(turn);

@@ -3,7 +3,7 @@
 //!
 //! `A` another slice's last parameter; `B` another slice's slot; `C` what lies right behind another slice and is nobody's;
 //! `D` the block of its own slice before the one it was given; `E` all of the gradient; `F` as `A`, and then it traps; `G`
-//! as `A`, but in `bind`, when a third slice comes; `H` another slice's parameters, but with the bytes that are there.
+//! as `A`, but in `bind`, when another slice comes after the fourth round; `H` another slice's parameters, but with the bytes that are there.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -24,7 +24,7 @@ impl Exports for Guest {
 
     fn bind(slice: types::Slice, hyperparameters: Vec<types::Value>) -> Result<u32, String> {
         let all = slices();
-        if trick() == 'G' && all.len() == 2 {
+        if trick() == 'G' && STEP.get() + 1 >= ROUND {
             write(floats(&all[0].parameters).start + 8, 77.0);
         }
         Otherwise::bind(slice, hyperparameters)

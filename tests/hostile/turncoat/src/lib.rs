@@ -44,7 +44,7 @@ impl Exports for Guest {
     }
 
     fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
-        Otherwise::step(slice, phase, block.clone())?;
+        Otherwise::step(slice, phase, block)?;
         if trick() == 'E' {
             is_first();
             let place = floats(&slices()[slice as usize].parameters).start;
