@@ -77,7 +77,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<bool> {
-    let mut chosen = attacks::all(&options.components)?;
+    let mut chosen = attacks::all();
     chosen.retain(|attack| is_chosen(attack, &options.only));
     ensure!(!chosen.is_empty(), "no attack's name or threat contains {:?}; --list names them", options.only);
     if options.list {

@@ -39,7 +39,7 @@ fn every_attack_is_made_and_contained_and_its_row_says_so() {
 
 #[test]
 fn every_threat_has_attacks_or_a_reason_why_it_has_none() {
-    let attacks = stepbox_attack::attacks::all(&components()).unwrap();
+    let attacks = stepbox_attack::attacks::all();
     let attacked: BTreeSet<Threat> = attacks.iter().map(|attack| attack.threat).collect();
     for threat in Threat::ALL {
         assert_eq!(attacked.contains(&threat), threat.not_here().is_none(), "{threat}");

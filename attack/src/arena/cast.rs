@@ -223,6 +223,11 @@ impl Cast {
                 ("reconnect_grace_seconds", Value::Float(HANGS.as_secs_f64())),
             ],
         );
+        // Small, so that a tensor is stepped in many calls.
+        section(
+            "sandbox",
+            vec![("limits", toml::Table::from_iter([("block_elements".to_owned(), 8192.into())]).into())],
+        );
         section(
             "limits",
             vec![

@@ -293,7 +293,7 @@ fn a_server_that_cannot_start_says_why() {
         (configuration.replace("workers", "werkers"), "werkers"),
     ] {
         // With the state directory of the server that runs, that would be what is wrong.
-        scene.folder.write("wrong.toml", wrong.replace("state_directory = \"state\"", "state_directory = \"other\""));
+        scene.folder.write("wrong.toml", wrong.replace("'state'", "'other'"));
         let run = scene.folder.run("serve --config wrong.toml");
         assert_eq!(run.code(), 1, "{words}");
         assert!(run.stdout().is_empty(), "{}", run.stdout());

@@ -27,15 +27,61 @@ impl Guest {
         component(&format!("hostile/{}", self.name()))
     }
 
+    /// What it calls itself, and has to be signed as.
+    pub fn own_name(self) -> &'static str {
+        match self {
+            Self::EarlyRiser
+            | Self::EndlessExports
+            | Self::FalseAllocator
+            | Self::FalseEvaluation
+            | Self::FalseFarewell
+            | Self::FalseOffsets
+            | Self::HugeStrings
+            | Self::LateSpender
+            | Self::MemoryCreeper
+            | Self::NotFinite
+            | Self::OverflowingPlan
+            | Self::Turncoat => "hostile",
+            other => other.name(),
+        }
+    }
+
     /// Its component, set to one of its tricks.
     pub fn with_trick(self, trick: char) -> Vec<u8> {
+        self.set_to(trick, self.component())
+    }
+
+    /// The same for a component that was read already.
+    pub fn set_to(self, trick: char, mut bytes: Vec<u8>) -> Vec<u8> {
         const MARK: &[u8] = b"trick of choice: ";
-        let mut bytes = self.component();
         let mark = bytes.windows(MARK.len()).position(|window| window == MARK);
         let mark = mark.unwrap_or_else(|| panic!("{} has no tricks to choose from", self.name()));
         bytes[mark + MARK.len()] = trick as u8;
-        bytes
+        match self {
+            Self::FalseAllocator => exchanged(bytes, "cabi_realloc", "evil_realloc"),
+            Self::FalseFarewell => exchanged(bytes, &format!("cabi_post_{STEP}"), &format!("evil_post_{STEP}")),
+            _ => bytes,
+        }
     }
+}
+
+/// What the core module calls the function that steps.
+const STEP: &str = "stepbox:optimizer/optimizer@0.1.0#step";
+
+/// A guest that has two functions for a purpose, with the second one in the place of the one that the server calls: their
+/// names change places where the core module says what it exports.
+fn exchanged(mut bytes: Vec<u8>, one: &str, other: &str) -> Vec<u8> {
+    // With its length before it: other names may begin as this one does.
+    let written = |name: &str| [&[name.len() as u8], name.as_bytes()].concat();
+    let [one, other] = [one, other].map(written);
+    let find = |name: &[u8]| {
+        let place = bytes.windows(name.len()).position(|window| window == name);
+        place.unwrap_or_else(|| panic!("{} is not exported", String::from_utf8_lossy(name)))
+    };
+    for (place, name) in [(find(&one), &other), (find(&other), &one)] {
+        bytes[place..place + name.len()].copy_from_slice(name);
+    }
+    bytes
 }
 
 /// A sandbox with these limits.

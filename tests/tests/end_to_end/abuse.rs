@@ -197,7 +197,7 @@ async fn refusals_beyond_their_rate_slow_whoever_causes_them() {
     flooder.send(&flood).await.unwrap();
     trains_on(&workers, 1.0).await;
     for _ in 10..72 {
-        assert_eq!(flooder.refusal().await.1.code, ErrorCode::OutOfOrder);
+        assert_eq!(flooder.refusal().await.1.code, ErrorCode::Forbidden);
     }
     logged(&["WARN", "slowed", "noise-operator", "limits.refusals_per_minute"]);
 }

@@ -166,8 +166,13 @@ impl Archive {
 
 /// Whether options can stand in the index, or why not.
 pub(crate) fn check_options(options: &DeployOptions) -> Result<(), String> {
-    // Its integers have 63 bits, rounds on the wire 64.
-    toml::to_string(options).map(drop).map_err(|error| format!("the options cannot be kept: {error}"))
+    let kept = toml::to_string(options).map_err(|error| error.to_string());
+    let read = kept.and_then(|text| toml::from_str(&text).map_err(|error| error.to_string()));
+    match read {
+        Ok(read) if read == *options => Ok(()),
+        Ok::<DeployOptions, _>(_) => Err("the options cannot be kept: they would be read as others".into()),
+        Err(reason) => Err(format!("the options cannot be kept: {reason}")),
+    }
 }
 
 /// Reads a file, and nothing else: a pipe in its place could keep the reader waiting for ever.
@@ -320,6 +325,8 @@ mod tests {
         check_options(&options).expect("options as anybody has them");
         let kind = ScheduleKind::Cosine { rounds: u64::MAX, final_ratio: 0.0 };
         options.schedule = Some(Schedule { warmup_rounds: 0, kind });
-        check_options(&options).expect_err("rounds above 63 bits");
+        check_options(&options).expect("rounds of 64 bits");
+        options.learning_rate = Some(f64::NAN);
+        check_options(&options).expect_err("no number is equal to this one");
     }
 }

@@ -139,7 +139,7 @@ pub fn false_offsets_are_refused() {
 pub fn arguments_are_not_written_where_there_is_no_room() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         for trick in ['B', 'C', 'E', 'F', 'G'] {
-            let component = with_false_allocator(trick);
+            let component = Guest::FalseAllocator.with_trick(trick);
             let (_, failure) = failure(refusal(sandbox, &component, "a false allocator"), "a false allocator");
             match trick {
                 'E' => assert!(matches!(failure, CallFailure::Trap { .. }), "{failure}"),
@@ -148,42 +148,18 @@ pub fn arguments_are_not_written_where_there_is_no_room() {
             }
         }
         // At the bottom of its own memory: what it breaks there is its own.
-        match admit(sandbox, &with_false_allocator('A')) {
+        match admit(sandbox, &Guest::FalseAllocator.with_trick('A')) {
             Err(error) => assert_eq!(error.fault(), Fault::Publisher, "{error}"),
             Ok(admitted) => Keys::new(&admitted, &[5000]).step(0, 1).unwrap(),
         }
     });
 }
 
-/// The guest with its own allocator in the place of the one that the server calls: the two names change places where the
-/// core module says what it exports.
-pub fn with_false_allocator(trick: char) -> Vec<u8> {
-    exchanged(Guest::FalseAllocator.with_trick(trick), "cabi_realloc", "evil_realloc")
-}
-
-/// The same for what is called after a step.
-pub fn with_false_farewell(trick: char) -> Vec<u8> {
-    const STEP: &str = "stepbox:optimizer/optimizer@0.1.0#step";
-    let bytes = Guest::FalseFarewell.with_trick(trick);
-    exchanged(bytes, &format!("cabi_post_{STEP}"), &format!("evil_post_{STEP}"))
-}
-
-fn exchanged(mut bytes: Vec<u8>, one: &str, other: &str) -> Vec<u8> {
-    // With its length before it: other names may begin as this one does.
-    let written = |name: &str| [&[name.len() as u8], name.as_bytes()].concat();
-    let [one, other] = [one, other].map(written);
-    let find = |name: &[u8]| bytes.windows(name.len()).position(|window| window == name).unwrap();
-    for (place, name) in [(find(&one), &other), (find(&other), &one)] {
-        bytes[place..place + name.len()].copy_from_slice(name);
-    }
-    bytes
-}
-
 #[test]
 pub fn what_runs_after_a_call_has_the_limits_of_the_call() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         for trick in ['A', 'B'] {
-            let error = refusal(sandbox, &with_false_farewell(trick), "a false farewell");
+            let error = refusal(sandbox, &Guest::FalseFarewell.with_trick(trick), "a false farewell");
             let (function, failure) = failure(error, "a false farewell");
             assert_eq!(function, "step");
             let as_expected = match trick {
@@ -192,7 +168,7 @@ pub fn what_runs_after_a_call_has_the_limits_of_the_call() {
             };
             assert!(as_expected, "{trick}: {failure}");
         }
-        let admitted = admit(sandbox, &with_false_farewell('D')).unwrap();
+        let admitted = admit(sandbox, &Guest::FalseFarewell.with_trick('D')).unwrap();
         Keys::new(&admitted, &[5000]).step(0, 1).unwrap();
     });
 }

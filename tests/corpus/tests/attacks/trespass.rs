@@ -3,8 +3,6 @@
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, component, context, floats};
 use stepbox_sandbox::{Fault, Found, Limits, Place, Sandbox, SandboxError, StepError, Tampering};
 
-use crate::admission::{with_false_allocator, with_false_farewell};
-
 /// The first round in which these guests misbehave.
 const ROUND: u64 = 5;
 
@@ -174,7 +172,7 @@ pub fn a_slice_under_another_slices_number_is_found() {
 #[test]
 pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let admitted = sandbox.admit(&with_false_allocator('D')).unwrap();
+        let admitted = sandbox.admit(&Guest::FalseAllocator.with_trick('D')).unwrap();
         let mut keys = Keys::new(&admitted, &[5000]);
         (1..ROUND).for_each(|round| keys.step(0, round).unwrap());
         // The arguments of `bind` lie over the first key's parameters; whether that goes well is the guest's affair.
@@ -186,7 +184,7 @@ pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() 
 #[test]
 pub fn a_trespass_after_a_steps_end_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let mut keys = trained(sandbox, &with_false_farewell('C'), &SMALL);
+        let mut keys = trained(sandbox, &Guest::FalseFarewell.with_trick('C'), &SMALL);
         keys.step(0, ROUND).unwrap();
         assert_eq!(tampering(keys.step(1, ROUND)).place, Place::Chunk(0));
     });
