@@ -332,7 +332,9 @@ fn every_test_that_the_documentation_names_exists() {
 fn is_a_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
     let declaration = format!("fn {name}(");
-    let position = lines.iter().position(|line| line.trim_start_matches("async ").starts_with(&declaration));
+    let position = lines
+        .iter()
+        .position(|line| line.trim_start_matches("pub ").trim_start_matches("async ").starts_with(&declaration));
     position.is_some_and(|position| {
         lines[..position].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| line.contains("test"))
     })
@@ -340,7 +342,7 @@ fn is_a_test(source: &str, name: &str) -> bool {
 
 #[test]
 fn tests_are_told_from_other_functions() {
-    let source = "#[test]\nfn a() {}\n\nfn b() {}\n#[tokio::test(flavor = \"multi_thread\")]\nasync fn c() {}\n";
+    let source = "#[test]\npub fn a() {}\n\nfn b() {}\n#[tokio::test(flavor = \"multi_thread\")]\nasync fn c() {}\n";
     assert!(is_a_test(source, "a") && is_a_test(source, "c"));
     assert!(!is_a_test(source, "b") && !is_a_test(source, "d"));
 }
