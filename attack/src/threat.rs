@@ -104,7 +104,6 @@ impl Threat {
         match self {
             Self::Checkpoints => Some("there are no checkpoints yet"),
             Self::Artifacts => Some("there are no exported models yet"),
-            Self::NoRecord => Some("there is no audit log yet"),
             Self::NobodyWatches => Some("there are no metrics or alerts yet, besides the status"),
             Self::Randomness => Some("nothing of it shows in a server's answers"),
             Self::Dependencies => Some("it is answered where the server is built: `cargo xtask test --only deny`"),

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SigningKey, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams,
+    SerialNumber, SigningKey, date_time_ymd,
 };
+use time::OffsetDateTime;
 
 /// Who certifies peers.
 pub struct Authority {
@@ -30,8 +32,8 @@ pub struct Credentials {
 pub struct Wanted<'a> {
     /// The common name.
     pub identity: &'a str,
-    /// From and to which year.
-    pub years: (i32, i32),
+    /// From and to when.
+    pub times: (OffsetDateTime, OffsetDateTime),
     /// Whether it is for a server, and not for a client.
     pub is_server: bool,
 }
@@ -39,7 +41,13 @@ pub struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// A good one.
     pub fn new(identity: &'a str) -> Self {
-        Self { identity, years: (2020, 2120), is_server: false }
+        Self { identity, times: (date_time_ymd(2020, 1, 1), date_time_ymd(2120, 1, 1)), is_server: false }
+    }
+
+    /// One that holds in these years.
+    pub fn in_years(identity: &'a str, years: (i32, i32)) -> Self {
+        let times = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
+        Self { times, ..Self::new(identity) }
     }
 }
 
@@ -56,7 +64,37 @@ impl Authority {
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let authority = Self { issuer, folder };
         fs::write(authority.certificate(), authority.issuer.pem())?;
+        authority.revoke(&[])?;
         Ok(authority)
+    }
+
+    /// The list of what it has revoked.
+    pub fn revocation_list(&self) -> PathBuf {
+        self.folder.join("revoked.pem")
+    }
+
+    /// Revokes these certificates, and no others.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn revoke(&self, certificates: &[&Credentials]) -> Result<()> {
+        let revoked = |credentials: &&Credentials| -> Result<RevokedCertParams> {
+            let key = KeyPair::from_pem(&fs::read_to_string(&credentials.key)?)?;
+            let (serial_number, revocation_time) = (serial(&key), date_time_ymd(2020, 1, 1));
+            Ok(RevokedCertParams { serial_number, revocation_time, reason_code: None, invalidity_date: None })
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2120, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: certificates.iter().map(revoked).collect::<Result<_>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        // In one step, so that nobody reads half of it.
+        let next = self.folder.join("revoked.next");
+        fs::write(&next, list.signed_by(&self.issuer)?.pem()?)?;
+        Ok(fs::rename(next, self.revocation_list())?)
     }
 
     /// The authority's own certificate.
@@ -99,6 +137,13 @@ impl Authority {
     }
 }
 
+/// A certificate's number, which follows from its key.
+fn serial(key: &KeyPair) -> SerialNumber {
+    let mut number = [0x40; 16];
+    number.iter_mut().skip(1).zip(key.der_bytes().iter().rev()).for_each(|(to, from)| *to = *from);
+    SerialNumber::from_slice(&number)
+}
+
 fn named(identity: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, identity);
@@ -114,13 +159,13 @@ fn write(
 ) -> Result<Credentials> {
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
     params.distinguished_name = named(wanted.identity);
-    params.not_before = date_time_ymd(wanted.years.0, 1, 1);
-    params.not_after = date_time_ymd(wanted.years.1, 1, 1);
+    (params.not_before, params.not_after) = wanted.times;
     params.extended_key_usages = vec![match wanted.is_server {
         true => ExtendedKeyUsagePurpose::ServerAuth,
         false => ExtendedKeyUsagePurpose::ClientAuth,
     }];
     let key = KeyPair::generate()?;
+    params.serial_number = Some(serial(&key));
     let certificate = params.signed_by(&key, issuer)?;
     let path = |extension: &str| folder.join(format!("{file}.{extension}"));
     let credentials = Credentials { certificate: path("pem"), key: path("key") };

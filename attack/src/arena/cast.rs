@@ -27,6 +27,9 @@ pub const NARROW: &str = "lion";
 /// The optimizer that two publishers must sign.
 pub const GUARDED: &str = "sgd";
 
+/// The optimizer that takes over between a bad one and [`GOOD`].
+pub const INTERIM: &str = "adagrad";
+
 /// The optimizer with a known weakness below [`MINIMUM_VERSION`].
 pub const MENDED: &str = "signum";
 
@@ -38,6 +41,9 @@ pub const CONNECTIONS_PER_IDENTITY: usize = 12;
 
 /// Seconds for a handshake and for a frame here: short, so that it is soon seen that slowness has an end.
 pub const PATIENCE_SECONDS: f64 = 3.0;
+
+/// How often the server looks at its files here: often, so that a revocation is soon seen.
+pub const RELOAD_SECONDS: f64 = 0.5;
 
 /// Requests of a connection that may wait.
 pub const OUTSTANDING_REQUESTS: usize = 64;
@@ -77,7 +83,9 @@ impl Cast {
         let authority = Authority::new(folder.join("certificates"))?;
         let publisher = SigningKey::generate()?;
         let good = sign(&component(components, GOOD)?, GOOD, GOOD_VERSION, &publisher)?;
-        for identity in ["deployer", "operator", "insider", "outsider"] {
+        for identity in
+            ["deployer", "submitter", "activator", "operator", "insider", "outsider", "evaluator", "neighbour"]
+        {
             authority.issue(identity)?;
         }
         for rank in 0..WORKERS {
@@ -163,18 +171,17 @@ impl Cast {
     /// Starts a server in a folder, with the configuration and trust file in it, which are written first.
     pub(super) async fn start(&self, folder: &Path) -> Result<Process> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        fs::write(folder.join("publishers.toml"), self.trust_file(&[]))?;
+        fs::write(folder.join("publishers.toml"), self.trust_file(&[], &[]))?;
         fs::write(folder.join("server.toml"), self.configuration()?)?;
         Process::start(&self.program, folder, "server.toml").await
     }
 
-    /// Whose optimizers are trusted, but for files with these digests.
-    pub fn trust_file(&self, revoked_digests: &[String]) -> String {
+    /// Whose optimizers are trusted, but for components with these digests and those signed with these keys.
+    pub fn trust_file(&self, revoked_digests: &[String], revoked_keys: &[&SigningKey]) -> String {
         let key = |key: &SigningKey| key.public_key().to_string();
-        let mut text = format!(
-            "format = 1\nrevoked_keys = ['{}']\nrevoked_digests = {revoked_digests:?}\n",
-            self.revoked.public_key().id()
-        );
+        let revoked = revoked_keys.iter().copied().chain([&self.revoked]);
+        let revoked: Vec<String> = revoked.map(|key| key.public_key().id().to_string()).collect();
+        let mut text = format!("format = 1\nrevoked_keys = {revoked:?}\nrevoked_digests = {revoked_digests:?}\n");
         for (name, fields) in [
             ("Example", format!("public_key = '{}'", key(&self.publisher))),
             ("Narrow", format!("public_key = '{}'\nnamespaces = ['{NARROW}']", key(&self.narrow))),
@@ -199,12 +206,14 @@ impl Cast {
             listen = "127.0.0.1:0"
             state_directory = "state"
             shard_threads = 2
-            [trust]
-            store = "publishers.toml"
             [access]
-            publishers = ["deployer"]
-            deployers = ["deployer"]
+            publishers = ["deployer", "submitter"]
+            deployers = ["deployer", "activator"]
             operators = ["operator", "insider"]
+            grant = [{ identities = ["evaluator"], rights = ["pull"], keys = ["bias"] }]
+            [jobs.other]
+            workers = ["neighbour"]
+            access = { publishers = ["neighbour"], deployers = ["neighbour"], operators = ["neighbour"] }
         };
         let mut configuration = configuration;
         let mut section = |name: &str, fields: Vec<(&str, Value)>| {
@@ -212,8 +221,15 @@ impl Cast {
             configuration.insert(name.to_owned(), Value::Table(fields));
         };
         let path = |path: &Path| Value::String(path.display().to_string());
-        let tls = vec![("ca", path(&ca)), ("certificate", path(&certificate)), ("key", path(&key))];
+        let tls = vec![
+            ("ca", path(&ca)),
+            ("certificate", path(&certificate)),
+            ("key", path(&key)),
+            ("revocation_lists", Value::Array(vec![path(&self.authority.revocation_list())])),
+            ("reload_seconds", Value::Float(RELOAD_SECONDS)),
+        ];
         section("tls", tls);
+        section("trust", vec![("store", "publishers.toml".into()), ("reload_seconds", Value::Float(RELOAD_SECONDS))]);
         section(
             "job",
             vec![

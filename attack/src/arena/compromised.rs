@@ -110,13 +110,29 @@ impl Compromised {
                 let mut order = self.orders.try_recv().ok();
                 self.act_if(&mut order, When::BeforePush, key, round).await;
                 let gradient = bytes(&key.gradient(RANK, round)?);
-                self.must(&push(key, round), &gradient).await.context("the attacker's own push")?;
+                match self
+                    .peer
+                    .call(&push(key, round), &gradient)
+                    .await?
+                    .context("the attacker's connection is gone")?
+                {
+                    Response::Failed(failure) if failure.code == ErrorCode::Paused => {
+                        return Ok(End::Paused { message: failure.message });
+                    }
+                    Response::Failed(failure) => {
+                        bail!("the attacker's own push: {} [{}]", failure.message, failure.code)
+                    }
+                    _ => {}
+                }
                 self.act_if(&mut order, When::AfterPush, key, round).await;
                 let pull = Request::Pull { key: key.name.into(), version: round, evaluation: false };
                 match self.peer.call(&pull, &[]).await?.context("the attacker's connection is gone")? {
                     Response::Pulled { .. } => self.versions[index] = round,
                     Response::Failed(failure) if failure.code == ErrorCode::OptimizerFailed => {
                         return Ok(End::OptimizerFailed { message: failure.message, rolled_back: true });
+                    }
+                    Response::Failed(failure) if failure.code == ErrorCode::Paused => {
+                        return Ok(End::Paused { message: failure.message });
                     }
                     other => bail!("the attacker's own pull was answered {other:?}"),
                 }
@@ -129,14 +145,6 @@ impl Compromised {
             let answer = act(self, key, round).await;
             // Whoever gave the order may have given up.
             let _ = told.send(answer);
-        }
-    }
-
-    async fn must(&mut self, request: &Request, body: &[u8]) -> Result<()> {
-        match self.peer.call(request, body).await? {
-            Some(Response::Failed(failure)) => bail!("{} [{}]", failure.message, failure.code),
-            Some(_) => Ok(()),
-            None => bail!("the server closed the connection"),
         }
     }
 }

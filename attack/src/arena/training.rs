@@ -42,6 +42,11 @@ pub enum End {
         /// Whether the key has, bit for bit, the weights it had before that round.
         rolled_back: bool,
     },
+    /// Before a round that the server does not begin: the optimizer is not trusted any more.
+    Paused {
+        /// What the server said.
+        message: String,
+    },
 }
 
 impl Honest {
@@ -79,6 +84,9 @@ impl Honest {
                         let there = self.client.pull_version(key.name, 0).await?;
                         let rolled_back = bits(&there).eq(bits(&self.weights[index]));
                         return Ok(End::OptimizerFailed { message, rolled_back });
+                    }
+                    Err(ClientError::Refused { code: ErrorCode::Paused, message, .. }) => {
+                        return Ok(End::Paused { message });
                     }
                     Err(error) => return Err(error).with_context(|| format!("worker {}, {}", self.rank, key.name)),
                 }
@@ -196,9 +204,7 @@ impl Training {
         let (mut workers, mut worst) = (Vec::new(), End::Done);
         for handle in running.honest {
             let (worker, end) = in_time(handle).await.context("a worker does not come to its end")???;
-            if let End::OptimizerFailed { rolled_back, .. } = &end
-                && (worst == End::Done || !rolled_back)
-            {
+            if worst == End::Done || matches!(end, End::OptimizerFailed { rolled_back: false, .. }) {
                 worst = end;
             }
             workers.push(worker);

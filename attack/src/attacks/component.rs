@@ -13,6 +13,9 @@ use crate::threat::Threat::HostileOptimizer;
 /// Refused when it is tried out.
 const NOT_ADMITTED: &[&str] = &["not-admitted"];
 
+/// Refused since no instance has room for what it asks for. An operator could give more to one that is honest.
+const TOO_LARGE: &[&str] = &["busy"];
+
 /// Failed in a round that was then as if it had not been.
 const STOPPED: &[&str] = &[ROLLED_BACK];
 
@@ -28,6 +31,9 @@ const TRAINED: &str = "trained";
 
 /// The longest that a guest waits before it shows what it is, and some more.
 const ROUNDS: u64 = 40;
+
+/// How often weights to evaluate the model with are asked for, at most once in each key's round.
+const EVALUATIONS: usize = 30;
 
 /// A guest set to one of its tricks, and what must become of it.
 struct Case {
@@ -70,8 +76,9 @@ fn cases(guest: Guest) -> Vec<Case> {
         // It harms nobody: a test asks it what it was told.
         Guest::LossProbe => Vec::new(),
         Guest::NotFinite => tricks("ABCDEFGHIJKLM", STOPPED).chain(tricks("N", HARMLESS)).collect(),
-        Guest::OverflowingPlan => tricks("ABCDEFGHIJKLMN", NOT_ADMITTED).collect(),
-        Guest::RowThief => tricks("AB", STOPPED).chain(tricks("C", HARMLESS)).collect(),
+        Guest::OverflowingPlan => tricks("ABCDEFIJKLMN", NOT_ADMITTED).chain(tricks("GH", TOO_LARGE)).collect(),
+        // Here all rows are touched in each round, and are its own to change.
+        Guest::RowThief => tricks("ABC", HARMLESS).collect(),
         Guest::Trespasser => tricks("ABDF", STOPPED).chain(tricks("CEGH", HARMLESS)).collect(),
         // What it says first is what counts, where it is asked once.
         Guest::Turncoat => tricks("A", HARMLESS).chain(tricks("BCDE", NOT_ADMITTED)).collect(),
@@ -109,8 +116,20 @@ async fn deployed(arena: &mut Arena, component: Vec<u8>) -> Result<Answer> {
     if answer.code != crate::answer::ACCEPTED {
         return Ok(answer);
     }
-    // Some do it only when they are asked for weights to evaluate the model with.
-    let asked = tokio::spawn(arena.order(When::AfterPush, |worker, key, _| Box::pin(evaluated(worker, key))));
+    // Some do it only when they are asked for weights to evaluate the model with, and not at once.
+    let orders: Vec<_> = (0..EVALUATIONS)
+        .map(|_| arena.order(When::AfterPush, |worker, key, _| Box::pin(evaluated(worker, key))))
+        .collect();
+    let asked = tokio::spawn(async move {
+        let mut last = Answer::new("none", "");
+        for order in orders {
+            last = order.await?;
+            if last.code != crate::answer::ACCEPTED {
+                break;
+            }
+        }
+        anyhow::Ok(last)
+    });
     let end = arena.train_until_failure(ROUNDS).await;
     arena.replace_optimizer().await?;
     Ok(match end? {
@@ -118,9 +137,12 @@ async fn deployed(arena: &mut Arena, component: Vec<u8>) -> Result<Answer> {
         End::OptimizerFailed { message, rolled_back: false } => {
             Answer::new("optimizer-failed, weights changed", message)
         }
+        End::Paused { message } => Answer::new("paused", message),
         End::Done => match asked.await?? {
             Answer { code, words } if code == "optimizer-failed" => Answer::new(EVALUATION_REFUSED, words),
-            Answer { code, .. } => Answer::new(TRAINED, format!("{ROUNDS} rounds, and an evaluation: {code}")),
+            Answer { code, .. } => {
+                Answer::new(TRAINED, format!("{ROUNDS} rounds and {EVALUATIONS} evaluations: {code}"))
+            }
         },
     })
 }

@@ -35,13 +35,13 @@ pub(super) fn attacks() -> Vec<Attack> {
             arena.cast.stranger.issue(COVETED)
         }),
         with(Unauthenticated, "a certificate that has expired", &["alert CertificateExpired"], |arena| {
-            arena.cast.authority.issue_as("expired", Wanted { years: (2020, 2021), ..Wanted::new(COVETED) })
+            arena.cast.authority.issue_as("expired", Wanted::in_years(COVETED, (2020, 2021)))
         }),
         with(
             Unauthenticated,
             "a certificate that is not valid yet",
             &["alert CertificateExpired", "alert BadCertificate"],
-            |arena| arena.cast.authority.issue_as("early", Wanted { years: (2110, 2120), ..Wanted::new(COVETED) }),
+            |arena| arena.cast.authority.issue_as("early", Wanted::in_years(COVETED, (2110, 2120))),
         ),
         with(Unauthenticated, "a server's certificate as a client's", NO_PURPOSE, |arena| {
             Ok(arena.cast.credentials("server"))

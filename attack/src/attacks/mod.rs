@@ -1,11 +1,14 @@
 //! All attacks, by attacker.
 
+mod access;
 mod component;
 mod credentials;
 mod files;
 mod flood;
 mod peer;
 mod publisher;
+mod record;
+mod revocation;
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -83,7 +86,10 @@ impl Attack {
 /// Every attack, by threat.
 pub fn all() -> Vec<Attack> {
     let mut attacks = [
+        access::attacks(),
         publisher::attacks(),
+        record::attacks(),
+        revocation::attacks(),
         component::attacks(),
         credentials::attacks(),
         peer::attacks(),

@@ -1,7 +1,5 @@
 //! Who sends optimizers that are not a trusted publisher's, or not any more.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use stepbox_client::DeployOptions;
 use stepbox_trust::{SigningKey, add_signature, sign};
@@ -30,7 +28,9 @@ pub(super) fn attacks() -> Vec<Attack> {
         sent(Pickle, "a shared library", |_| Ok([b"\x7fELF\x02\x01\x01".to_vec(), vec![0; 4096]].concat())),
         sent(Pickle, "a core module instead of a component", |_| Ok(b"\0asm\x01\0\0\0".to_vec())),
         sent(Forgery, "unsigned", |cast| cast.component(GOOD)),
-        sent(Forgery, "nothing at all", |_| Ok(Vec::new())),
+        Attack::new(Forgery, "nothing at all", &["wrong-length"], |arena| {
+            Box::pin(async move { arena.deploy(Vec::new()).await })
+        }),
         sent(Forgery, "signed by a stranger", |cast| signed(cast, &cast.forger)),
         sent(Forgery, "signed with a revoked key", |cast| signed(cast, &cast.revoked)),
         sent(Forgery, "signed with a key that has expired", |cast| signed(cast, &cast.expired)),
@@ -91,9 +91,6 @@ pub(super) fn attacks() -> Vec<Attack> {
                 let mislabelled = sign(&arena.cast.component("sgd")?, GOOD, NEWER, &arena.cast.publisher)?;
                 arena.deploy(mislabelled).await
             })
-        }),
-        Attack::new(Forgery, "revoked by its digest while the server runs", UNTRUSTED, |arena| {
-            Box::pin(revoked_digest(arena))
         }),
         Attack::new(Forgery, "deployed while the trust file is damaged", &["internal", "untrusted"], |arena| {
             Box::pin(damaged_trust_file(arena))
@@ -191,32 +188,11 @@ async fn many_flips(arena: &mut Arena) -> Result<Answer> {
     Ok(last)
 }
 
-/// A file that was good until its digest was revoked.
-async fn revoked_digest(arena: &mut Arena) -> Result<Answer> {
-    let component = arena.cast.signed(GOOD, NEWER)?;
-    let digest = stepbox_trust::Digest::of(&component).to_string();
-    with_trust_file(arena, &arena.cast.trust_file(&[digest]), component).await
-}
-
 /// An operator's editor has left half a trust file: who was not trusted must not be trusted now.
 async fn damaged_trust_file(arena: &mut Arena) -> Result<Answer> {
-    let whole = arena.cast.trust_file(&[]);
-    let half = format!("{}[[publisher", &whole[..whole.len() / 2]);
-    let component = signed(&arena.cast, &arena.cast.forger)?;
-    with_trust_file(arena, &half, component).await
-}
-
-async fn with_trust_file(arena: &Arena, text: &str, component: Vec<u8>) -> Result<Answer> {
-    let path = arena.server_folder().join("publishers.toml");
-    let before = fs::read(&path)?;
-    let replace = |bytes: &[u8]| -> Result<()> {
-        // As a careful editor does it, so that nobody reads half of it.
-        let next = path.with_extension("next");
-        fs::write(&next, bytes)?;
-        Ok(fs::rename(&next, &path)?)
-    };
-    replace(text.as_bytes())?;
-    let answer = arena.deploy(component).await;
-    replace(&before)?;
+    let whole = arena.cast.trust_file(&[], &[]);
+    let before = arena.replace_trust_file(&format!("{}[[publisher", &whole[..whole.len() / 2]))?;
+    let answer = arena.deploy(signed(&arena.cast, &arena.cast.forger)?).await;
+    arena.replace_trust_file(&before)?;
     answer
 }
