@@ -244,6 +244,8 @@ impl Cast {
             "sandbox",
             vec![("limits", toml::Table::from_iter([("block_elements".to_owned(), 8192.into())]).into())],
         );
+        // Little, so that it is soon seen that the work for a compiler has an end.
+        section("compiler", vec![("processor_seconds", Value::Integer(3))]);
         section(
             "limits",
             vec![

@@ -61,7 +61,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         as_client("an operator rolls back", "insider", |_, client| {
             Box::pin(async move { Ok(Answer::of(in_time(client.rollback(None)).await?)) })
         }),
-        as_client("an operator lists what was submitted", "insider", |_, client| {
+        as_client("an evaluator lists what was submitted", "evaluator", |_, client| {
             Box::pin(async move { Ok(Answer::of(in_time(client.submissions()).await?)) })
         }),
         Attack::new(Unauthorised, "who deploys in another job reaches for this one", FORBIDDEN, |arena| {
@@ -107,7 +107,7 @@ async fn beside(arena: &mut Arena) -> Result<Answer> {
     config.job = OTHER.into();
     let neighbour = Client::connect(&config).await?;
     let (key, mine) = (KEYS[0], KEYS[0].tensor(vec![7.5; KEYS[0].elements])?);
-    neighbour.deploy(arena.cast.signed("sgd", "1.0.0")?, &DeployOptions::default()).await?;
+    neighbour.deploy(arena.cast.signed("adagrad", "1.0.0")?, &DeployOptions::default()).await?;
     neighbour.register().await?;
     let first = neighbour.init(key.name, &mine).await?;
     let own = neighbour.push_pull(key.name, &key.gradient(0, 1)?).await?;

@@ -1,7 +1,7 @@
 //! Who has a trusted publisher's signature, and uses it for what harms.
 
 use anyhow::{Result, ensure};
-use stepbox_corpus::Guest;
+use stepbox_corpus::{Guest, bombs};
 use stepbox_trust::sign;
 use stepbox_wire::Request;
 
@@ -67,7 +67,9 @@ fn cases(guest: Guest) -> Vec<Case> {
         Guest::EarlyRiser => tricks("ABC", NOT_ADMITTED).collect(),
         Guest::EndlessExports => tricks("ABCDEF", NOT_ADMITTED).chain(tricks("G", STOPPED)).collect(),
         Guest::FalseAllocator => tricks("BCEFG", NOT_ADMITTED).chain(tricks("D", HARMLESS)).collect(),
-        Guest::FalseEvaluation => tricks("ABF", HARMLESS).chain(tricks("CDE", NOT_EVALUATED)).collect(),
+        Guest::FalseEvaluation => {
+            tricks("AF", HARMLESS).chain(tricks("B", STOPPED)).chain(tricks("CDE", NOT_EVALUATED)).collect()
+        }
         Guest::FalseFarewell => {
             tricks("AB", NOT_ADMITTED).chain(tricks("C", STOPPED)).chain(tricks("D", HARMLESS)).collect()
         }
@@ -79,13 +81,27 @@ fn cases(guest: Guest) -> Vec<Case> {
         Guest::OverflowingPlan => tricks("ABCDEFIJKLMN", NOT_ADMITTED).chain(tricks("GH", TOO_LARGE)).collect(),
         // Here all rows are touched in each round, and are its own to change.
         Guest::RowThief => tricks("ABC", HARMLESS).collect(),
-        Guest::Trespasser => tricks("ABDF", STOPPED).chain(tricks("CEGH", HARMLESS)).collect(),
+        Guest::Trespasser => tricks("ABDFH", STOPPED).chain(tricks("CEG", HARMLESS)).collect(),
         // What it says first is what counts, where it is asked once.
-        Guest::Turncoat => tricks("A", HARMLESS).chain(tricks("BCDE", NOT_ADMITTED)).collect(),
+        Guest::Turncoat => tricks("AB", HARMLESS).chain(tricks("CDE", NOT_ADMITTED)).collect(),
     }
 }
 
 pub(super) fn attacks() -> Vec<Attack> {
+    let mut attacks = guests();
+    attacks.push(bomb("a compile bomb", bombs::endless));
+    attacks.push(bomb("a component of loops too deep to compile", || bombs::nested_loops(10, 5_000)));
+    attacks
+}
+
+/// A component that is small, and a lot of work for a compiler.
+fn bomb(name: &'static str, make: fn() -> Vec<u8>) -> Attack {
+    Attack::new(HostileOptimizer, name, NOT_ADMITTED, move |arena| -> Attempting<'_> {
+        Box::pin(async move { arena.deploy(sign(&make(), "bomb", "1.0.0", &arena.cast.publisher)?).await })
+    })
+}
+
+fn guests() -> Vec<Attack> {
     let all = Guest::ALL.iter().flat_map(|guest| cases(*guest).into_iter().map(|case| (*guest, case)));
     // The ledger wants a version of its own for each.
     all.enumerate().map(|(number, (guest, case))| attack(guest, &case, format!("1.0.{number}"))).collect()

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, kill_process};
 
 use super::Attack;
-use crate::answer::Answer;
+use crate::answer::{ACCEPTED, Answer};
 use crate::arena::{Arena, GOOD};
 use crate::threat::Threat::{Forgery, SingleTarget};
 
@@ -35,8 +35,11 @@ pub(super) fn attacks() -> Vec<Attack> {
         planted("a shared library in the cache of compiled optimizers", |entry| {
             *entry = [b"\x7fELF\x02\x01\x01".to_vec(), vec![0xcc; 65_536]].concat();
         }),
-        Attack::new(SingleTarget, "SIGKILL of the processes that compile", &["not-admitted", "internal"], |arena| {
+        Attack::new(SingleTarget, "SIGKILL of the processes that compile", &["internal, until a restart"], |arena| {
             Box::pin(killed_compilers(arena))
+        }),
+        Attack::new(SingleTarget, "the server's process, looked at from outside", &["confined"], |arena| {
+            Box::pin(async move { confinement(arena).await })
         }),
         Attack::new(SingleTarget, "a cache directory that others may write to", &["not used"], |arena| {
             Box::pin(open_cache(arena))
@@ -91,8 +94,30 @@ async fn killed_compilers(arena: &mut Arena) -> Result<Answer> {
     for child in &children {
         let _ = kill_process(*child, Signal::KILL);
     }
-    let Answer { code, words } = arena.deploy(arena.cast.signed("hostile/nan-output", "1.0.0")?).await?;
+    // An honest one, which is in no cache.
+    let component = arena.cast.signed("novograd", "1.0.0")?;
+    let Answer { code, words } = arena.deploy(component.clone()).await?;
+    arena.server.take().context("the server does not run")?.kill().await?;
+    arena.start_again().await?;
+    let again = arena.deploy(component).await?;
+    arena.train_until_failure(1).await?;
+    arena.replace_optimizer().await?;
+    let code = if again.code == ACCEPTED { format!("{code}, until a restart") } else { again.code };
     Ok(Answer::new(code, format!("{} killed; then: {words}", children.len())))
+}
+
+/// What the kernel says of the process: what a thief of it would find.
+async fn confinement(arena: &mut Arena) -> Result<Answer> {
+    let id = arena.server.as_ref().and_then(crate::arena::Process::id).context("the server does not run")?;
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim().to_owned();
+    let seen = format!("Seccomp {}, NoNewPrivs {}", field("Seccomp:"), field("NoNewPrivs:"));
+    let told = arena.status().await?.protections;
+    let told: Vec<_> = told.iter().filter(|one| one.active).map(|one| one.name.as_str()).collect();
+    // A kernel without one of them is the operator's choice, and is told of.
+    let agrees = told.contains(&"seccomp") == (field("Seccomp:") == "2");
+    let code = if agrees && told.contains(&"core-dumps") { "confined" } else { ACCEPTED };
+    Ok(Answer::new(code, format!("{seen}; the status says {}", told.join(", "))))
 }
 
 fn cache(arena: &Arena) -> PathBuf {

@@ -119,9 +119,13 @@ fn conversation() -> Vec<Attack> {
         sent(Flood, "a body of 2^64 bytes announced", &["oversized"], || {
             FramePrefix { header_bytes: 10, body_bytes: u64::MAX }.encode().to_vec()
         }),
-        sent(Flood, "a component of 1 GiB announced", &["oversized", "wrong-length", "busy"], || {
-            let deploy = Request::Deploy(stepbox_wire::DeployOptions::default());
-            encode_request(1, &deploy, 1 << 30)
+        Attack::new(Flood, "a component of 1 GiB announced", &["oversized", "wrong-length"], |arena| {
+            Box::pin(async move {
+                let mut peer = RawPeer::greeted(arena.address()?, arena.tls("deployer")?).await?;
+                let deploy = Request::Deploy(stepbox_wire::DeployOptions::default());
+                peer.send(&encode_request(1, &deploy, 1 << 30)).await?;
+                peer.outcome().await
+            })
         }),
     ]
 }

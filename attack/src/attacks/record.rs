@@ -10,6 +10,9 @@ use crate::answer::{ACCEPTED, Answer};
 use crate::arena::Arena;
 use crate::threat::Threat::NoRecord;
 
+/// Lines that are cut off: more than are written while the log is copied.
+const CUT_OFF: usize = 12;
+
 /// What `stepbox audit verify` ends in where something was changed.
 const FOUND: &[&str] = &["found"];
 
@@ -24,7 +27,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         changed("a line of the audit log removed", |lines| drop(lines.remove(lines.len() / 2))),
         changed("two lines of the audit log exchanged", |lines| lines.swap(2, 3)),
         changed("a line of the audit log repeated", |lines| lines.insert(3, lines[2].clone())),
-        changed("the audit log cut off at its end", |lines| lines.truncate(lines.len() - 3)),
+        changed("the audit log cut off at its end", |lines| lines.truncate(lines.len() - CUT_OFF)),
         Attack::new(NoRecord, "an attack that nobody records", &["recorded"], |arena| Box::pin(unrecorded(arena))),
     ]
 }
@@ -33,19 +36,23 @@ pub(super) fn attacks() -> Vec<Attack> {
 fn changed(name: &'static str, change: fn(&mut Vec<String>)) -> Attack {
     Attack::new(NoRecord, name, FOUND, move |arena| {
         Box::pin(async move {
+            // What an operator has from the status, and keeps elsewhere.
+            let newest = arena.status().await?.audit.context("the status knows of no audit log")?;
+            let anchor = format!("{}:{}", newest.line, newest.head);
             let copy = copied(arena)?;
             let program = &arena.cast.program;
             let path = copy.to_str().context("the folder's name is not UTF-8")?;
-            let (intact, said) = program.run(&arena.cast.folder, &["audit", "verify", path]).await?;
+            let verify = ["audit", "verify", path, "--anchor", &anchor];
+            let (intact, said) = program.run(&arena.cast.folder, &verify).await?;
             ensure!(intact, "the copy is not intact: {said}");
             let file = last_file(&copy)?;
             let mut lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();
-            ensure!(lines.len() > 8, "there are {} lines", lines.len());
+            ensure!(lines.len() > CUT_OFF, "there are {} lines", lines.len());
             let before = lines.clone();
             change(&mut lines);
             ensure!(lines != before, "nothing was changed");
             fs::write(&file, lines.join("\n") + "\n")?;
-            let (intact, said) = program.run(&arena.cast.folder, &["audit", "verify", path]).await?;
+            let (intact, said) = program.run(&arena.cast.folder, &verify).await?;
             Ok(Answer::new(if intact { ACCEPTED } else { "found" }, said))
         })
     })

@@ -11,7 +11,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
-use common::{Folder, bombs, component};
+use common::{Folder, component};
+use stepbox_corpus::bombs;
 use stepbox_sandbox::{
     Broker, CompileCache, CompileLimit, Compiler, CompilerLimits, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Fault,
     Forbidden, LocalTensor, LocalTraining, MIN_COMPILER_MEMORY_BYTES, Miss, Origin, Sandbox, SandboxConfig,

@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use common::bombs;
 use common::server::{Scene, serve};
 use serde_json::Value;
+use stepbox_corpus::bombs;
 
 #[test]
 fn what_is_deployed_stands_in_the_status_and_in_the_log() {

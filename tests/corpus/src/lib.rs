@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bombs;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! Runs the real program in a folder of its own.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-pub mod bombs;
 pub mod server;
 
 use std::ffi::OsStr;

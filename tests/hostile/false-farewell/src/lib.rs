@@ -13,6 +13,8 @@ struct Guest;
 
 thread_local! {
     static STEP: Cell<u64> = const { Cell::new(0) };
+    /// Another number each time, or it would change nothing when it comes again.
+    static CALLS: Cell<u32> = const { Cell::new(0) };
 }
 
 impl Exports for Guest {
@@ -26,10 +28,11 @@ impl Exports for Guest {
 // SAFETY: nothing else has this name.
 #[unsafe(export_name = "evil_post_stepbox:optimizer/optimizer@0.1.0#step")]
 extern "C" fn farewell(_result: usize) {
+    CALLS.set(CALLS.get() + 1);
     match (trick(), slices().last()) {
         ('A', _) => forever(),
         ('B', _) => core::arch::wasm32::unreachable(),
-        ('C', Some(last)) if STEP.get() >= 5 => write(floats(&last.parameters).start, 77.0),
+        ('C', Some(last)) if STEP.get() >= 5 => write(floats(&last.parameters).start, CALLS.get() as f32),
         _ => {}
     }
 }
