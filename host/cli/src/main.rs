@@ -12,6 +12,7 @@ mod connection;
 mod deploy;
 mod deployment_file;
 mod digest;
+mod exit_code;
 mod files;
 mod hardening;
 mod inspect;

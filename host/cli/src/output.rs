@@ -9,13 +9,18 @@ use stepbox_audit::AuditError;
 use stepbox_client::ClientError;
 use stepbox_trust::{KeyError, SignError, TrustError, TrustStoreError};
 
+use crate::exit_code;
+
 /// Shown under `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed here: a file, the configuration, this program
   2  wrong usage
-  3  refused: by the server, or because a component is not trusted or an audit log was changed
+  3  refused by the server for a reason that has no code of its own; those that have:
+     10 too large  11 signature  12 digest  13 trust policy  14 version  15 what the component consists of
+     16 imports and resources  17 compilation  18 trial  19 hyperparameter  20 no right  21 not now
+     22 not there  23 an audit log that was changed
   4  no server: unreachable, not ours, lost or silent
 
 With --json a failure prints {\"error\": {\"code\": ..., \"message\": ...}} on standard output as well,
@@ -60,7 +65,7 @@ impl Format {
             let _ = self.print(&ErrorReport { error: failure });
         }
         let _ = writeln!(io::stderr(), "error: {failure}");
-        ExitCode::from(failure.kind as u8)
+        ExitCode::from(failure.exit_code())
     }
 }
 
@@ -68,7 +73,7 @@ impl Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Here = 1,
-    Refused = 3,
+    Refused = exit_code::REFUSED as isize,
     NoServer = 4,
 }
 
@@ -109,6 +114,13 @@ impl Failure {
     /// What was looked at is not as it was made.
     pub(crate) fn tampered(message: String) -> Self {
         Self::refused("tampered", message)
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Refused => exit_code::of_refusal(&self.code, self.reason.as_deref()),
+            kind => kind as u8,
+        }
     }
 
     fn refused(code: &str, message: String) -> Self {

@@ -26,13 +26,13 @@ fn every_decision_has_its_line() {
     let (alice, bob, worker) = (scene.connection("alice"), scene.connection("bob"), scene.connection("worker-0"));
     let deployed = scene.folder.done(&format!("deploy adamw-1.1.0.wasm {alice} --json")).json();
     scene.folder.done(&format!("schedule --set learning_rate=0.1 {alice}"));
-    for refused in [
-        format!("deploy adamw-1.0.0.wasm {alice}"),
-        format!("deploy adamw-1.1.0.wasm {bob}"),
-        format!("schedule --set learning_rate=0.1 {bob}"),
-        format!("status {worker}"),
+    for (refused, code) in [
+        (format!("deploy adamw-1.0.0.wasm {alice}"), 14),
+        (format!("deploy adamw-1.1.0.wasm {bob}"), 20),
+        (format!("schedule --set learning_rate=0.1 {bob}"), 20),
+        (format!("status {worker}"), 20),
     ] {
-        assert_eq!(scene.folder.run(&refused).code(), 3, "{refused}");
+        assert_eq!(scene.folder.run(&refused).code(), code, "{refused}");
     }
     // A stranger of another authority, and one of ours who has no part here.
     scene.folder.done("ca init --directory other");
@@ -41,7 +41,7 @@ fn every_decision_has_its_line() {
     let address = scene.address.clone();
     let other = "--ca ca/ca.pem --certificate other/mallory.pem --key other/mallory.key";
     assert_eq!(scene.folder.run(&format!("status --server {address} {other}")).code(), 4);
-    assert_eq!(scene.folder.run(&format!("status {}", scene.connection("nobody"))).code(), 3);
+    assert_eq!(scene.folder.run(&format!("status {}", scene.connection("nobody"))).code(), 20);
     let status = scene.folder.done(&format!("status {bob} --json")).json();
     let anchor = format!("{}:{}", status["audit"]["line"], status["audit"]["head"].as_str().unwrap());
     scene.stop();
@@ -82,27 +82,27 @@ fn every_decision_has_its_line() {
 }
 
 #[test]
-fn what_was_changed_is_refused_with_exit_code_3() {
+fn what_was_changed_is_refused_with_an_exit_code_of_its_own() {
     let mut scene = Scene::new();
     scene.folder.done(&format!("deploy adamw-1.0.0.wasm {}", scene.connection("alice")));
     scene.stop();
     let log = scene.folder.read("state/audit/audit-000001.jsonl");
     scene.folder.write("state/audit/audit-000001.jsonl", log.replace("\"alice\"", "\"mallory\""));
     let run = scene.folder.run("audit verify state/audit --json");
-    assert_eq!(run.code(), 3, "{}", run.stderr());
+    assert_eq!(run.code(), 23, "{}", run.stderr());
     let report: Value = serde_json::from_str(run.stdout().lines().next().unwrap()).unwrap();
     assert_eq!(report["findings"][0]["kind"], "bad-signature");
-    assert_eq!(scene.folder.run("audit verify state/audit").code(), 3);
+    assert_eq!(scene.folder.run("audit verify state/audit").code(), 23);
 
     let whole: Vec<_> = log.lines().collect();
     scene.folder.write("state/audit/audit-000001.jsonl", whole[..whole.len() - 1].join("\n") + "\n");
     let run = scene.folder.run("audit verify state/audit");
-    assert_eq!(run.code(), 3);
+    assert_eq!(run.code(), 23);
     assert!(run.stdout().contains("the anchor knows line"), "{}", run.stdout());
     scene.folder.write("state/audit/audit-000001.jsonl", log);
     scene.folder.done("audit verify state/audit");
     assert_eq!(scene.folder.run("audit verify state").code(), 1);
-    assert_eq!(scene.folder.run("audit verify state/audit --public-key publisher.key.pub").code(), 3);
+    assert_eq!(scene.folder.run("audit verify state/audit --public-key publisher.key.pub").code(), 23);
 }
 
 #[test]
@@ -149,10 +149,10 @@ fn where_nothing_can_be_recorded_nothing_is_changed_and_the_server_goes_on() {
             break run;
         }
     };
-    assert_eq!((refused.code(), refused.json()["error"]["code"].as_str()), (3, Some("busy")));
+    assert_eq!((refused.code(), refused.json()["error"]["code"].as_str()), (21, Some("busy")));
     assert!(refused.stderr().contains("the audit log cannot be written"), "{}", refused.stderr());
     let run = scene.folder.run(&format!("deploy adamw-1.1.0.wasm {alice}"));
-    assert_eq!(run.code(), 3, "{}", run.stderr());
+    assert_ne!(run.code(), 0, "{}", run.stderr());
     let status = scene.folder.done(&format!("status {bob} --json")).json();
     assert_eq!(status["optimizer"]["version"], "1.0.0");
     assert!(status["audit"]["failing"].is_string() && status["audit"]["lost"].as_u64() > Some(0), "{status}");

@@ -72,7 +72,7 @@ fn a_confined_server_trains_reloads_its_files_and_starts_again() {
     scene.folder.write("publisher.new", "");
     fs::rename(scene.folder.path("publisher.new"), scene.folder.path("publisher.toml")).unwrap();
     let deploy = format!("deploy adamw-1.1.0.wasm {alice}");
-    assert_eq!(scene.folder.run(&deploy).code(), 3);
+    assert_eq!(scene.folder.run(&deploy).code(), 13);
     scene.folder.write("publisher.new", trust);
     fs::rename(scene.folder.path("publisher.new"), scene.folder.path("publisher.toml")).unwrap();
     scene.folder.done(&deploy);

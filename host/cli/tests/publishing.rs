@@ -64,21 +64,21 @@ fn what_sign_makes_verify_takes_and_says_the_same_of() {
 }
 
 #[test]
-fn verify_refuses_with_exit_code_3_and_a_reason() {
+fn verify_refuses_with_a_reason_and_its_exit_code() {
     let folder = signed();
     folder.publisher("mallory");
     let mut damaged = fs::read(folder.path("signed.wasm")).unwrap();
     *damaged.last_mut().unwrap() ^= 1;
     folder.write("damaged.wasm", damaged);
     folder.write("text.wasm", "#!/bin/sh\n");
-    for (file, trust, code) in [
-        ("adamw.wasm", "alice.toml", "unsigned"),
-        ("damaged.wasm", "alice.toml", "bad-signature"),
-        ("signed.wasm", "mallory.toml", "unknown-key"),
-        ("text.wasm", "alice.toml", "not-webassembly"),
+    for (file, trust, code, exit_code) in [
+        ("adamw.wasm", "alice.toml", "unsigned", 11),
+        ("damaged.wasm", "alice.toml", "bad-signature", 11),
+        ("signed.wasm", "mallory.toml", "unknown-key", 13),
+        ("text.wasm", "alice.toml", "not-webassembly", 15),
     ] {
         let run = folder.run(&format!("verify {file} --trust {trust} --json"));
-        assert_eq!(run.code(), 3, "{file}");
+        assert_eq!(run.code(), exit_code, "{file}");
         let error = &run.json()["error"];
         assert_eq!(error["code"], code);
         let message = error["message"].as_str().unwrap();

@@ -153,7 +153,7 @@ fn a_running_server_takes_a_new_list_and_new_rights_when_it_is_told_to() {
     };
     assert_eq!(ask("bob").code(), 0);
     assert!(ask("bob").stdout().contains("vision"));
-    assert_eq!(ask("carol").code(), 3, "forbidden");
+    assert_eq!(ask("carol").code(), 20, "forbidden");
     // The environment names the job as well.
     let profile =
         format!("server = '{}'\nca = 'ca/ca.pem'\ncertificate = 'ca/bob.pem'\nkey = 'ca/bob.key'\n", server.1);
