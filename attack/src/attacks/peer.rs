@@ -119,7 +119,7 @@ fn conversation() -> Vec<Attack> {
         sent(Flood, "a body of 2^64 bytes announced", &["oversized"], || {
             FramePrefix { header_bytes: 10, body_bytes: u64::MAX }.encode().to_vec()
         }),
-        Attack::new(Flood, "a component of 1 GiB announced", &["oversized", "wrong-length"], |arena| {
+        Attack::new(Flood, "a component of 1 GiB announced", &["oversized", "untrusted"], |arena| {
             Box::pin(async move {
                 let mut peer = RawPeer::greeted(arena.address()?, arena.tls("deployer")?).await?;
                 let deploy = Request::Deploy(stepbox_wire::DeployOptions::default());
