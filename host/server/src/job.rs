@@ -224,7 +224,7 @@ impl Job {
 
     /// Holds a push against the key before its body is read. Returns whether it is a repetition.
     pub fn check_push(&self, key: &Key, rank: Rank, round: u64, loss: Option<f32>) -> Answered<bool> {
-        let Some(optimizer) = self.deployments.read().of_round(round).cloned() else {
+        let Some(optimizer) = self.deployments.read().of_round(key, round) else {
             return Err(no_optimizer_for(&format!("a gradient of key `{}` cannot be applied", key.name)));
         };
         let repeated = key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))?;
@@ -253,7 +253,7 @@ impl Job {
                 return Err(not_registered());
             }
             let deployments = self.deployments.read();
-            if let Some(paused) = deployments.of_round(round).and_then(|optimizer| optimizer.paused()) {
+            if let Some(paused) = deployments.of_round(key, round).and_then(|optimizer| optimizer.paused()) {
                 key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
                 return Err(paused);
             }
@@ -273,7 +273,7 @@ impl Job {
     pub fn try_pull(&self, key: &Key, rank: Option<Rank>, version: u64) -> Option<Answered<()>> {
         match key.look(rank, version) {
             Look::Ready => Some(Ok(())),
-            Look::Failed { round, reason } => Some(Err(self.paused(round).unwrap_or_else(|| {
+            Look::Failed { round, reason } => Some(Err(self.paused(key, round).unwrap_or_else(|| {
                 let message = format!(
                     "round {round} of key `{}` failed and its gradients were discarded: {reason}; \
                      the weights are those of version {}, push the round again",
@@ -284,7 +284,7 @@ impl Job {
             }))),
             Look::Waiting { round, missing } => {
                 if !missing.is_empty()
-                    && let Some(paused) = self.paused(round)
+                    && let Some(paused) = self.paused(key, round)
                 {
                     return Some(Err(paused));
                 }
@@ -298,8 +298,8 @@ impl Job {
     }
 
     /// Why a round cannot end that is not being computed: the optimizer that would update it is paused.
-    fn paused(&self, round: u64) -> Option<Refusal> {
-        self.deployments.read().of_round(round)?.paused()
+    fn paused(&self, key: &Key, round: u64) -> Option<Refusal> {
+        self.deployments.read().of_round(key, round)?.paused()
     }
 
     /// Waits until the key has reached a version.

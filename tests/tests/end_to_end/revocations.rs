@@ -3,7 +3,7 @@
 use std::fs;
 
 use stepbox_client::{Client, DeployOptions, ErrorCode, ServerStatus, Standing};
-use stepbox_tests::{Options, Publisher, TestServer, in_time};
+use stepbox_tests::{Options, Publisher, TestServer, in_time, logged};
 
 use crate::{bits, init, reason, refused, round, tensor};
 
@@ -156,6 +156,88 @@ async fn one_that_is_to_come_and_is_revoked_never_runs() {
     server.client("deployer").await.rollback(None).await.unwrap();
     for key in ["w", "behind"] {
         assert_eq!(round(&workers, key, &one).await.unwrap().values(), [-3.0], "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn one_in_use_that_is_revoked_gives_way_at_once_to_a_trusted_one_that_is_to_come() {
+    let (server, workers) = scene("gives-way", ASKED).await;
+    for key in ["behind", "idle"] {
+        init(&workers, key, &tensor(&[0.0])).await;
+    }
+    let one = tensor(&[1.0]);
+    let bad = server.deploy("sgd", "1.0.0", RATE_1).await.optimizer;
+    for _ in 0..2 {
+        round(&workers, "w", &one).await.unwrap();
+    }
+    let good = server.deploy("sgd", "1.1.0", &[("learning_rate", "100")]).await;
+    assert_eq!(good.from_round, 3);
+    workers[0].push("behind", &one).await.unwrap();
+    let waiting = workers[0].pull("behind");
+    let revoking = async {
+        server.trust(&format!("revoked_digests = ['{}']", bad.digest));
+        let status = status_when(&server, |status| status.pending_optimizer.is_none()).await;
+        workers[1].push("behind", &one).await.unwrap();
+        status
+    };
+    let (woken, status) = in_time(async { tokio::join!(waiting, revoking) }).await;
+    assert_eq!(woken.unwrap().values(), [-100.0], "the gradient that had come counts, in the new one");
+    assert_eq!((status.deployment.standing, status.deployment.revoked), (Standing::Trusted, Vec::new()));
+    assert_eq!(status.optimizer.unwrap(), good.optimizer);
+    for key in ["w", "idle"] {
+        let before = workers[0].pull(key).await.unwrap().values()[0];
+        assert_eq!(round(&workers, key, &one).await.unwrap().values(), [before - 100.0], "{key}");
+    }
+    logged(&["refused", "revoke", &bad.digest]);
+}
+
+/// Three deployments of which none has reached all keys: each key goes on or not by what becomes of its own optimizer, and
+/// of the newest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_revocation_reaches_the_keys_of_its_optimizer_and_no_others() {
+    let one = tensor(&[1.0]);
+    // Of the first, second and third, how far a round moves the keys that are with each; `None` where it is paused.
+    for (revoked, expected) in [
+        (&[1][..], [Some(1.0), Some(100.0), Some(100.0)]),
+        (&[0], [Some(100.0), Some(10.0), Some(100.0)]),
+        (&[0, 2], [None, Some(10.0), None]),
+        (&[1, 2], [Some(1.0), None, None]),
+    ] {
+        let (server, workers) = scene("three", ASKED).await;
+        for key in ["in-first", "in-second", "in-third"] {
+            init(&workers, key, &tensor(&[0.0])).await;
+        }
+        let rounds = async |key: &str, count: usize| {
+            for _ in 0..count {
+                round(&workers, key, &one).await.unwrap();
+            }
+        };
+        let mut deployed = vec![server.deploy("sgd", "1.0.0", RATE_1).await];
+        rounds("in-second", 2).await;
+        rounds("in-third", 2).await;
+        deployed.push(server.deploy("sgd", "1.1.0", &[("learning_rate", "10")]).await);
+        rounds("in-third", 2).await;
+        deployed.push(server.deploy("sgd", "1.2.0", &[("learning_rate", "100")]).await);
+        assert_eq!(deployed.iter().map(|deployment| deployment.from_round).collect::<Vec<_>>(), [1, 3, 5]);
+
+        let digest = |index: &usize| deployed[*index].optimizer.digest.as_str();
+        let digests: Vec<_> = revoked.iter().map(digest).collect();
+        server.trust(&format!("revoked_digests = {digests:?}"));
+        for digest in &digests {
+            logged(&["refused", "revoke", digest]);
+        }
+        for (key, expected) in ["in-first", "in-second", "in-third"].into_iter().zip(expected) {
+            let before = workers[0].pull(key).await.unwrap().values()[0];
+            match (round(&workers, key, &one).await, expected) {
+                (Ok(weights), Some(step)) => assert_eq!(weights.values(), [before - step], "{revoked:?}: {key}"),
+                (outcome, None) => assert_eq!(refused(outcome).0, ErrorCode::Paused, "{revoked:?}: {key}"),
+                (Err(error), _) => panic!("{revoked:?}: {key}: {error}"),
+            }
+        }
+        let told = server.status().await.deployment.revoked;
+        let told: Vec<_> = told.iter().map(|revoked| revoked.optimizer.digest.as_str()).collect();
+        // Where the newest is trusted nothing is left with one that is not.
+        assert_eq!(told, if revoked.contains(&2) { digests } else { Vec::new() });
     }
 }
 

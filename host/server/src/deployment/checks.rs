@@ -23,12 +23,16 @@ pub(super) struct Accepted {
 }
 
 /// Checks what is to be deployed. Returns beside it what an audit event calls it, as far as that is known.
-pub(super) fn check(job: &Job, wanted: Wanted, mut about: OptimizerStatus) -> (OptimizerStatus, Answered<Accepted>) {
+pub(super) fn check(
+    job: &Arc<Job>,
+    wanted: Wanted,
+    mut about: OptimizerStatus,
+) -> (OptimizerStatus, Answered<Accepted>) {
     let outcome = check_all(job, wanted, &mut about);
     (about, outcome)
 }
 
-fn check_all(job: &Job, wanted: Wanted, about: &mut OptimizerStatus) -> Answered<Accepted> {
+fn check_all(job: &Arc<Job>, wanted: Wanted, about: &mut OptimizerStatus) -> Answered<Accepted> {
     let limit = job.config.limits.component_bytes;
     let is_kept = !matches!(wanted, Wanted::File { .. });
     let (bytes, options, former) = match wanted {
@@ -83,7 +87,7 @@ fn check_all(job: &Job, wanted: Wanted, about: &mut OptimizerStatus) -> Answered
 }
 
 /// Signature and publisher, by the trust file as it is now.
-pub(super) fn verify(job: &Job, component: Vec<u8>) -> Answered<VerifiedComponent> {
+pub(super) fn verify(job: &Arc<Job>, component: Vec<u8>) -> Answered<VerifiedComponent> {
     // Whoever has just written a revocation into it need not wait.
     revocation::refresh(job);
     job.trust.store_for_deployment()?.verify(component).map_err(|error| untrusted(&error))

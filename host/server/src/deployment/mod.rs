@@ -179,12 +179,7 @@ async fn take_over(job: &Arc<Job>, accepted: Accepted) -> Answered<Response> {
         state_kept,
         "deployed"
     );
-    for key in keys {
-        let mut home = key.turn.lock().await;
-        if let Err(reason) = move_over::if_due(job, &key, &mut home).await {
-            tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
-        }
-    }
+    move_over::all_due(job).await;
     let schedule = optimizer.rates.lock().newest_status();
     Ok(Response::Deployed { optimizer: status, from_round, state_kept, schedule, groups: by_group })
 }

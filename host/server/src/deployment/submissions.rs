@@ -27,7 +27,7 @@ pub(crate) async fn submit(job: Arc<Job>, by: Identity, component: Vec<u8>) -> A
     decided(&job, Action::Submit, &by, &about, outcome)
 }
 
-fn keep(job: &Job, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStatus> {
+fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStatus> {
     let verified = checks::verify(job, component)?;
     checks::check_version(job, &verified)?;
     let digest = verified.digest().to_string();
