@@ -14,7 +14,7 @@ use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
-use crate::audit::Audit;
+use crate::audit::{Action, Audit, Event};
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
 use crate::config::Seconds;
@@ -188,13 +188,28 @@ impl Job {
             tokio::time::sleep(grace).await;
             let Some(job) = job.upgrade() else { return };
             if job.depart(|members| members.grace_over(worker.rank, worker.connection)) {
-                tracing::error!(
-                    job = job.config.name,
-                    rank = worker.rank,
-                    "a worker is lost: it did not come back in time"
-                );
+                job.note_lost(worker, "it did not come back in time");
             }
         });
+    }
+
+    /// A worker's part in the job was taken away while it was connected: nobody waits for it to come back.
+    pub fn dismissed(&self, worker: Worker) {
+        let lost = self.depart(|members| {
+            members.disconnect(worker.rank, worker.connection);
+            members.grace_over(worker.rank, worker.connection)
+        });
+        if lost {
+            self.note_lost(worker, "the operator has taken its part away");
+        }
+    }
+
+    fn note_lost(&self, worker: Worker, reason: &str) {
+        tracing::error!(job = self.config.name, rank = worker.rank, reason, "a worker is lost");
+        let identity = self.members.borrow().identity(worker.rank).clone();
+        let (rank, connection) = (worker.rank.to_string(), worker.connection.to_string());
+        let details = [("rank", rank.as_str()), ("connection", &connection)];
+        self.audit.note(&Event::noted(Action::Lost).by(&identity).because(reason).with(&details));
     }
 
     /// A worker goes, or does not. Returns which. Where the run ends by it, all that belonged to the run is void before
