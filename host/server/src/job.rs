@@ -205,8 +205,8 @@ impl Job {
     }
 
     fn note_lost(&self, worker: Worker, reason: &str) {
-        tracing::error!(job = self.config.name, rank = worker.rank, reason, "a worker is lost");
         let identity = self.members.borrow().identity(worker.rank).clone();
+        tracing::error!(job = self.config.name, %identity, rank = worker.rank, reason, "a worker is lost");
         let (rank, connection) = (worker.rank.to_string(), worker.connection.to_string());
         let details = [("rank", rank.as_str()), ("connection", &connection)];
         self.audit.note(&Event::noted(Action::Lost).by(&identity).because(reason).with(&details));

@@ -37,7 +37,8 @@ impl Standing {
 
     /// Whether the certificate is good now, or why not.
     pub fn check(&self) -> Result<(), String> {
-        self.tls.borrow().check(&self.chain).map_err(|error| reason(&error))
+        let tls = Arc::clone(&self.tls.borrow());
+        tls.check(&self.chain).map_err(|error| reason(&error))
     }
 
     /// Ends when the certificate is good no more, and says why.

@@ -1,6 +1,8 @@
 //! Trust that ends while the optimizer runs.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use stepbox_client::{Client, DeployOptions, ErrorCode, ServerStatus, Standing};
 use stepbox_tests::{Options, Publisher, TestServer, in_time, logged};
@@ -328,4 +330,69 @@ async fn every_way_in_which_trust_ends_reaches_what_runs() {
     server.trust("");
     status_when(&server, |status| status.deployment.standing == Standing::Trusted).await;
     assert_eq!(round(&workers, "w", &tensor(&[1.0])).await.unwrap().values(), [-1.0]);
+}
+
+/// A trust file that is a pipe: each look at it waits until somebody writes, so that a test knows where a deployment is.
+struct Pipe(PathBuf);
+
+impl Pipe {
+    fn in_place_of_trust(server: &TestServer) -> Self {
+        let path = server.authority.folder().join("publishers.toml");
+        fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        Self(path)
+    }
+
+    /// Waits until the server looks, and shows it a file that trusts this publisher.
+    async fn show(&self, comment: &str, publisher: &Publisher) {
+        let key = publisher.public_key();
+        let trust = format!("# {comment}\n[[publisher]]\nname = 'Example'\npublic_key = '{key}'\n");
+        let path = self.0.clone();
+        in_time(tokio::task::spawn_blocking(move || fs::write(path, trust))).await.unwrap().unwrap();
+    }
+}
+
+/// Between its first check and its last a component is compiled, which takes its time: what ends meanwhile has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_ends_while_a_component_is_compiled_is_noticed_before_it_takes_effect() {
+    for submits in [false, true] {
+        for (trust_ends, code, expected) in [
+            (true, ErrorCode::Untrusted, "unknown-key"),
+            (false, ErrorCode::Forbidden, if submits { "not-a-publisher" } else { "not-a-deployer" }),
+        ] {
+            let mut server = TestServer::start(Options { trust: ASKED, ..Options::new("meanwhile") });
+            // It sees new rights by itself: a signal would have it look at the trust file too.
+            server.configure(|text| text.replace("[tls]", "[tls]\nreload_seconds = 0.01"));
+            server.restart();
+            let (deployer, publisher) = (server.client("deployer").await, server.client("publisher").await);
+            let pipe = Pipe::in_place_of_trust(&server);
+            let file = server.publisher.sign("sgd", "1.0.0");
+            let asking = async {
+                match submits {
+                    true => deployer.submit(file).await.map(drop),
+                    false => deployer.deploy(file, &DeployOptions::default()).await.map(drop),
+                }
+            };
+            let ending = async {
+                pipe.show("at first", &server.publisher).await;
+                logged(&["allowed", "trust-reload", &pipe.0.display().to_string()]);
+                if trust_ends {
+                    return pipe.show("at last", &Publisher::new()).await;
+                }
+                let path = server.authority.folder().join("server.toml");
+                let text = fs::read_to_string(&path).unwrap();
+                let text = text.replace("['meanwhile-deployer', 'meanwhile-publisher']", "[]");
+                let text = text.replace("deployers = ['meanwhile-deployer', ", "auditors = ['meanwhile-deployer', ");
+                fs::write(path.with_extension("new"), text).unwrap();
+                fs::rename(path.with_extension("new"), &path).unwrap();
+                // In force, for another whom it concerns.
+                while publisher.submissions().await.is_ok() {}
+                pipe.show("at last", &server.publisher).await;
+            };
+            let (answer, ()) = in_time(async { tokio::join!(asking, ending) }).await;
+            assert_eq!(reason(answer), (code, expected.into()), "submits: {submits}");
+            let folder = server.authority.folder().join("state/components");
+            assert_eq!(fs::read_dir(folder).map_or(0, Iterator::count), 0, "nothing of it is kept");
+        }
+    }
 }
