@@ -101,7 +101,7 @@ async fn rights_change_on_connections_that_are_open() {
     assert_eq!(refused(denied).0, ErrorCode::Forbidden);
     assert_eq!(refused(deployer.set_learning_rate(1.0).await).0, ErrorCode::Forbidden);
     assert_eq!(refused(workers[0].pull("head").await).0, ErrorCode::Forbidden);
-    workers[0].push("head", &value()).await.expect("its other rights are as they were");
+    workers[0].push("encoder.b", &value()).await.expect("its other rights are as they were");
     let carol = server.client("carol").await;
     assert_eq!(carol.status(false).await.unwrap().warnings, [""; 0]);
     let again = Client::connect(&server.reach(&server.credentials("deployer"))).await.expect_err("denied");
