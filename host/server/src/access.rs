@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::Deserialize;
 use stepbox_wire::ErrorCode;
+use tokio::sync::watch;
 use wildmatch::WildMatch;
 
 use crate::config::{AccessConfig, ConfigError, JobConfig, check_identity, wrong};
@@ -114,18 +115,34 @@ impl Rights {
 #[derive(Debug)]
 pub(crate) struct Access {
     by_identity: RwLock<HashMap<String, Arc<Rights>>>,
+    /// Told whenever the table is another.
+    changes: watch::Sender<()>,
     /// Where the operator writes it, for messages: `[access]`, say.
     section: String,
 }
 
 impl Access {
     pub fn new(job: &JobConfig, access: &AccessConfig, section: String) -> Self {
-        Self { by_identity: RwLock::new(table(job, access)), section }
+        Self { by_identity: RwLock::new(table(job, access)), changes: watch::Sender::new(()), section }
     }
 
-    /// From the next request on this holds.
+    /// From the next request on this holds. Connections of those who have no part in the job any more end.
     pub fn replace(&self, job: &JobConfig, access: &AccessConfig) {
         *self.by_identity.write() = table(job, access);
+        self.changes.send_replace(());
+    }
+
+    /// Ends when an identity has no part in the job any more, with what it is told.
+    pub async fn lost(&self, identity: &Identity) -> Refusal {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if let Err(refusal) = self.still_of(identity) {
+                return refusal;
+            }
+            // It cannot end: the sender is this access's own.
+            let _ = changes.changed().await;
+        }
     }
 
     /// `None` for an identity that has no part in the job.
@@ -142,6 +159,14 @@ impl Access {
 
     /// Lets an identity do something that has nothing to do with a key.
     pub fn require(&self, identity: &Identity, right: Right) -> Answered<()> {
+        self.check(identity, right).map_err(|refusal| match right {
+            Right::Activate => refusal.because("not-a-deployer"),
+            Right::Submit => refusal.because("not-a-publisher"),
+            _ => refusal,
+        })
+    }
+
+    fn check(&self, identity: &Identity, right: Right) -> Answered<()> {
         if self.still_of(identity)?.may(right) {
             return Ok(());
         }

@@ -41,6 +41,14 @@ pub(crate) enum Action {
     Limit,
     /// A worker has taken its place.
     Register,
+    /// A worker has left.
+    Leave,
+    /// A worker's connection has ended, and it did not come back.
+    Lost,
+    /// A worker has come by another connection.
+    Replaced,
+    /// The submissions were read.
+    Submissions,
     /// The learning rate was set.
     Schedule,
     /// The status was read.
@@ -88,6 +96,10 @@ impl Action {
             Self::Connect => "connect",
             Self::Limit => "limit",
             Self::Register => "register",
+            Self::Leave => "leave",
+            Self::Lost => "worker-lost",
+            Self::Replaced => "worker-replaced",
+            Self::Submissions => "submissions",
             Self::Schedule => "schedule",
             Self::Status => "status",
             Self::Read => "read",
@@ -119,6 +131,8 @@ impl Action {
             "set schedule" => Self::Schedule,
             "status" => Self::Status,
             "register" => Self::Register,
+            "leave" => Self::Leave,
+            "submissions" => Self::Submissions,
             "hello" => Self::Connect,
             _ => Self::Request,
         }
@@ -132,6 +146,10 @@ impl Action {
                 | Self::Connect
                 | Self::Limit
                 | Self::Register
+                | Self::Leave
+                | Self::Lost
+                | Self::Replaced
+                | Self::Submissions
                 | Self::Status
                 | Self::Read
                 | Self::Init

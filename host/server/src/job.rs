@@ -14,7 +14,7 @@ use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
-use crate::audit::Audit;
+use crate::audit::{Action, Audit, Event};
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
 use crate::config::Seconds;
@@ -188,13 +188,28 @@ impl Job {
             tokio::time::sleep(grace).await;
             let Some(job) = job.upgrade() else { return };
             if job.depart(|members| members.grace_over(worker.rank, worker.connection)) {
-                tracing::error!(
-                    job = job.config.name,
-                    rank = worker.rank,
-                    "a worker is lost: it did not come back in time"
-                );
+                job.note_lost(worker, "it did not come back in time");
             }
         });
+    }
+
+    /// A worker's part in the job was taken away while it was connected: nobody waits for it to come back.
+    pub fn dismissed(&self, worker: Worker) {
+        let lost = self.depart(|members| {
+            members.disconnect(worker.rank, worker.connection);
+            members.grace_over(worker.rank, worker.connection)
+        });
+        if lost {
+            self.note_lost(worker, "the operator has taken its part away");
+        }
+    }
+
+    fn note_lost(&self, worker: Worker, reason: &str) {
+        let identity = self.members.borrow().identity(worker.rank).clone();
+        tracing::error!(job = self.config.name, %identity, rank = worker.rank, reason, "a worker is lost");
+        let (rank, connection) = (worker.rank.to_string(), worker.connection.to_string());
+        let details = [("rank", rank.as_str()), ("connection", &connection)];
+        self.audit.note(&Event::noted(Action::Lost).by(&identity).because(reason).with(&details));
     }
 
     /// A worker goes, or does not. Returns which. Where the run ends by it, all that belonged to the run is void before
@@ -224,7 +239,7 @@ impl Job {
 
     /// Holds a push against the key before its body is read. Returns whether it is a repetition.
     pub fn check_push(&self, key: &Key, rank: Rank, round: u64, loss: Option<f32>) -> Answered<bool> {
-        let Some(optimizer) = self.deployments.read().of_round(round).cloned() else {
+        let Some(optimizer) = self.deployments.read().of_round(key, round) else {
             return Err(no_optimizer_for(&format!("a gradient of key `{}` cannot be applied", key.name)));
         };
         let repeated = key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))?;
@@ -253,7 +268,7 @@ impl Job {
                 return Err(not_registered());
             }
             let deployments = self.deployments.read();
-            if let Some(paused) = deployments.of_round(round).and_then(|optimizer| optimizer.paused()) {
+            if let Some(paused) = deployments.of_round(key, round).and_then(|optimizer| optimizer.paused()) {
                 key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
                 return Err(paused);
             }
@@ -273,7 +288,7 @@ impl Job {
     pub fn try_pull(&self, key: &Key, rank: Option<Rank>, version: u64) -> Option<Answered<()>> {
         match key.look(rank, version) {
             Look::Ready => Some(Ok(())),
-            Look::Failed { round, reason } => Some(Err(self.paused(round).unwrap_or_else(|| {
+            Look::Failed { round, reason } => Some(Err(self.paused(key, round).unwrap_or_else(|| {
                 let message = format!(
                     "round {round} of key `{}` failed and its gradients were discarded: {reason}; \
                      the weights are those of version {}, push the round again",
@@ -284,7 +299,7 @@ impl Job {
             }))),
             Look::Waiting { round, missing } => {
                 if !missing.is_empty()
-                    && let Some(paused) = self.paused(round)
+                    && let Some(paused) = self.paused(key, round)
                 {
                     return Some(Err(paused));
                 }
@@ -298,8 +313,8 @@ impl Job {
     }
 
     /// Why a round cannot end that is not being computed: the optimizer that would update it is paused.
-    fn paused(&self, round: u64) -> Option<Refusal> {
-        self.deployments.read().of_round(round)?.paused()
+    fn paused(&self, key: &Key, round: u64) -> Option<Refusal> {
+        self.deployments.read().of_round(key, round)?.paused()
     }
 
     /// Waits until the key has reached a version.

@@ -42,6 +42,8 @@ struct State {
     retired: Option<Arc<Weights>>,
     /// For each slice, buffers of past rounds: one for each worker at most, and one for new weights.
     spare: Vec<Vec<Vec<u8>>>,
+    /// Of the place in the sandbox, for those who do not hold the key's turn.
+    resident: Option<Arc<Optimizer>>,
 }
 
 /// A key's place in the sandbox: where its weights and state live.
@@ -100,6 +102,7 @@ impl Key {
             weights: Some(first),
             retired: None,
             spare: vec![Vec::new(); slices.len()],
+            resident: residence.as_ref().map(|residence| Arc::clone(&residence.optimizer)),
         };
         Self {
             id,
@@ -128,6 +131,18 @@ impl Key {
         let [rows, _, ..] = self.tensor.shape[..] else { return None };
         let row_bytes = self.bytes().checked_div(rows as usize).unwrap_or(0);
         Some(RowLayout { rows, row_bytes })
+    }
+
+    /// The optimizer in whose instances the key is: it updates the key's rounds until the key moves. `None` before the
+    /// first deployment.
+    pub fn resident(&self) -> Option<Arc<Optimizer>> {
+        self.state.lock().resident.clone()
+    }
+
+    /// The key is somewhere else from now on. Its turn, whose content is `home`, must be held.
+    pub fn move_in(&self, home: &mut Option<Residence>, residence: Residence) {
+        self.state.lock().resident = Some(Arc::clone(&residence.optimizer));
+        *home = Some(residence);
     }
 
     pub fn version(&self) -> u64 {

@@ -7,7 +7,9 @@
 use stepbox_sandbox::AdmittedComponent;
 use stepbox_wire::{DeployOptions, ErrorCode, ScheduleStatus};
 
+use crate::access::Right;
 use crate::groups::Groups;
+use crate::identity::Identity;
 use crate::job::{Job, no_optimizer_for};
 use crate::optimizer::{Optimizer, check_rates};
 use crate::rates::{MAX_SCHEDULES, Rates, ScheduleId};
@@ -60,9 +62,16 @@ pub(crate) fn start(
     Ok(start)
 }
 
-/// Replaces the schedule, for all keys from the returned round on.
-pub(crate) async fn set(job: &Job, peak: Option<f64>, form: stepbox_wire::Schedule) -> Answered<ScheduleStatus> {
+/// Replaces the schedule, if whoever asks for it still may, for all keys from the returned round on.
+pub(crate) async fn set(
+    job: &Job,
+    by: &Identity,
+    peak: Option<f64>,
+    form: stepbox_wire::Schedule,
+) -> Answered<ScheduleStatus> {
     let _structure = job.structure.lock().await;
+    // A deployment may have kept this waiting for long.
+    job.access.require(by, Right::Schedule)?;
     let keys = job.model.all();
     // While this is held no gradient is counted.
     let mut deployments = job.deployments.write();

@@ -61,6 +61,10 @@ impl Membership {
         Self { seats: identities.into_iter().map(seat).collect() }
     }
 
+    pub fn identity(&self, rank: Rank) -> &Identity {
+        &self.seats[rank as usize].identity
+    }
+
     pub fn presence(&self, rank: Rank) -> Presence {
         self.seats[rank as usize].presence
     }

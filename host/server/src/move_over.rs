@@ -9,6 +9,16 @@ use crate::key::{Key, Residence};
 use crate::mend;
 use crate::published;
 
+/// Moves all keys whose time has come, one after the other: a key in the middle of a round moves at its end.
+pub(crate) async fn all_due(job: &Arc<Job>) {
+    for key in job.model.all() {
+        let mut home = key.turn.lock().await;
+        if let Err(reason) = if_due(job, &key, &mut home).await {
+            tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
+        }
+    }
+}
+
 /// Moves the key to the newest optimizer where its time has come: the key's next round is the one the deployment named,
 /// or that round's failure shows that the optimizer before cannot bring the key there, or that one is paused.
 ///
@@ -71,7 +81,8 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Res
 
     let schedule_since = home.as_ref().map_or(0, |old| old.schedule_since);
     let last = kept.and_then(|old| old.last);
-    *home = Some(Residence { optimizer: Arc::clone(&optimizer), planned, state_since, schedule_since, last });
+    let optimizer_here = Arc::clone(&optimizer);
+    key.move_in(home, Residence { optimizer: optimizer_here, planned, state_since, schedule_since, last });
     for shard in 0..job.shards.count() {
         let (here, id) = (optimizer.id, key.id);
         // Only makes room; a shard that is gone has none to give.

@@ -5,7 +5,7 @@
 //! replaces the one under way: keys that have not moved go straight to the newest.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use stepbox_sandbox::{AdmittedComponent, NumberRange, Plan, SandboxError, TensorDescription};
@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::cut::{self, Slice};
 use crate::deployment::Revocation;
 use crate::groups::{Groups, Treatment};
+use crate::key::Key;
 use crate::rates::{Rates, ScheduleId};
 use crate::schedule::Schedule;
 use crate::shard::KeyId;
@@ -154,6 +155,9 @@ pub(crate) struct Deployments {
     before: Option<Arc<Optimizer>>,
     /// Keys that have yet to move to the newest.
     waiting: usize,
+    /// All that were deployed and are not gone yet: where a deployment comes before the one under way has reached all
+    /// keys, some of them are in neither of the two above.
+    known: Vec<Weak<Optimizer>>,
     /// The number the last schedule got.
     last_schedule: ScheduleId,
 }
@@ -185,9 +189,9 @@ impl Deployments {
         self.newest.as_ref().filter(|_| self.waiting > 0)
     }
 
-    /// All that keys update with or will.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Optimizer>> {
-        self.before.iter().chain(self.newest.as_ref().map(|newest| &newest.optimizer))
+    /// All that keys may update with or will, and perhaps some that none will any more.
+    pub fn known(&self) -> impl Iterator<Item = Arc<Optimizer>> {
+        self.known.iter().filter_map(Weak::upgrade)
     }
 
     /// A number for a new schedule, higher than all before.
@@ -196,17 +200,20 @@ impl Deployments {
         self.last_schedule
     }
 
-    /// The optimizer that updates a key's round of this number.
-    pub fn of_round(&self, round: u64) -> Option<&Arc<Optimizer>> {
-        match &self.newest {
-            Some(newest) if round >= newest.from_round => Some(&newest.optimizer),
-            newest => self.in_use().or(newest.as_ref().map(|newest| &newest.optimizer)),
-        }
+    /// The optimizer that updates a key's round of this number: the newest from its round on, the one in whose instances
+    /// the key is before that. Where the latter is paused and the newest is not, the key need not wait for the round.
+    pub fn of_round(&self, key: &Key, round: u64) -> Option<Arc<Optimizer>> {
+        let Deployed { optimizer: newest, from_round } = self.newest.as_ref()?;
+        let here = key.resident().filter(|_| round < *from_round);
+        let here = here.filter(|here| here.paused().is_none() || newest.paused().is_some());
+        Some(here.unwrap_or_else(|| Arc::clone(newest)))
     }
 
     /// A new optimizer takes over; `keys` of them have to move.
     pub fn deploy(&mut self, deployed: Deployed, keys: usize) {
         self.before = self.in_use().cloned().filter(|_| keys > 0);
+        self.known.retain(|known| known.strong_count() > 0);
+        self.known.push(Arc::downgrade(&deployed.optimizer));
         self.newest = Some(deployed);
         self.waiting = keys;
     }

@@ -17,7 +17,7 @@ use crate::audit::{Action, Event};
 use crate::config::{AccessConfig, Config, ConfigError};
 use crate::jobs::Jobs;
 use crate::settings::settings;
-use crate::tls::Tls;
+use crate::tls::{Renewed, Tls};
 
 /// Seconds between two looks at the files: a renewed certificate has time, and a revocation takes effect before somebody
 /// could be told of it.
@@ -89,19 +89,22 @@ impl Files {
     }
 
     /// Looks again and again until the server stops.
-    pub async fn watch(mut self, mut requests: watch::Receiver<u64>) {
+    pub async fn watch(self, mut requests: watch::Receiver<u64>) {
+        let interval = self.config.tls.reload_seconds.duration();
+        let warnings = Arc::clone(&self.jobs.warnings);
+        let files = Arc::new(Mutex::new(self));
         loop {
-            let interval = self.config.tls.reload_seconds.duration();
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look();
-                self
-            });
-            // Where the runtime shuts down there is nothing left to do.
-            let Ok(back) = looked.await else { return };
-            self = back;
+            let looking = Arc::clone(&files);
+            match survived(&warnings, move || looking.lock().look()).await {
+                Some(true) => {}
+                // What it was in the middle of is done again.
+                Some(false) => files.lock().forget(),
+                // Where the runtime shuts down there is nothing left to do.
+                None => return,
+            }
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                asked = requests.changed() => if asked.is_err() { return } else { self.forget() },
+                asked = requests.changed() => if asked.is_err() { return } else { files.lock().forget() },
             }
         }
     }
@@ -127,20 +130,30 @@ impl Files {
     }
 
     fn take_tls(&self) {
-        let what = "certificates";
-        match Tls::load(&self.config.tls) {
-            Ok(tls) => {
-                self.jobs.warnings.set(what, None);
-                self.tls.send_replace(Arc::new(tls));
-                self.jobs.audit.record(&Event::allowed(Action::Reload).about(what));
+        let before = Arc::clone(&self.tls.borrow());
+        let (tls, peers, own) = match before.renewed(&self.config.tls) {
+            Ok(Renewed { tls, peers, own }) => (Some(tls).filter(|_| peers.is_ok() || own.is_ok()), peers, own),
+            Err(error) => (None, Err(error), Ok(())),
+        };
+        let mut faults = Vec::new();
+        for (what, outcome) in [("authorities and revocation lists", peers), ("the server's certificate", own)] {
+            match outcome {
+                Ok(()) => self.jobs.audit.record(&Event::allowed(Action::Reload).about(what)),
+                Err(error) => {
+                    let reason = error.to_string();
+                    tracing::error!(
+                        what,
+                        reason,
+                        "this has changed and cannot be used; what was before stays in force"
+                    );
+                    self.jobs.audit.record(&Event::refused(Action::Reload, &reason).about(what));
+                    faults.push(format!("{what} cannot be used as they are now, those before hold: {reason}"));
+                }
             }
-            Err(error) => {
-                let reason = error.to_string();
-                tracing::error!(reason, "certificates have changed and cannot be used; those before stay in force");
-                self.jobs.audit.record(&Event::refused(Action::Reload, &reason).about(what));
-                let warning = format!("certificates have changed and cannot be used, those before hold: {reason}");
-                self.jobs.warnings.set(what, Some(warning));
-            }
+        }
+        self.jobs.warnings.set("certificates", (!faults.is_empty()).then(|| faults.join("; ")));
+        if let Some(tls) = tls {
+            self.tls.send_replace(Arc::new(tls));
         }
     }
 
@@ -181,12 +194,31 @@ impl Files {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
         let soon = |end: &i64| *end < now + NOTICE_SECONDS;
         let hours = |end: i64| (end - now).max(0) / 3600;
-        let certificate = Some(tls.not_after).filter(soon);
+        let certificate = Some(tls.not_after()).filter(soon);
         let certificate = certificate.map(|end| format!("the server's certificate ends in {} hours", hours(end)));
         self.jobs.warnings.set("the certificate's end", certificate);
-        let list = tls.lists_until.filter(soon);
+        let list = tls.lists_until().filter(soon);
         let list = list.map(|end| format!("a revocation list is to be renewed within {} hours", hours(end)));
         self.jobs.warnings.set("a revocation list's end", list);
+    }
+}
+
+/// Looks, on a thread where that may wait for the disk. Returns whether it came to its end: where it has panicked an operator
+/// is told so until a later look does not. `None` where the runtime shuts down.
+async fn survived(warnings: &Warnings, look: impl FnOnce() + Send + 'static) -> Option<bool> {
+    let about = "reading files again";
+    match tokio::task::spawn_blocking(look).await {
+        Ok(()) => {
+            warnings.set(about, None);
+            Some(true)
+        }
+        Err(panic) if panic.is_panic() => {
+            tracing::error!(%panic, "reading certificates and rights again has failed; please report it with this log");
+            let warning = "the server failed while it read certificates and rights again; it tries again: see the log";
+            warnings.set(about, Some(warning.to_owned()));
+            Some(false)
+        }
+        Err(_) => None,
     }
 }
 
@@ -200,4 +232,18 @@ fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint 
         all.update([0]);
     }
     all.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_told_of_until_one_does_not_and_is_not_the_last() {
+        let warnings = Warnings::default();
+        assert_eq!(survived(&warnings, || panic!("on purpose, to see that it is not the end")).await, Some(false));
+        assert!(warnings.all()[0].contains("tries again"), "{:?}", warnings.all());
+        assert_eq!(survived(&warnings, || ()).await, Some(true));
+        assert!(warnings.all().is_empty());
+    }
 }

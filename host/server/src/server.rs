@@ -377,8 +377,8 @@ impl Admitted {
         let standing = Standing::new(certificates, self.tls.clone());
         let known = Peer { identity, standing, connection: self.connection, account };
         let jobs = Arc::clone(&self.jobs);
-        if !session::serve(jobs, (reader, writer), known, greeting, shutdown).await {
-            self.failed(peer, Action::Connect, format_args!("refused: no part in a job of this server"));
+        if let Err(unwelcome) = session::serve(jobs, (reader, writer), known, greeting, shutdown).await {
+            self.failed(peer, Action::Connect, format_args!("refused: {unwelcome}"));
         }
         drop(place);
         drop(self.permit);

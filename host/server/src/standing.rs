@@ -35,15 +35,20 @@ impl Standing {
         Self { chain, ends, tls }
     }
 
+    /// Whether the certificate is good now, or why not.
+    pub fn check(&self) -> Result<(), String> {
+        let tls = Arc::clone(&self.tls.borrow());
+        tls.check(&self.chain).map_err(|error| reason(&error))
+    }
+
     /// Ends when the certificate is good no more, and says why.
     pub async fn lost(mut self) -> String {
         let mut server_stops = false;
         loop {
-            let tls = Arc::clone(&self.tls.borrow_and_update());
-            if let Err(error) = tls.check(&self.chain) {
-                return reason(&error);
+            self.tls.mark_unchanged();
+            if let Err(reason) = self.check() {
+                return reason;
             }
-            drop(tls);
             tokio::select! {
                 () = tokio::time::sleep(self.next_check()) => {}
                 changed = self.tls.changed(), if !server_stops => server_stops = changed.is_err(),

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use stepbox_tls::Acceptor;
 use thiserror::Error;
@@ -48,68 +49,126 @@ pub enum TlsError {
 /// Certificates, keys and revocation lists as they were read.
 pub(crate) struct Tls {
     pub acceptor: Acceptor,
+    peers: Peers,
+    own: Own,
+}
+
+/// Who may connect: the authority's certificates and revocation lists.
+#[derive(Clone)]
+struct Peers {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// When the server's certificate ends, in seconds since 1970.
-    pub not_after: i64,
-    /// When the first of the revocation lists should have been followed by another.
-    pub lists_until: Option<i64>,
+    lists_until: Option<i64>,
+}
+
+/// Who the server is: its certificate and key.
+#[derive(Clone)]
+struct Own {
+    certified: Arc<CertifiedKey>,
+    not_after: i64,
+}
+
+/// What reading all files again has brought. The two halves do not wait for each other: a certificate that is renewed while
+/// its key is not must not keep a revocation out.
+pub(crate) struct Renewed {
+    /// What can be used, and what was in force where it cannot.
+    pub tls: Tls,
+    /// Whether the authority's certificates and the revocation lists can be used.
+    pub peers: Result<(), TlsError>,
+    /// Whether the server's certificate and key can.
+    pub own: Result<(), TlsError>,
 }
 
 impl Tls {
     /// Reads all files and sets up the accepting side.
     pub fn load(config: &TlsConfig) -> Result<Self, TlsError> {
-        load(config)
+        Self::of(Peers::load(config)?, Own::load(config)?)
+    }
+
+    /// Reads all files again.
+    pub fn renewed(&self, config: &TlsConfig) -> Result<Renewed, TlsError> {
+        let (new_peers, peers) = either(Peers::load(config), &self.peers);
+        let (new_own, own) = either(Own::load(config), &self.own);
+        Ok(Renewed { tls: Self::of(new_peers, new_own)?, peers, own })
+    }
+
+    fn of(peers: Peers, own: Own) -> Result<Self, TlsError> {
+        let tls = ServerConfig::builder_with_provider(Arc::new(stepbox_tls::provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| TlsError::Unusable(error.to_string()))?
+            .with_client_cert_verifier(Arc::clone(&peers.verifier))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.certified))));
+        Ok(Self { acceptor: Acceptor::new(tls), peers, own })
     }
 
     /// Whether a peer with these certificates could connect now.
     pub fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let [own, intermediates @ ..] = chain else { return Err(rustls::Error::NoCertificatesPresented) };
-        self.verifier.verify_client_cert(own, intermediates, UnixTime::now()).map(drop)
+        self.peers.verifier.verify_client_cert(own, intermediates, UnixTime::now()).map(drop)
+    }
+
+    /// When the server's certificate ends, in seconds since 1970.
+    pub fn not_after(&self) -> i64 {
+        self.own.not_after
+    }
+
+    /// When the first of the revocation lists should have been followed by another.
+    pub fn lists_until(&self) -> Option<i64> {
+        self.peers.lists_until
     }
 }
 
-fn load(config: &TlsConfig) -> Result<Tls, TlsError> {
-    let provider = Arc::new(stepbox_tls::provider());
+/// What was read, or what was in force.
+fn either<T: Clone>(read: Result<T, TlsError>, before: &T) -> (T, Result<(), TlsError>) {
+    match read {
+        Ok(new) => (new, Ok(())),
+        Err(error) => (before.clone(), Err(error)),
+    }
+}
 
-    let mut authority = RootCertStore::empty();
-    for certificate in certificates("the authority's certificates", &config.ca)? {
-        authority.add(certificate).map_err(|error| TlsError::Pem {
-            what: "the authority's certificates",
-            path: config.ca.clone(),
+impl Peers {
+    fn load(config: &TlsConfig) -> Result<Self, TlsError> {
+        let provider = Arc::new(stepbox_tls::provider());
+        let mut authority = RootCertStore::empty();
+        for certificate in certificates("the authority's certificates", &config.ca)? {
+            authority.add(certificate).map_err(|error| TlsError::Pem {
+                what: "the authority's certificates",
+                path: config.ca.clone(),
+                reason: error.to_string(),
+            })?;
+        }
+        // Without `allow_unauthenticated`: a peer that has no certificate ends in the handshake.
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), provider);
+        let lists = revocation_lists(config)?;
+        let lists_until = lists.iter().filter_map(|list| until(list)).min();
+        if !lists.is_empty() {
+            // Every certificate of a chain needs a list of its authority's: one that is missing is no permission.
+            verifier = verifier.with_crls(lists);
+            if config.expired_revocation_lists == ExpiredLists::Refuse {
+                verifier = verifier.enforce_revocation_expiration();
+            }
+        }
+        let verifier = verifier.build().map_err(|error| TlsError::Unusable(error.to_string()))?;
+        Ok(Self { verifier, lists_until })
+    }
+}
+
+impl Own {
+    fn load(config: &TlsConfig) -> Result<Self, TlsError> {
+        let chain = certificates("the server's certificate", &config.certificate)?;
+        let not_after = chain.first().and_then(|own| {
+            let (_, own) = X509Certificate::from_der(own).ok()?;
+            Some(own.validity().not_after.timestamp())
+        });
+        refuse_open_modes(&config.key)?;
+        let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| TlsError::Pem {
+            what: "the server's private key",
+            path: config.key.clone(),
             reason: error.to_string(),
         })?;
+        let certified = CertifiedKey::from_der(chain, key, &stepbox_tls::provider())
+            .map_err(|error| TlsError::Unusable(error.to_string()))?;
+        Ok(Self { certified: Arc::new(certified), not_after: not_after.unwrap_or(i64::MAX) })
     }
-    // Without `allow_unauthenticated`: a peer that has no certificate ends in the handshake.
-    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), Arc::clone(&provider));
-    let lists = revocation_lists(config)?;
-    let lists_until = lists.iter().filter_map(|list| until(list)).min();
-    if !lists.is_empty() {
-        // Every certificate of a chain needs a list of its authority's: one that is missing is no permission.
-        verifier = verifier.with_crls(lists);
-        if config.expired_revocation_lists == ExpiredLists::Refuse {
-            verifier = verifier.enforce_revocation_expiration();
-        }
-    }
-    let verifier = verifier.build().map_err(|error| TlsError::Unusable(error.to_string()))?;
-
-    let chain = certificates("the server's certificate", &config.certificate)?;
-    let not_after = chain.first().and_then(|own| {
-        let (_, own) = X509Certificate::from_der(own).ok()?;
-        Some(own.validity().not_after.timestamp())
-    });
-    refuse_open_modes(&config.key)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| TlsError::Pem {
-        what: "the server's private key",
-        path: config.key.clone(),
-        reason: error.to_string(),
-    })?;
-
-    let tls = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| builder.with_client_cert_verifier(Arc::clone(&verifier)).with_single_cert(chain, key))
-        .map_err(|error| TlsError::Unusable(error.to_string()))?;
-    let not_after = not_after.unwrap_or(i64::MAX);
-    Ok(Tls { acceptor: Acceptor::new(tls), verifier, not_after, lists_until })
 }
 
 fn revocation_lists(config: &TlsConfig) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {

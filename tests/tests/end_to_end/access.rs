@@ -1,7 +1,8 @@
 //! Rights: given one by one, for some keys or all, and taken away while connections last.
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
-use stepbox_tests::{Options, TestServer, in_time, logged};
+use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
+use stepbox_wire::{ElementType, Request, Response, TensorType, UNADDRESSED, encode_request};
 
 use crate::{bits, init, refused, round, tensor};
 
@@ -94,18 +95,13 @@ async fn rights_change_on_connections_that_are_open() {
 
     server.configure(|text| {
         let text = text.replace("operators = ['taken-operator']", "operators = ['taken-carol']");
-        text.replace("[access]", "[access]\ndenied = ['taken-deployer', 'taken-worker-1']")
+        text.replace("[access]", "[access]\ndenied = ['taken-deployer', 'taken-worker-1']\nworker_rights = ['push']")
     });
     let denied = changed(|| operator.status(false), Result::is_err).await;
     assert_eq!(refused(denied).0, ErrorCode::Forbidden);
     assert_eq!(refused(deployer.set_learning_rate(1.0).await).0, ErrorCode::Forbidden);
-    for outcome in [workers[1].push("head", &value()).await.map(drop), workers[1].barrier().await] {
-        let (code, message) = refused(outcome);
-        assert_eq!(code, ErrorCode::Forbidden);
-        assert!(message.contains("any more"), "{message}");
-    }
-    assert_eq!(refused(workers[1].pull("head").await).0, ErrorCode::Forbidden);
-    workers[0].pull("head").await.expect("the others' rights are as they were");
+    assert_eq!(refused(workers[0].pull("head").await).0, ErrorCode::Forbidden);
+    workers[0].push("encoder.b", &value()).await.expect("its other rights are as they were");
     let carol = server.client("carol").await;
     assert_eq!(carol.status(false).await.unwrap().warnings, [""; 0]);
     let again = Client::connect(&server.reach(&server.credentials("deployer"))).await.expect_err("denied");
@@ -116,14 +112,94 @@ async fn rights_change_on_connections_that_are_open() {
     server.configure(|text| format!("{text}\n[nonsense]"));
     let warned = changed(|| carol.status(false), |status| !status.as_ref().unwrap().warnings.is_empty()).await;
     assert!(warned.unwrap().warnings[0].contains("cannot be used"));
-    workers[0].pull("head").await.unwrap();
+    workers[0].init("head", &value()).await.unwrap();
     server.configure(|text| {
-        let text = text.replace("[nonsense]", "");
+        let text = text.replace("[nonsense]", "").replace("worker_rights = ['push']", "");
         text.replace("denied = ['taken-deployer', 'taken-worker-1']", "")
             .replace("shard_threads = 1", "shard_threads = 2")
     });
-    changed(|| workers[1].pull("head"), Result::is_ok).await.expect("what was given back");
+    changed(|| workers[0].pull("head"), Result::is_ok).await.expect("what was given back");
+    server.worker(1).await.pull("head").await.expect("what was given back");
     let needs =
         changed(|| carol.status(false), |status| status.as_ref().unwrap().warnings[0].contains("restart")).await;
     assert_eq!(needs.unwrap().shard_threads, 1);
+}
+
+/// The round's time-out and the grace are far away: who waits for a worker that was dismissed is told at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_is_denied_loses_the_connection_and_nobody_waits_for_it() {
+    let server = TestServer::start(Options::new("dismissed"));
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    let mut denied = RawPeer::registered(&server, 1).await;
+    let other = server.worker(0).await;
+    other.init("w", &value()).await.unwrap();
+    other.push("w", &value()).await.unwrap();
+    let waiting = other.pull("w");
+    let denying = async {
+        server.configure(|text| text.replace("[access]", "[access]\ndenied = ['dismissed-worker-1']"));
+        denied.refusal().await
+    };
+    let (woken, (id, failure)) = in_time(async { tokio::join!(waiting, denying) }).await;
+    assert_eq!((id, failure.code), (UNADDRESSED, ErrorCode::Forbidden));
+    assert!(failure.message.contains("any more"), "{}", failure.message);
+    assert!(denied.receive().await.is_none(), "the connection is closed");
+    let (code, message) = refused(woken);
+    assert_eq!(code, ErrorCode::WorkerLost);
+    assert!(message.contains("dismissed-worker-1 (rank 1) is lost"), "{message}");
+    logged(&["WARN", "refused", "rights", "dismissed-worker-1", "forbidden"]);
+}
+
+const ROWS: TensorType = TensorType { element: ElementType::F32, shape: Vec::new() };
+
+/// A peer can take its time to send what it may send now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_gradient_counts_only_where_the_right_is_there_when_it_has_come() {
+    let server = TestServer::start(Options::new("slow-push"));
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    let mut slow = RawPeer::registered(&server, 1).await;
+    let other = server.worker(0).await;
+    let value = Tensor::new([2, 2], vec![0.0; 4]).unwrap();
+    let shape = || TensorType { shape: vec![2, 2], ..ROWS };
+    for (key, rows) in [("whole", false), ("rows", true)] {
+        other.init(key, &value).await.unwrap();
+        let request = match rows {
+            false => Request::Push { key: key.into(), round: 1, tensor: shape(), loss: None },
+            true => Request::PushRows { key: key.into(), round: 1, values: shape(), loss: None },
+        };
+        let body = vec![0; if rows { 32 } else { 16 }];
+        slow.send(&encode_request(3, &request, body.len() as u64)).await.unwrap();
+        slow.send(&body[..4]).await.unwrap();
+        server.configure(|text| text.replace("[access]", "[access]\nworker_rights = ['pull']"));
+        let ended = changed(|| other.push(key, &value), |answer| answer.is_err()).await;
+        assert_eq!(refused(ended).0, ErrorCode::Forbidden);
+        slow.send(&body[4..]).await.unwrap();
+        let (id, failure) = slow.refusal().await;
+        assert_eq!((id, failure.code), (3, ErrorCode::Forbidden), "{}", failure.message);
+        server.configure(|text| text.replace("worker_rights = ['pull']\n", ""));
+        changed(|| other.push(key, &value), Result::is_ok).await.unwrap();
+    }
+    assert!(server.status().await.keys.iter().all(|key| key.version == 0), "no round was complete");
+}
+
+/// More than the network holds on the way, so that what was asked for second has to wait for a peer that does not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn weights_that_wait_to_be_sent_are_not_sent_where_the_right_has_ended() {
+    const ELEMENTS: usize = 16 << 20;
+    let server = TestServer::start(Options::new("slow-pull"));
+    let mut slow = RawPeer::registered(&server, 1).await;
+    let other = server.worker(0).await;
+    other.init("w", &tensor(&vec![0.0; ELEMENTS])).await.unwrap();
+    for id in [3, 4] {
+        slow.ask(id, &Request::Pull { key: "w".into(), version: 0, evaluation: false }, &[]).await;
+    }
+    slow.ask(5, &Request::Barrier { number: 1 }, &[]).await;
+    other.barrier().await.expect("what the peer had asked for before is queued");
+    server.configure(|text| text.replace("[access]", "[access]\nworker_rights = ['push']"));
+    assert_eq!(refused(changed(|| other.pull("w"), Result::is_err).await).0, ErrorCode::Forbidden);
+    assert!(matches!(slow.receive().await, Some((3, Response::Pulled { .. }))), "it was under way");
+    let mut rest = [slow.receive().await.unwrap(), slow.receive().await.unwrap()];
+    rest.sort_by_key(|(id, _)| *id);
+    assert!(matches!(&rest[0], (4, Response::Failed(failure)) if failure.code == ErrorCode::Forbidden), "{rest:?}");
+    assert!(matches!(&rest[1], (5, Response::BarrierPassed)), "{rest:?}");
+    logged(&["WARN", "refused", "slow-pull-worker-1", "pull: ", "may not pull"]);
 }

@@ -67,6 +67,44 @@ async fn a_revoked_certificate_ends_its_connection_and_opens_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_is_revoked_between_handshake_and_hello_is_not_let_in() {
+    let server = server_with_list("before-hello", LONG);
+    let late = server.credentials("worker-1");
+    let mut there = greeted(&server, &late).await.unwrap();
+    let mut peer = RawPeer::connect(&server, Some(&late)).await.unwrap();
+    server.authority.revoke(&[&late], LONG);
+    server.reload();
+    in_time(told_at_the_end(&mut there)).await;
+    peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, &[]).await;
+    let (id, failure) = peer.refusal().await;
+    assert_eq!((id, failure.code), (1, ErrorCode::CertificateInvalid), "{}", failure.message);
+    assert!(peer.receive().await.is_none());
+}
+
+/// In the middle of a renewal certificate and key do not fit; what was revoked meanwhile is revoked all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_half_renewed_certificate_keeps_no_revocation_out() {
+    let server = server_with_list("half-renewed", LONG);
+    let folder = server.authority.folder();
+    let operator = server.client("operator").await;
+    let lost = server.credentials("worker-1");
+    let mut peer = greeted(&server, &lost).await.unwrap();
+    let first = peer.servers_certificate();
+    let old_key = fs::read(folder.join("server.key")).unwrap();
+    server.authority.issue("server");
+    fs::write(folder.join("server.key"), &old_key).unwrap();
+    server.authority.revoke(&[&lost], LONG);
+    server.reload();
+    in_time(told_at_the_end(&mut peer)).await;
+    let again = Client::connect(&server.reach(&lost)).await.expect_err("it is on the list");
+    assert!(matches!(again, ClientError::Handshake { .. }), "{again}");
+    let warnings = operator.status(false).await.unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("the server's certificate cannot be used")), "{warnings:?}");
+    let peer = RawPeer::connect(&server, Some(&server.credentials("worker-0"))).await.unwrap();
+    assert_eq!(peer.servers_certificate(), first, "the one before, with its key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_list_that_is_too_old_or_another_authoritys_lets_nobody_in() {
     let server = server_with_list("stale", Duration::hours(1));
     let operator = server.client("operator").await;

@@ -1,11 +1,13 @@
 //! Workers that go: killed, cut off, or on purpose. Nobody waits in vain for them.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use stepbox_client::{ErrorCode, Tensor};
 use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
 use stepbox_wire::{ElementType, Request, Response, TensorType, encode_request};
+use tokio::net::TcpStream;
 
 use crate::{init, refused, round, tensor};
 
@@ -149,4 +151,38 @@ async fn a_registration_after_another_is_harmless() {
     worker.ask(3, &Request::Register, &[]).await;
     let (_, response) = worker.receive().await.unwrap();
     assert_eq!(response, Response::Registered { rank: 0, workers: 2, barrier: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_comes_and_goes_stands_in_the_audit_log() {
+    let mut server = TestServer::start(Options { reconnect_grace_seconds: 0.01, ..Options::new("noted") });
+    let [first, second, replaced] = [server.worker(0).await, server.worker(1).await, server.worker(0).await];
+    drop(second);
+    logged(&["ERROR", "a worker is lost", "noted-worker-1"]);
+    replaced.leave().await.unwrap();
+    server.client("publisher").await.submissions().await.unwrap();
+    drop((first, replaced));
+
+    // A peer with rights that says nothing is not one without.
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let from = stream.local_addr().unwrap().to_string();
+    let mut silent = RawPeer::over(stream, &server, Some(&server.credentials("operator"))).await.unwrap();
+    silent.end().await.unwrap();
+    logged(&["WARN", &from, "refused: no hello in time"]);
+    drop(silent);
+
+    server.restart();
+    let log = fs::read_to_string(server.authority.folder().join("state/audit/audit-000001.jsonl")).unwrap();
+    for (action, outcome, who) in [
+        ("worker-replaced", "noted", "noted-worker-0"),
+        ("worker-lost", "noted", "noted-worker-1"),
+        ("leave", "allowed", "noted-worker-0"),
+        ("submissions", "allowed", "noted-publisher"),
+        ("connect", "refused", &from),
+    ] {
+        let parts = [("action", action), ("outcome", outcome)].map(|(name, value)| format!("\"{name}\":\"{value}\""));
+        let of_it = |line: &&str| parts.iter().all(|part| line.contains(part)) && line.contains(who);
+        assert_eq!(log.lines().filter(of_it).count(), 1, "{action} of {who} in {log}");
+    }
+    assert!(!log.contains("no part in a job"), "{log}");
 }

@@ -1,9 +1,11 @@
 //! Trust that ends while the optimizer runs.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use stepbox_client::{Client, DeployOptions, ErrorCode, ServerStatus, Standing};
-use stepbox_tests::{Options, Publisher, TestServer, in_time};
+use stepbox_tests::{Options, Publisher, TestServer, in_time, logged};
 
 use crate::{bits, init, reason, refused, round, tensor};
 
@@ -159,6 +161,88 @@ async fn one_that_is_to_come_and_is_revoked_never_runs() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn one_in_use_that_is_revoked_gives_way_at_once_to_a_trusted_one_that_is_to_come() {
+    let (server, workers) = scene("gives-way", ASKED).await;
+    for key in ["behind", "idle"] {
+        init(&workers, key, &tensor(&[0.0])).await;
+    }
+    let one = tensor(&[1.0]);
+    let bad = server.deploy("sgd", "1.0.0", RATE_1).await.optimizer;
+    for _ in 0..2 {
+        round(&workers, "w", &one).await.unwrap();
+    }
+    let good = server.deploy("sgd", "1.1.0", &[("learning_rate", "100")]).await;
+    assert_eq!(good.from_round, 3);
+    workers[0].push("behind", &one).await.unwrap();
+    let waiting = workers[0].pull("behind");
+    let revoking = async {
+        server.trust(&format!("revoked_digests = ['{}']", bad.digest));
+        let status = status_when(&server, |status| status.pending_optimizer.is_none()).await;
+        workers[1].push("behind", &one).await.unwrap();
+        status
+    };
+    let (woken, status) = in_time(async { tokio::join!(waiting, revoking) }).await;
+    assert_eq!(woken.unwrap().values(), [-100.0], "the gradient that had come counts, in the new one");
+    assert_eq!((status.deployment.standing, status.deployment.revoked), (Standing::Trusted, Vec::new()));
+    assert_eq!(status.optimizer.unwrap(), good.optimizer);
+    for key in ["w", "idle"] {
+        let before = workers[0].pull(key).await.unwrap().values()[0];
+        assert_eq!(round(&workers, key, &one).await.unwrap().values(), [before - 100.0], "{key}");
+    }
+    logged(&["refused", "revoke", &bad.digest]);
+}
+
+/// Three deployments of which none has reached all keys: each key goes on or not by what becomes of its own optimizer, and
+/// of the newest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_revocation_reaches_the_keys_of_its_optimizer_and_no_others() {
+    let one = tensor(&[1.0]);
+    // Of the first, second and third, how far a round moves the keys that are with each; `None` where it is paused.
+    for (revoked, expected) in [
+        (&[1][..], [Some(1.0), Some(100.0), Some(100.0)]),
+        (&[0], [Some(100.0), Some(10.0), Some(100.0)]),
+        (&[0, 2], [None, Some(10.0), None]),
+        (&[1, 2], [Some(1.0), None, None]),
+    ] {
+        let (server, workers) = scene("three", ASKED).await;
+        for key in ["in-first", "in-second", "in-third"] {
+            init(&workers, key, &tensor(&[0.0])).await;
+        }
+        let rounds = async |key: &str, count: usize| {
+            for _ in 0..count {
+                round(&workers, key, &one).await.unwrap();
+            }
+        };
+        let mut deployed = vec![server.deploy("sgd", "1.0.0", RATE_1).await];
+        rounds("in-second", 2).await;
+        rounds("in-third", 2).await;
+        deployed.push(server.deploy("sgd", "1.1.0", &[("learning_rate", "10")]).await);
+        rounds("in-third", 2).await;
+        deployed.push(server.deploy("sgd", "1.2.0", &[("learning_rate", "100")]).await);
+        assert_eq!(deployed.iter().map(|deployment| deployment.from_round).collect::<Vec<_>>(), [1, 3, 5]);
+
+        let digest = |index: &usize| deployed[*index].optimizer.digest.as_str();
+        let digests: Vec<_> = revoked.iter().map(digest).collect();
+        server.trust(&format!("revoked_digests = {digests:?}"));
+        for digest in &digests {
+            logged(&["refused", "revoke", digest]);
+        }
+        for (key, expected) in ["in-first", "in-second", "in-third"].into_iter().zip(expected) {
+            let before = workers[0].pull(key).await.unwrap().values()[0];
+            match (round(&workers, key, &one).await, expected) {
+                (Ok(weights), Some(step)) => assert_eq!(weights.values(), [before - step], "{revoked:?}: {key}"),
+                (outcome, None) => assert_eq!(refused(outcome).0, ErrorCode::Paused, "{revoked:?}: {key}"),
+                (Err(error), _) => panic!("{revoked:?}: {key}: {error}"),
+            }
+        }
+        let told = server.status().await.deployment.revoked;
+        let told: Vec<_> = told.iter().map(|revoked| revoked.optimizer.digest.as_str()).collect();
+        // Where the newest is trusted nothing is left with one that is not.
+        assert_eq!(told, if revoked.contains(&2) { digests } else { Vec::new() });
+    }
+}
+
 /// A pause in the middle of training that is as fast as it can be, with an optimizer that has state, on several keys:
 /// whatever the moment, no round is lost or run twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -246,4 +330,69 @@ async fn every_way_in_which_trust_ends_reaches_what_runs() {
     server.trust("");
     status_when(&server, |status| status.deployment.standing == Standing::Trusted).await;
     assert_eq!(round(&workers, "w", &tensor(&[1.0])).await.unwrap().values(), [-1.0]);
+}
+
+/// A trust file that is a pipe: each look at it waits until somebody writes, so that a test knows where a deployment is.
+struct Pipe(PathBuf);
+
+impl Pipe {
+    fn in_place_of_trust(server: &TestServer) -> Self {
+        let path = server.authority.folder().join("publishers.toml");
+        fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        Self(path)
+    }
+
+    /// Waits until the server looks, and shows it a file that trusts this publisher.
+    async fn show(&self, comment: &str, publisher: &Publisher) {
+        let key = publisher.public_key();
+        let trust = format!("# {comment}\n[[publisher]]\nname = 'Example'\npublic_key = '{key}'\n");
+        let path = self.0.clone();
+        in_time(tokio::task::spawn_blocking(move || fs::write(path, trust))).await.unwrap().unwrap();
+    }
+}
+
+/// Between its first check and its last a component is compiled, which takes its time: what ends meanwhile has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_ends_while_a_component_is_compiled_is_noticed_before_it_takes_effect() {
+    for submits in [false, true] {
+        for (trust_ends, code, expected) in [
+            (true, ErrorCode::Untrusted, "unknown-key"),
+            (false, ErrorCode::Forbidden, if submits { "not-a-publisher" } else { "not-a-deployer" }),
+        ] {
+            let mut server = TestServer::start(Options { trust: ASKED, ..Options::new("meanwhile") });
+            // It sees new rights by itself: a signal would have it look at the trust file too.
+            server.configure(|text| text.replace("[tls]", "[tls]\nreload_seconds = 0.01"));
+            server.restart();
+            let (deployer, publisher) = (server.client("deployer").await, server.client("publisher").await);
+            let pipe = Pipe::in_place_of_trust(&server);
+            let file = server.publisher.sign("sgd", "1.0.0");
+            let asking = async {
+                match submits {
+                    true => deployer.submit(file).await.map(drop),
+                    false => deployer.deploy(file, &DeployOptions::default()).await.map(drop),
+                }
+            };
+            let ending = async {
+                pipe.show("at first", &server.publisher).await;
+                logged(&["allowed", "trust-reload", &pipe.0.display().to_string()]);
+                if trust_ends {
+                    return pipe.show("at last", &Publisher::new()).await;
+                }
+                let path = server.authority.folder().join("server.toml");
+                let text = fs::read_to_string(&path).unwrap();
+                let text = text.replace("['meanwhile-deployer', 'meanwhile-publisher']", "[]");
+                let text = text.replace("deployers = ['meanwhile-deployer', ", "auditors = ['meanwhile-deployer', ");
+                fs::write(path.with_extension("new"), text).unwrap();
+                fs::rename(path.with_extension("new"), &path).unwrap();
+                // In force, for another whom it concerns.
+                while publisher.submissions().await.is_ok() {}
+                pipe.show("at last", &server.publisher).await;
+            };
+            let (answer, ()) = in_time(async { tokio::join!(asking, ending) }).await;
+            assert_eq!(reason(answer), (code, expected.into()), "submits: {submits}");
+            let folder = server.authority.folder().join("state/components");
+            assert_eq!(fs::read_dir(folder).map_or(0, Iterator::count), 0, "nothing of it is kept");
+        }
+    }
 }

@@ -174,3 +174,19 @@ async fn what_is_revoked_does_not_come_back_and_who_may_not_deploy_rolls_nothing
     assert_eq!(server.status().await.optimizer.unwrap().version, "1.1.0");
     assert_eq!(step(&workers).await, 10.0, "training goes on");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_rollback_goes_past_what_is_not_trusted_any_more_to_what_is() {
+    let (server, workers) = scene("further-back").await;
+    let mut deployed = Vec::new();
+    for (version, learning_rate) in [("1.0.0", 1.0), ("1.1.0", 10.0), ("1.2.0", 100.0)] {
+        deployed.push(server.deploy_with("sgd", version, &rate(learning_rate)).await.unwrap().optimizer.digest);
+    }
+    let deployer = server.client("deployer").await;
+    server.trust(&format!("revoked_digests = {:?}", &deployed[1..]));
+    let named = deployer.rollback(Some(&deployed[1])).await;
+    assert_eq!(reason(named), (ErrorCode::Untrusted, "revoked-digest".into()), "who names one means it");
+    assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.0.0");
+    assert_eq!(step(&workers).await, 1.0);
+    assert!(server.status().await.deployment.previous.is_empty());
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stepbox_sandbox::{AdmittedComponent, Fault, SandboxError};
-use stepbox_trust::{TrustError, VerifiedComponent};
+use stepbox_trust::{Claims, TrustError, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus};
 
 use super::archive::{Kept, check_options};
@@ -23,44 +23,31 @@ pub(super) struct Accepted {
 }
 
 /// Checks what is to be deployed. Returns beside it what an audit event calls it, as far as that is known.
-pub(super) fn check(job: &Job, wanted: Wanted, mut about: OptimizerStatus) -> (OptimizerStatus, Answered<Accepted>) {
+pub(super) fn check(
+    job: &Arc<Job>,
+    wanted: Wanted,
+    mut about: OptimizerStatus,
+) -> (OptimizerStatus, Answered<Accepted>) {
     let outcome = check_all(job, wanted, &mut about);
     (about, outcome)
 }
 
-fn check_all(job: &Job, wanted: Wanted, about: &mut OptimizerStatus) -> Answered<Accepted> {
-    let limit = job.config.limits.component_bytes;
-    let is_kept = !matches!(wanted, Wanted::File { .. });
-    let (bytes, options, former) = match wanted {
-        Wanted::File { component, options } => (component, options, None),
+fn check_all(job: &Arc<Job>, wanted: Wanted, about: &mut OptimizerStatus) -> Answered<Accepted> {
+    let (verified, options, former) = match wanted {
+        Wanted::File { component, options } => (verify(job, component)?, options, None),
         Wanted::Submitted { digest, options } => {
-            let archive = job.archive.lock();
-            if archive.submission(&digest).is_none() {
+            if job.archive.lock().submission(&digest).is_none() {
                 return Err(unknown_component(&digest));
             }
-            (archive.read(&digest, limit).map_err(|error| lost(&digest, &error))?, options, None)
+            let verified = verify(job, read_kept(job, &digest)?)?;
+            check_same(&verified, &digest)?;
+            (verified, options, None)
         }
         Wanted::Former { to } => {
-            // From one that is not trusted any more there is no going back to its own deployments with other options.
-            revocation::refresh(job);
-            let revoked = job.deployments.read().newest().map(|newest| Arc::clone(&newest.optimizer));
-            let revoked = revoked.filter(|newest| newest.revocation.read().is_some());
-            let archive = job.archive.lock();
-            let is_wanted = |kept: &&Kept| match &to {
-                Some(digest) => *digest == kept.optimizer.digest,
-                None => revoked.as_ref().is_none_or(|newest| newest.status.digest != kept.optimizer.digest),
-            };
-            let kept = archive.previous().iter().find(is_wanted).ok_or_else(|| no_previous(to.as_deref()))?.clone();
-            about.clone_from(&kept.optimizer);
-            let bytes = archive.read(&about.digest, limit).map_err(|error| lost(&about.digest, &error))?;
-            (bytes, kept.options.clone(), Some(kept))
+            let (verified, kept) = former(job, to.as_deref(), about)?;
+            (verified, kept.options.clone(), Some(kept))
         }
     };
-    let verified = verify(job, bytes)?;
-    if is_kept && verified.digest().to_string() != about.digest {
-        let message = format!("the file kept for {} is another one; it was replaced on the server", about.digest);
-        return Err(Refusal::new(ErrorCode::Untrusted, message).because("digest-mismatch"));
-    }
     *about = status(&verified);
     match &former {
         None => check_version(job, &verified)?,
@@ -82,8 +69,71 @@ fn check_all(job: &Job, wanted: Wanted, about: &mut OptimizerStatus) -> Answered
     Ok(Accepted { verified, component, groups, options, former })
 }
 
+/// What to go back to: the deployment of this digest, or the last before the present one that is trusted. `about` becomes
+/// what is gone back to, or what an error is about.
+fn former(job: &Arc<Job>, to: Option<&str>, about: &mut OptimizerStatus) -> Answered<(VerifiedComponent, Kept)> {
+    revocation::refresh(job);
+    let store = job.trust.store_for_deployment()?;
+    let mut kept = job.archive.lock().previous().to_vec();
+    kept.retain(|kept| to.is_none_or(|digest| digest == kept.optimizer.digest));
+    let mut passed_over = None;
+    for kept in kept {
+        about.clone_from(&kept.optimizer);
+        let bytes = read_kept(job, &about.digest)?;
+        let is_itself = Claims::read(&bytes).is_ok_and(|claims| claims.digest.to_string() == about.digest);
+        match store.verify(bytes) {
+            Ok(verified) => {
+                check_same(&verified, &about.digest)?;
+                return Ok((verified, kept));
+            }
+            Err(error) if to.is_none() && is_itself && has_ended(&error) => {
+                tracing::warn!(digest = about.digest, %error, "a rollback goes past what is not trusted any more");
+                passed_over.get_or_insert((kept.optimizer, untrusted(&error)));
+            }
+            Err(error) => return Err(untrusted(&error)),
+        }
+    }
+    let Some((nearest, refusal)) = passed_over else { return Err(no_previous(to)) };
+    *about = nearest;
+    Err(refusal)
+}
+
+/// Whether an error says that a file, which is as it was deployed, is not trusted any more.
+fn has_ended(error: &TrustError) -> bool {
+    matches!(
+        error,
+        TrustError::UnknownKey { .. }
+            | TrustError::RevokedKey { .. }
+            | TrustError::ExpiredKey { .. }
+            | TrustError::KeyNotYetValid { .. }
+            | TrustError::RevokedDigest { .. }
+            | TrustError::NameNotAllowed { .. }
+            | TrustError::ThresholdNotMet(_)
+            | TrustError::BelowMinimum { .. }
+    )
+}
+
+/// The file that is kept under a digest, not verified yet.
+fn read_kept(job: &Job, digest: &str) -> Answered<Vec<u8>> {
+    let limit = job.config.limits.component_bytes;
+    job.archive.lock().read(digest, limit).map_err(|error| {
+        let message =
+            format!("the file kept for {digest} cannot be read on the server ({error}); deploy or submit it again");
+        Refusal::new(ErrorCode::UnknownComponent, message).because("component-lost")
+    })
+}
+
+/// That the file kept under a digest has it.
+fn check_same(verified: &VerifiedComponent, digest: &str) -> Answered<()> {
+    if verified.digest().to_string() == digest {
+        return Ok(());
+    }
+    let message = format!("the file kept for {digest} is another one; it was replaced on the server");
+    Err(Refusal::new(ErrorCode::Untrusted, message).because("digest-mismatch"))
+}
+
 /// Signature and publisher, by the trust file as it is now.
-pub(super) fn verify(job: &Job, component: Vec<u8>) -> Answered<VerifiedComponent> {
+pub(super) fn verify(job: &Arc<Job>, component: Vec<u8>) -> Answered<VerifiedComponent> {
     // Whoever has just written a revocation into it need not wait.
     revocation::refresh(job);
     job.trust.store_for_deployment()?.verify(component).map_err(|error| untrusted(&error))
@@ -130,12 +180,6 @@ pub(crate) fn not_admitted(error: &SandboxError) -> Refusal {
     Refusal::new(code, error.to_string()).because(error.name())
 }
 
-fn untrusted(error: &TrustError) -> Refusal {
+pub(super) fn untrusted(error: &TrustError) -> Refusal {
     Refusal::new(ErrorCode::Untrusted, error.to_string()).because(error.name())
-}
-
-fn lost(digest: &str, error: &std::io::Error) -> Refusal {
-    let message =
-        format!("the file kept for {digest} cannot be read on the server ({error}); deploy or submit it again");
-    Refusal::new(ErrorCode::UnknownComponent, message).because("component-lost")
 }

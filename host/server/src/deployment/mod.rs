@@ -6,14 +6,16 @@
 //! 2. the sandbox admits it, its name is the manifest's, its hyperparameters are within range in every group, and so is
 //!    its learning rate in every round of the schedule;
 //! 3. it plans for every key, and every shard makes room for every slice;
-//! 4. its file is kept to go back to ([`archive`]), and the ledger of versions records it;
-//! 5. the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
+//! 4. the rights of whoever asks for it, and the trust in it, are found to be there still ([`mandate`]);
+//! 5. its file is kept to go back to ([`archive`]), and the ledger of versions records it;
+//! 6. rights and trust are looked at once more and the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
 //!    optimizer from that round on, so no round mixes two optimizers, except where a key's round has failed: that key
 //!    moves at once and runs the round again with the new one. Keys that stand right before the chosen round move at
 //!    once too, the others when they get there ([`move_over`]).
 
 mod archive;
 mod checks;
+mod mandate;
 mod revocation;
 mod submissions;
 
@@ -30,6 +32,7 @@ pub use revocation::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
 pub(crate) use revocation::{Revocation, Trust, status, watch};
 pub(crate) use submissions::{list, submit, withdraw};
 
+use crate::access::Right;
 use crate::audit::{Action, Event};
 use crate::groups::Groups;
 use crate::identity::Identity;
@@ -42,6 +45,7 @@ use crate::refusal::{Answered, Refusal};
 use crate::shard::{KeyId, NewSlice};
 use archive::Kept;
 use checks::Accepted;
+use mandate::Mandate;
 
 /// What is to be deployed.
 pub(crate) enum Wanted {
@@ -62,6 +66,14 @@ impl Wanted {
         }
     }
 
+    /// What one must be allowed to do for it.
+    fn rights(&self) -> &'static [Right] {
+        match self {
+            Self::File { .. } => &[Right::Activate, Right::Submit],
+            Self::Submitted { .. } | Self::Former { .. } => &[Right::Activate],
+        }
+    }
+
     fn about(&self) -> OptimizerStatus {
         match self {
             Self::File { component, .. } => claimed(component),
@@ -74,12 +86,13 @@ impl Wanted {
 /// Deploys a component. Runs to its end once it has begun, whether or not anyone waits for the answer.
 pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted) -> Answered<Response> {
     let action = wanted.action();
+    let mandate = Mandate { by: by.clone(), rights: wanted.rights() };
     let (about, wanted) = off_the_runtime(move || Ok((wanted.about(), wanted))).await?;
     job.audit.confirm(&Event::attempted(action).by(&by).about(&about.digest)).await?;
     let checking = Arc::clone(&job);
     let (about, checked) = off_the_runtime(move || Ok(checks::check(&checking, wanted, about))).await?;
     let outcome = match checked {
-        Ok(accepted) => take_over(&job, accepted).await,
+        Ok(accepted) => take_over(&job, &mandate, accepted).await,
         Err(refusal) => Err(refusal),
     };
     decided(&job, action, &by, &about, outcome)
@@ -138,7 +151,7 @@ fn named(digest: String) -> OptimizerStatus {
 }
 
 /// Everything that concerns keys.
-async fn take_over(job: &Arc<Job>, accepted: Accepted) -> Answered<Response> {
+async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Answered<Response> {
     let status = checks::status(&accepted.verified);
     let mut structure = job.structure.lock().await;
     let start = learning_rate::start(job, &status.name, &accepted.component, &accepted.groups, &accepted.options)?;
@@ -162,12 +175,22 @@ async fn take_over(job: &Arc<Job>, accepted: Accepted) -> Answered<Response> {
         return Err(refusal);
     }
     let (recording, recorded, is_new) = (Arc::clone(job), Arc::clone(&optimizer), former.is_none());
-    if let Err(refusal) = off_the_runtime(move || record(&recording, &recorded.verified, is_new)).await {
-        discard(job, &optimizer).await;
-        return Err(refusal);
-    }
-
-    let (from_round, state_kept) = take_effect(job, &optimizer, &start, &keys);
+    let asking = mandate.clone();
+    let recording = off_the_runtime(move || {
+        asking.check_anew(&recording, &recorded.verified)?;
+        record(&recording, &recorded.verified, is_new)
+    });
+    let effect = match recording.await {
+        Ok(()) => take_effect(job, mandate, &optimizer, &start, &keys),
+        Err(refusal) => Err(refusal),
+    };
+    let (from_round, state_kept) = match effect {
+        Ok(effect) => effect,
+        Err(refusal) => {
+            discard(job, &optimizer).await;
+            return Err(refusal);
+        }
+    };
     drop(structure);
     remember(job, status.clone(), options, former).await;
     tracing::info!(
@@ -179,12 +202,7 @@ async fn take_over(job: &Arc<Job>, accepted: Accepted) -> Answered<Response> {
         state_kept,
         "deployed"
     );
-    for key in keys {
-        let mut home = key.turn.lock().await;
-        if let Err(reason) = move_over::if_due(job, &key, &mut home).await {
-            tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
-        }
-    }
+    move_over::all_due(job).await;
     let schedule = optimizer.rates.lock().newest_status();
     Ok(Response::Deployed { optimizer: status, from_round, state_kept, schedule, groups: by_group })
 }
@@ -273,10 +291,18 @@ async fn discard(job: &Job, optimizer: &Optimizer) {
     }
 }
 
-/// Chooses the round. Returns it, and whether all keys keep their state.
-fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, start: &Start, keys: &[Arc<Key>]) -> (u64, bool) {
-    // While this is held no gradient is counted.
+/// Chooses the round, if nothing speaks against the deployment by now. Returns the round, and whether all keys keep their
+/// state.
+fn take_effect(
+    job: &Job,
+    mandate: &Mandate,
+    optimizer: &Arc<Optimizer>,
+    start: &Start,
+    keys: &[Arc<Key>],
+) -> Answered<(u64, bool)> {
+    // While this is held no gradient is counted, and no revocation passes by what is deployed.
     let mut deployments = job.deployments.write();
+    mandate.check(job, &optimizer.verified)?;
     let highest = keys.iter().map(|key| key.highest_pushed()).max().unwrap_or(0);
     let from_round = highest + 1;
     let before: Vec<_> =
@@ -290,7 +316,7 @@ fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, start: &Start, keys: &[Arc
         optimizer.rates.lock().begin(from_round);
     }
     deployments.deploy(Deployed { optimizer: Arc::clone(optimizer), from_round }, keys.len());
-    (from_round, state_kept)
+    Ok((from_round, state_kept))
 }
 
 /// Puts the component where a rollback finds it, and its version where no older one gets past it.

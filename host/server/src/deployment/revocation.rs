@@ -3,8 +3,10 @@
 //! An optimizer that is not trusted any more is paused, unless the operator has it finish: no further round runs in it.
 //! A round that is being computed ends; the gradients of one that was not complete are discarded, as after a failure, so
 //! that nothing of it is left for whatever is deployed next. Weights stay readable as they are. The next deployment that
-//! is trusted takes all keys over at once.
+//! is trusted takes all keys over at once; where one that is trusted is to come already, it takes over at once those keys
+//! that are with one that is paused, and the gradients that they have are its.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -21,7 +23,8 @@ use crate::audit::{Action, Event};
 use crate::config::TrustConfig;
 use crate::job::Job;
 use crate::limits::Limits;
-use crate::optimizer::Optimizer;
+use crate::move_over;
+use crate::optimizer::{Optimizer, OptimizerId};
 use crate::refusal::{Answered, Refusal};
 
 /// Seconds after which the trust file is looked at again: a revocation should not wait for anybody, and reading a few
@@ -145,8 +148,8 @@ pub(crate) struct Revocation {
 }
 
 /// Looks at the trust file and holds what is deployed against it, also where it has not changed: the validity of a key
-/// ends by itself. Waits for the disk.
-pub(crate) fn refresh(job: &Job) {
+/// ends by itself. Waits for the disk. To be called within the runtime.
+pub(crate) fn refresh(job: &Arc<Job>) {
     let path = job.config.trust.store.display().to_string();
     match job.trust.look() {
         Look::Unchanged => {}
@@ -160,15 +163,15 @@ pub(crate) fn refresh(job: &Job) {
 }
 
 /// Holds the optimizers in use and to come against the trust file that is in force.
-fn enforce(job: &Job) {
+fn enforce(job: &Arc<Job>) {
     let store = job.trust.store();
     let now = SystemTime::now();
     let pauses = job.config.trust.on_revocation == OnRevocation::Pause;
     let mut changes = Vec::new();
-    {
+    let goes_on = {
         // While this is held no gradient is counted.
         let deployments = job.deployments.write();
-        for optimizer in deployments.all() {
+        for optimizer in deployments.known() {
             let revocation = store.recheck(&optimizer.verified, now).err().map(|error| Revocation {
                 reason: error.name(),
                 message: error.to_string(),
@@ -176,18 +179,24 @@ fn enforce(job: &Job) {
             });
             let before = std::mem::replace(&mut *optimizer.revocation.write(), revocation.clone());
             if before != revocation {
-                changes.push((Arc::clone(optimizer), revocation));
+                changes.push((optimizer, revocation));
             }
         }
         if pauses && changes.iter().any(|(_, revocation)| revocation.is_some()) {
             for key in job.model.all() {
-                let paused = deployments.of_round(key.next_round().0).and_then(|optimizer| optimizer.paused());
-                if let Some(paused) = paused {
+                let optimizer = deployments.of_round(&key, key.next_round().0);
+                if let Some(paused) = optimizer.and_then(|optimizer| optimizer.paused()) {
                     key.interrupt(&paused.message);
                 }
             }
             job.rendezvous.abandon();
         }
+        deployments.newest().is_some_and(|newest| newest.optimizer.paused().is_none())
+    };
+    if goes_on && !changes.is_empty() {
+        // Keys that are with one that is paused do not wait there for the round that the newest was to begin with.
+        let job = Arc::clone(job);
+        tokio::spawn(async move { move_over::all_due(&job).await });
     }
     for (optimizer, revocation) in changes {
         note(job, &optimizer, revocation.as_ref());
@@ -227,10 +236,10 @@ pub(crate) async fn watch(job: Weak<Job>, mut signals: watch::Receiver<u64>, mut
 
 /// For the status.
 pub(crate) fn status(job: &Job) -> DeploymentStatus {
-    let deployed: Vec<Arc<Optimizer>> = job.deployments.read().all().cloned().collect();
+    let deployed = deployed(job);
     let mut revoked = Vec::new();
     let mut standing = if deployed.is_empty() { Standing::None } else { Standing::Trusted };
-    for optimizer in deployed {
+    for optimizer in deployed.into_values() {
         let Some(Revocation { reason, message, pauses }) = optimizer.revocation.read().clone() else { continue };
         if pauses {
             standing = Standing::Paused;
@@ -245,6 +254,13 @@ pub(crate) fn status(job: &Job) -> DeploymentStatus {
         previous: job.archive.lock().previous().iter().map(|kept| kept.optimizer.clone()).collect(),
         trust_error: job.trust.state.lock().fault.clone(),
     }
+}
+
+/// All that keys update with or will, in order of deployment.
+fn deployed(job: &Job) -> BTreeMap<OptimizerId, Arc<Optimizer>> {
+    let newest = job.deployments.read().newest().map(|newest| Arc::clone(&newest.optimizer));
+    let residents = job.model.all().into_iter().filter_map(|key| key.resident());
+    residents.chain(newest).map(|optimizer| (optimizer.id, optimizer)).collect()
 }
 
 impl Optimizer {

@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use stepbox_wire::{ErrorCode, Response, SubmissionStatus};
 
 use super::checks;
+use super::mandate::Mandate;
 use super::{cannot_keep, claimed, decided, named, off_the_runtime, unknown_component};
+use crate::access::Right;
 use crate::audit::{Action, Event};
 use crate::identity::Identity;
 use crate::job::Job;
@@ -27,7 +29,7 @@ pub(crate) async fn submit(job: Arc<Job>, by: Identity, component: Vec<u8>) -> A
     decided(&job, Action::Submit, &by, &about, outcome)
 }
 
-fn keep(job: &Job, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStatus> {
+fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStatus> {
     let verified = checks::verify(job, component)?;
     checks::check_version(job, &verified)?;
     let digest = verified.digest().to_string();
@@ -36,6 +38,7 @@ fn keep(job: &Job, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStat
         check_room(job.archive.lock().submitted(), by, verified.bytes().len() as u64, &job.config.limits)?;
         checks::admit(job, &verified)?;
     }
+    Mandate { by: by.clone(), rights: &[Right::Submit] }.check_anew(job, &verified)?;
     let mut archive = job.archive.lock();
     // Also where it is known: it may have come with more signatures.
     archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))?;

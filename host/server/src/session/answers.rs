@@ -8,12 +8,15 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
+use super::refused;
 use crate::gate::{Account, Direction, Held};
 use crate::gradient::RowLayout;
+use crate::identity::Identity;
 use crate::job::Job;
 use crate::key::Key;
 use crate::limits::Limits;
 use crate::published;
+use crate::refusal::Answered;
 use crate::weights::Weights;
 
 /// Answers that may wait to be sent on a connection. They are small: weights are fetched when they are sent. A peer that
@@ -40,6 +43,25 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// The request that it answers and the key that it is about, where it is about one.
+    fn asked_by(&self) -> (&'static str, &str) {
+        match self {
+            Self::Message(_) => ("answer", ""),
+            Self::Weights(key) | Self::Evaluation(key, ..) => ("pull", &key.name),
+            Self::Rows(key, _) => ("pull rows", &key.name),
+        }
+    }
+
+    /// Whether the right to it is still there: it may have waited long for those before it.
+    fn may_go(&self, job: &Job, identity: &Identity) -> Answered<()> {
+        match self {
+            Self::Message(_) => Ok(()),
+            Self::Weights(key) | Self::Evaluation(key, ..) | Self::Rows(key, _) => {
+                job.access.require_pull(identity, &key.name)
+            }
+        }
+    }
+
     /// Of its body.
     fn bytes(&self) -> u64 {
         match self {
@@ -77,7 +99,7 @@ const GATHERED_BYTES: usize = 256 << 10;
 pub(crate) async fn send_all(
     mut stream: impl AsyncWrite + Unpin,
     mut answers: mpsc::Receiver<Answer>,
-    job: Arc<Job>,
+    (job, identity): (Arc<Job>, Identity),
     account: Arc<Account>,
 ) -> io::Result<()> {
     let limits = &job.config.limits;
@@ -86,9 +108,15 @@ pub(crate) async fn send_all(
         let bytes = content.bytes();
         // Before what is to be sent is taken hold of.
         account.body(bytes).await;
-        let (content, _room) = match account.room(Direction::Sending, bytes).await {
+        let room = account.room(Direction::Sending, bytes).await;
+        let (content, _room) = match room.and_then(|room| content.may_go(&job, &identity).map(|()| room)) {
             Ok(room) => (content, room),
-            Err(refusal) => (Content::Message(Response::Failed(refusal.into())), Held::default()),
+            Err(refusal) => {
+                account.refused(refusal.code);
+                let (request, key) = content.asked_by();
+                let failure = refused(&job, &identity, request, key, refusal);
+                (Content::Message(Response::Failed(failure)), Held::default())
+            }
         };
         let (head, body) = match content {
             Content::Message(response) => (head(id, &response, limits), Body::Nothing),

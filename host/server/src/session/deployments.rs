@@ -10,6 +10,7 @@ use super::Context;
 use super::answers::Content;
 use super::requests::{Asked, Stopped, failed};
 use crate::access::Right;
+use crate::audit::{Action, Event};
 use crate::deployment::{Wanted, deploy, list, submit, withdraw};
 use crate::refusal::{Answered, Refusal};
 
@@ -58,6 +59,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let message = format!("`{identity}` may not see what is submitted; the operator names who may in [access]");
             return Err(Refusal::new(ErrorCode::Forbidden, message).into());
         }
+        job.audit.note(&Event::allowed(Action::Submissions).by(identity));
         let job = Arc::clone(job);
         self.later(String::new(), async move { list(job).await.map(Content::Message) })
     }
@@ -76,14 +78,13 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 
     fn must_deploy(&self) -> Answered<()> {
         let Context { job, identity, .. } = &**self.context;
-        job.access.require(identity, Right::Activate).map_err(|refusal| refusal.because("not-a-deployer"))
+        job.access.require(identity, Right::Activate)
     }
 
     fn must_submit(&self, instead: &str) -> Answered<()> {
         let Context { job, identity, .. } = &**self.context;
-        job.access.require(identity, Right::Submit).map_err(|refusal| {
-            Refusal { message: format!("{}{instead}", refusal.message), ..refusal }.because("not-a-publisher")
-        })
+        let told = |refusal: Refusal| Refusal { message: format!("{}{instead}", refusal.message), ..refusal };
+        job.access.require(identity, Right::Submit).map_err(told)
     }
 
     /// Reads the component that is the body.

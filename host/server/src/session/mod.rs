@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use stepbox_wire::{
-    ErrorCode, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, encode_response,
+    ErrorCode, Failure, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, encode_response,
     request_id_of,
 };
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -77,6 +78,8 @@ enum End {
     Replaced,
     /// Its certificate is good no more.
     Invalid(String),
+    /// It has no part in the job any more.
+    Dismissed(Refusal),
     /// The server stops.
     Shutdown,
     /// The peer takes no answers any more.
@@ -94,34 +97,35 @@ pub(crate) struct Peer {
 
 /// Serves a connection whose TLS handshake is done.
 ///
-/// `greeting` is the time left for the peer to say `Hello`. Returns whether it was let in, or would have been had there been
-/// room.
+/// `greeting` is the time left for the peer to say `Hello`. An error where it was not let in, and would not have been had
+/// there been room.
 pub(crate) async fn serve(
     jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
     Peer { identity, standing, connection, account }: Peer,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
-) -> bool {
+) -> Result<(), Unwelcome> {
     let mut reader = FrameReader::new(reading, jobs.limits.clone());
-    let greeted = timeout(greeting, greet(&jobs, &identity, &mut reader)).await;
+    let greeted = timeout(greeting, greet(&jobs, &identity, &standing, &mut reader)).await;
     let Ok(greeted) = greeted else {
         tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
-        return false;
+        return Err(Unwelcome::Silent);
     };
     let Greeted { id, job, place: _place } = match greeted {
         Ok(greeted) => greeted,
-        Err(TurnedAway(None)) => return false,
-        Err(TurnedAway(Some((id, answer)))) => {
-            let is_server_full = matches!(&answer, Response::Failed(failure) if failure.code == ErrorCode::Busy);
-            let mut writer = tokio::spawn(send_last(writing, id, answer, jobs.limits.clone()));
+        Err(TurnedAway(None)) => return Err(Unwelcome::Silent),
+        Err(TurnedAway(Some((id, failure)))) => {
+            let code = failure.code;
+            let mut writer = tokio::spawn(send_last(writing, id, Response::Failed(failure), jobs.limits.clone()));
             linger(&mut writer, &mut reader).await;
-            return is_server_full;
+            // Where the job is full it would have been welcome.
+            return if code == ErrorCode::Busy { Ok(()) } else { Err(Unwelcome::Refused(code)) };
         }
     };
     let limits = job.config.limits.clone();
     let (answers, queue) = mpsc::channel(QUEUED_ANSWERS);
-    let mut writer = tokio::spawn(send_all(writing, queue, Arc::clone(&job), Arc::clone(&account)));
+    let mut writer = tokio::spawn(send_all(writing, queue, (Arc::clone(&job), identity.clone()), Arc::clone(&account)));
     let welcome = Response::Welcome { protocol: PROTOCOL_VERSION, identity: identity.to_string() };
     // The queue is empty; a writer that has ended is noticed below.
     let _ = answers.send(Answer { id, content: Content::Message(welcome) }).await;
@@ -143,19 +147,24 @@ pub(crate) async fn serve(
         account,
     });
     let mut waiting = JoinSet::new();
+    // In this order: what ends a connection comes before its next request.
     let end = tokio::select! {
-        end = requests::read_all(&context, &mut reader, &mut waiting) => end,
-        () = replaced(&context) => End::Replaced,
+        biased;
         reason = standing.lost() => End::Invalid(reason),
+        refusal = context.job.access.lost(&context.identity) => End::Dismissed(refusal),
+        () = replaced(&context) => End::Replaced,
         _ = shutdown.wait_for(|stops| *stops) => End::Shutdown,
         _ = &mut writer => End::Unanswerable,
+        end = requests::read_all(&context, &mut reader, &mut waiting) => end,
     };
     let (identity, job) = (&context.identity, &context.job);
     let worker = context.worker.lock().take();
-    if let Some(worker) = worker {
-        job.disconnected(worker);
+    match worker {
+        Some(worker) if matches!(end, End::Dismissed(_)) => job.dismissed(worker),
+        Some(worker) => job.disconnected(worker),
+        None => {}
     }
-    let lingers = match &end {
+    let lingers = match end {
         // What waited was dropped, but what is answered is sent: it may have closed its own direction only.
         End::Closed => true,
         End::Unanswerable => {
@@ -169,11 +178,16 @@ pub(crate) async fn serve(
         }
         End::Invalid(reason) => {
             waiting.shutdown().await;
-            let message = format!("{reason}; connect again with a good certificate");
-            let refusal = Refusal::new(ErrorCode::CertificateInvalid, message);
-            job.audit.record(&Event::refused(Action::Certificate, reason).by(identity).code(refusal.code));
-            // Where the queue is full the peer does not read, and need not be told.
-            let _ = timeout(FAREWELL, context.answer(UNADDRESSED, "connection", "", Err(refusal))).await;
+            let refusal = invalid(&reason);
+            job.audit.record(&Event::refused(Action::Certificate, &reason).by(identity).code(refusal.code));
+            context.say_farewell(refusal).await;
+            true
+        }
+        End::Dismissed(refusal) => {
+            waiting.shutdown().await;
+            let event = Event::refused(Action::Rights, &refusal.message).by(identity).about(&job.config.name);
+            job.audit.record(&event.code(refusal.code));
+            context.say_farewell(Refusal { audited: true, ..refusal }).await;
             true
         }
         End::Replaced => {
@@ -183,7 +197,7 @@ pub(crate) async fn serve(
         End::Peer(error) => {
             tracing::warn!(%identity, reason = %error, "the connection ends");
             // Where its records are wrong, TLS has an alert for the peer, which goes out as the writer ends.
-            let are_records_wrong = matches!(error, ReadError::Io(error) if error.kind() == ErrorKind::InvalidData);
+            let are_records_wrong = matches!(&error, ReadError::Io(error) if error.kind() == ErrorKind::InvalidData);
             are_records_wrong || matches!(error, ReadError::Frame(_) | ReadError::Slow { .. } | ReadError::Idle { .. })
         }
     };
@@ -195,7 +209,7 @@ pub(crate) async fn serve(
     } else {
         writer.abort();
     }
-    true
+    Ok(())
 }
 
 /// Tells a peer that it cannot be served now, whatever it says, and ends its connection.
@@ -241,12 +255,28 @@ struct Greeted {
 }
 
 /// A peer that is not, and what it is told where it listens.
-struct TurnedAway(Option<(RequestId, Response)>);
+struct TurnedAway(Option<(RequestId, Failure)>);
+
+/// Why a peer was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Unwelcome {
+    /// It said no hello.
+    #[error("no hello in time (limits.handshake_seconds), or none at all")]
+    Silent,
+    /// It was told so.
+    #[error("{}", match .0 { ErrorCode::Forbidden => "no part in a job of this server", code => code.name() })]
+    Refused(ErrorCode),
+}
+
+fn invalid(reason: &str) -> Refusal {
+    Refusal::new(ErrorCode::CertificateInvalid, format!("{reason}; connect again with a good certificate"))
+}
 
 /// Has the peer say what its certificate does not: its version, and which job it comes for.
 async fn greet<Stream: AsyncRead + Unpin>(
     jobs: &Jobs,
     identity: &Identity,
+    standing: &Standing,
     reader: &mut FrameReader<Stream>,
 ) -> Result<Greeted, TurnedAway> {
     let (id, request) = match reader.next(|| true).await {
@@ -263,6 +293,8 @@ async fn greet<Stream: AsyncRead + Unpin>(
     let greeting = request.and_then(|request| greeting(&request));
     // What is no greeting names no job, like one that leaves it out.
     let job = jobs.named(greeting.as_deref().unwrap_or_default()).cloned();
+    // It may have been revoked since the handshake.
+    let greeting = standing.check().map_err(|reason| invalid(&reason)).and(greeting);
     match greeting.and_then(|name| jobs.enter(&name, identity)) {
         Ok((job, place)) => Ok(Greeted { id, job, place }),
         Err(refusal) => {
@@ -305,13 +337,13 @@ async fn replaced(context: &Context) {
 }
 
 /// Counts and logs a refusal; returns the answer to the peer.
-fn refused(job: &Job, identity: &Identity, request: &str, key: &str, refusal: Refusal) -> Response {
+fn refused(job: &Job, identity: &Identity, request: &str, key: &str, refusal: Refusal) -> Failure {
     let subject = if key.is_empty() { request } else { key };
     note_refusal((&job.statistics.refusals, &job.audit), identity, request, subject, refusal)
 }
 
 /// As [`refused`], for what belongs to no job.
-fn refused_by_server(jobs: &Jobs, identity: &Identity, request: &str, refusal: Refusal) -> Response {
+fn refused_by_server(jobs: &Jobs, identity: &Identity, request: &str, refusal: Refusal) -> Failure {
     note_refusal((&jobs.refusals, &jobs.audit), identity, request, request, refusal)
 }
 
@@ -321,7 +353,7 @@ fn note_refusal(
     request: &str,
     subject: &str,
     mut refusal: Refusal,
-) -> Response {
+) -> Failure {
     refusal.shorten();
     count.fetch_add(1, Ordering::Relaxed);
     if !refusal.audited {
@@ -329,7 +361,7 @@ fn note_refusal(
         let action = Action::of_request(request);
         audit.record(&Event::refused(action, &reason).by(identity).about(subject).code(refusal.code));
     }
-    Response::Failed(refusal.into())
+    refusal.into()
 }
 
 impl Context {
@@ -350,9 +382,15 @@ impl Context {
     async fn answer(&self, id: RequestId, request: &str, key: &str, outcome: Answered<Content>) {
         let content = outcome.unwrap_or_else(|refusal| {
             self.account.refused(refusal.code);
-            Content::Message(refused(&self.job, &self.identity, request, key, refusal))
+            Content::Message(Response::Failed(refused(&self.job, &self.identity, request, key, refusal)))
         });
         // Where the peer takes no answers any more, the connection is about to end.
         let _ = self.answers.send(Answer { id, content }).await;
+    }
+
+    /// Tells the peer why its connection ends.
+    async fn say_farewell(&self, refusal: Refusal) {
+        // Where the queue is full the peer does not read, and need not be told.
+        let _ = timeout(FAREWELL, self.answer(UNADDRESSED, "connection", "", Err(refusal))).await;
     }
 }

@@ -180,6 +180,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let (rank, connection) = (rank.to_string(), connection.to_string());
         let details = [("rank", rank.as_str()), ("connection", &connection)];
         job.audit.note(&Event::allowed(Action::Register).by(identity).with(&details));
+        if let Some(replaced) = replaced.map(|replaced| replaced.to_string()) {
+            let details = [("rank", rank.as_str()), ("connection", &replaced), ("by", &connection)];
+            job.audit.note(&Event::noted(Action::Replaced).by(identity).with(&details));
+        }
         done(response)
     }
 
@@ -196,7 +200,9 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let worker = self.worker()?;
         self.context.job.leave(worker)?;
         *self.context.worker.lock() = None;
-        tracing::info!(identity = %self.context.identity, rank = worker.rank, "left");
+        let Context { job, identity, .. } = &**self.context;
+        tracing::info!(%identity, rank = worker.rank, "left");
+        job.audit.note(&Event::allowed(Action::Leave).by(identity).with(&[("rank", &worker.rank.to_string())]));
         done(Response::Left)
     }
 
@@ -217,7 +223,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         self.later(String::new(), async move {
             let asked = format!("{schedule:?}");
             job.audit.confirm(&Event::attempted(Action::Schedule).by(&identity).about(&asked)).await?;
-            let set = learning_rate::set(&job, learning_rate, schedule).await?;
+            let set = learning_rate::set(&job, &identity, learning_rate, schedule).await?;
             let (peak, from_round) = (set.learning_rate.to_string(), set.from_round.to_string());
             let details = [("learning_rate", peak.as_str()), ("from_round", &from_round)];
             job.audit.note(&Event::allowed(Action::Schedule).by(&identity).about(&asked).with(&details));

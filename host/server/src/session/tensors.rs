@@ -59,6 +59,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let _room = self.room().await?;
         let mut value = vec![0; self.body_bytes as usize];
         self.finite_body(&key, Format::F32, slice::from_mut(&mut value)).await?;
+        self.may_still_push(&key)?;
         // In a task of its own: once begun, it is not undone by the connection's end.
         let name = key.clone();
         let identity = &self.context.identity;
@@ -90,6 +91,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         if let Err(stopped) = self.finite_body(&key.name, format, &mut gradient.chunks).await {
             key.keep_buffers(gradient.chunks.into_iter().enumerate());
             return Err(stopped);
+        }
+        if let Err(refusal) = self.may_still_push(&key.name) {
+            key.keep_buffers(gradient.chunks.into_iter().enumerate());
+            return Err(refusal.into());
         }
         let contribution = Contribution { gradient: Gradient::Dense(gradient), loss };
         let repeated = context.job.push(&key, worker, round, contribution)?;
@@ -129,8 +134,14 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             })
         });
         let contribution = Contribution { gradient: Gradient::Rows(rows.await?), loss };
+        self.may_still_push(&key.name)?;
         let repeated = context.job.push(&key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
+    }
+
+    /// Asked once more when the body is there, which a peer can take its time to send.
+    fn may_still_push(&self, key: &str) -> Answered<()> {
+        self.context.job.access.require_push(&self.context.identity, key)
     }
 
     fn repeated(&self, key: &Key, round: u64) -> Result<Option<Content>, Stopped> {

@@ -47,7 +47,7 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
             }
             Err(reason) => {
                 tracing::error!(key = key.name, round, reason, "a round has failed");
-                note_failure(&job, &key, round, &reason);
+                note_failure(&job, &key, home.as_ref(), round, &reason);
                 unfinished.fail(&reason);
             }
         }
@@ -63,10 +63,10 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
     });
 }
 
-fn note_failure(job: &Job, key: &Key, round: u64, reason: &str) {
-    let status = job.deployments.read().of_round(round).map(|optimizer| optimizer.status.clone());
-    let (digest, round) = (status.map(|status| status.digest).unwrap_or_default(), round.to_string());
-    let details = [("optimizer", digest.as_str()), ("round", &round)];
+fn note_failure(job: &Job, key: &Key, home: Option<&Residence>, round: u64, reason: &str) {
+    let digest = home.map_or("", |residence| &residence.optimizer.status.digest);
+    let round = round.to_string();
+    let details = [("optimizer", digest), ("round", &round)];
     let event = Event::noted(Action::Round).about(&key.name).because(reason).with(&details);
     job.audit.note(&event.code(ErrorCode::OptimizerFailed));
 }
