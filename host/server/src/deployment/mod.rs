@@ -17,7 +17,7 @@ mod checks;
 mod revocation;
 mod submissions;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use stepbox_trust::{Claims, Digest, VerifiedComponent};
@@ -40,7 +40,7 @@ use crate::move_over;
 use crate::optimizer::{Deployed, Optimizer, Planned};
 use crate::refusal::{Answered, Refusal};
 use crate::shard::{KeyId, NewSlice};
-use archive::Kept;
+use archive::{Kept, Staying};
 use checks::Accepted;
 
 /// What is to be deployed.
@@ -162,10 +162,13 @@ async fn take_over(job: &Arc<Job>, accepted: Accepted) -> Answered<Response> {
         return Err(refusal);
     }
     let (recording, recorded, is_new) = (Arc::clone(job), Arc::clone(&optimizer), former.is_none());
-    if let Err(refusal) = off_the_runtime(move || record(&recording, &recorded.verified, is_new)).await {
-        discard(job, &optimizer).await;
-        return Err(refusal);
-    }
+    let _staying = match off_the_runtime(move || record(&recording, &recorded.verified, is_new)).await {
+        Ok(staying) => staying,
+        Err(refusal) => {
+            discard(job, &optimizer).await;
+            return Err(refusal);
+        }
+    };
 
     let (from_round, state_kept) = take_effect(job, &optimizer, &start, &keys);
     drop(structure);
@@ -293,13 +296,33 @@ fn take_effect(job: &Job, optimizer: &Arc<Optimizer>, start: &Start, keys: &[Arc
     (from_round, state_kept)
 }
 
-/// Puts the component where a rollback finds it, and its version where no older one gets past it.
-fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<()> {
-    let kept = job.archive.lock().keep(&verified.digest().to_string(), verified.bytes());
-    kept.map_err(|error| cannot_keep(&error))?;
+/// Puts the component where a rollback finds it, until it is remembered, and its version where no older one gets past it.
+fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Staying> {
+    let staying = keep(job, &job.archive.lock(), verified)?;
     let mut ledger = job.ledger.lock();
     let recorded = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
-    recorded.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))
+    recorded.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
+    Ok(staying)
+}
+
+/// Keeps a component's file. One of the same content that is there is replaced only where it is not good any more, or where
+/// this one has more signatures: it is not to lose those of others.
+fn keep(job: &Job, archive: &Archive, verified: &VerifiedComponent) -> Answered<Staying> {
+    let digest = verified.digest().to_string();
+    let known = archive.read(&digest, job.config.limits.component_bytes).ok();
+    let known = known.and_then(|bytes| job.trust.store_for_deployment().ok()?.verify(bytes).ok());
+    if let Some(known) = known.filter(|known| known.digest() == verified.digest()) {
+        let (before, now) = (signers(&known), signers(verified));
+        if !(now.len() > before.len() && now.is_superset(&before)) {
+            return Ok(archive.stay(&digest));
+        }
+    }
+    archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))
+}
+
+/// Whose signatures count.
+fn signers(verified: &VerifiedComponent) -> HashSet<stepbox_trust::KeyId> {
+    verified.signers().map(|(key, _)| key).collect()
 }
 
 /// Has later rollbacks know of the deployment. It has taken effect, so what fails here costs only them.

@@ -38,7 +38,7 @@ fn keep(job: &Job, by: &Identity, component: Vec<u8>) -> Answered<SubmissionStat
     }
     let mut archive = job.archive.lock();
     // Also where it is known: it may have come with more signatures.
-    archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))?;
+    let _staying = super::keep(job, &archive, &verified)?;
     if let Some(known) = known {
         return Ok(known);
     }
