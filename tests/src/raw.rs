@@ -110,6 +110,11 @@ impl RawPeer {
         Some(decode_response(&header).unwrap())
     }
 
+    /// Waits until the next answer has begun. Its first byte is gone then.
+    pub async fn first_byte(&mut self) {
+        in_time(self.stream.read_u8()).await.expect("an answer");
+    }
+
     /// What the connection ends with, where TLS itself does not let the peer in.
     pub async fn rejection(&mut self) -> io::Error {
         in_time(self.stream.read_u8()).await.expect_err("an alert, and no answer")

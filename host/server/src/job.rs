@@ -19,6 +19,7 @@ use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
 use crate::config::Seconds;
 use crate::deployment::{Archive, Trust};
+use crate::gate::Rooms;
 use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
 use crate::membership::{ConnectionId, Membership, Run};
@@ -56,6 +57,10 @@ pub(crate) struct Job {
     /// One submission at a time, for the same reason, and beside deployments: whoever may only submit must not be able to
     /// hold up a rollback.
     pub submitting: Arc<Semaphore>,
+    /// One digest of all weights at a time: each keeps them in memory, and has a thread hash them.
+    pub digesting: Arc<Semaphore>,
+    /// For bodies under way.
+    pub rooms: Rooms,
     /// Locked before `deployments`, `barrier` and a key's state, never after, and only once at a time: so the end of a
     /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.
     pub members: watch::Sender<Membership>,
@@ -133,6 +138,8 @@ impl Job {
             trust: Trust::new(&config.trust, &config.limits),
             deploying: Arc::new(Semaphore::new(1)),
             submitting: Arc::new(Semaphore::new(1)),
+            digesting: Arc::new(Semaphore::new(1)),
+            rooms: Rooms::new(config.limits.receiving_bytes, config.limits.sending_bytes),
             members: watch::Sender::new(Membership::new(identities)),
             statistics: Statistics::default(),
             warnings,

@@ -83,6 +83,12 @@ macros::limits! {
     refusals_per_minute: u32, "1/min" =>
     pub const DEFAULT_REFUSALS_PER_MINUTE: u32 = 600;
 
+    /// Changes that an identity asks for in a minute, and as many at once: deployments, submissions, withdrawals, rollbacks
+    /// and schedules, whatever becomes of them. Each is two lines of the audit log, which are on disk before it goes on and
+    /// never gathered: at this rate they take weeks to push out what is kept. People and their scripts stay far below.
+    changes_per_minute: u32, "1/min" =>
+    pub const DEFAULT_CHANGES_PER_MINUTE: u32 = 60;
+
     /// Bytes of bodies, both ways, of an identity in a second. The default is more than any network carries: set it
     /// where workers share a network with others. Beyond it the server reads and sends no further until the time has
     /// come.
@@ -95,7 +101,7 @@ macros::limits! {
     pub const DEFAULT_RECEIVING_BYTES_PER_IDENTITY: u64 = 2 << 30;
 
     /// Bytes of bodies that are being received of all peers: eight of the largest tensors keep any network busy.
-    /// Beyond it requests wait, unread, until others are there.
+    /// Beyond it requests wait, unread, until others are there. Divided among the jobs, so that no job waits for another.
     receiving_bytes: u64, "B" =>
     pub const DEFAULT_RECEIVING_BYTES: u64 = 8 << 30;
 
@@ -105,7 +111,7 @@ macros::limits! {
     pub const DEFAULT_SENDING_BYTES_PER_IDENTITY: u64 = 2 << 30;
 
     /// Bytes of bodies that are being sent to all peers, each counted, whether or not they are the same weights: a
-    /// hundred workers that pull the largest tensor take it in turns of 64.
+    /// hundred workers that pull the largest tensor take it in turns of 64. Divided among the jobs, as what is received.
     sending_bytes: u64, "B" =>
     pub const DEFAULT_SENDING_BYTES: u64 = 64 << 30;
 

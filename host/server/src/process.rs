@@ -35,7 +35,9 @@ pub enum ProcessSandbox {
 impl Config {
     /// Files that are read when it starts or later. Who edits one puts a new file in its place, so their folders matter.
     pub fn files_read(&self) -> Vec<&Path> {
-        vec![&self.tls.ca, &self.tls.certificate, &self.tls.key, &self.trust.store]
+        let jobs = self.job.iter().chain(self.jobs.values());
+        let stores = jobs.filter_map(|job| job.trust.as_ref()).chain([&self.trust]).map(|trust| &trust.store);
+        self.tls.files().chain(stores).map(PathBuf::as_path).collect()
     }
 
     /// Directories that are written to.

@@ -30,6 +30,10 @@ pub struct JobLimits {
     pub keys: Option<usize>,
     /// Bytes of `limits.model_bytes`.
     pub model_bytes: Option<u64>,
+    /// Bytes of `limits.receiving_bytes`.
+    pub receiving_bytes: Option<u64>,
+    /// Bytes of `limits.sending_bytes`.
+    pub sending_bytes: Option<u64>,
     /// Bytes of `sandbox.limits.total_memory_bytes`.
     pub sandbox_memory_bytes: Option<u64>,
 }
@@ -100,6 +104,8 @@ pub(crate) fn settings(config: &Config) -> Result<Vec<JobSettings>, ConfigError>
         parts("connections", config.limits.connections as u64, of(|limits| limits.connections.map(|own| own as u64)))?;
     let keys = parts("keys", config.limits.keys as u64, of(|limits| limits.keys.map(|own| own as u64)))?;
     let model_bytes = parts("model_bytes", config.limits.model_bytes, of(|limits| limits.model_bytes))?;
+    let receiving_bytes = parts("receiving_bytes", config.limits.receiving_bytes, of(|limits| limits.receiving_bytes))?;
+    let sending_bytes = parts("sending_bytes", config.limits.sending_bytes, of(|limits| limits.sending_bytes))?;
     let memory = config.sandbox.limits.total_memory_bytes;
     let memory = parts("sandbox_memory_bytes", memory, of(|limits| limits.sandbox_memory_bytes))?;
 
@@ -111,6 +117,8 @@ pub(crate) fn settings(config: &Config) -> Result<Vec<JobSettings>, ConfigError>
             connections: number(connections[index]),
             keys: number(keys[index]),
             model_bytes: model_bytes[index],
+            receiving_bytes: receiving_bytes[index],
+            sending_bytes: sending_bytes[index],
             ..config.limits.clone()
         };
         let (mut state_directory, mut cache) = (config.state_directory.clone(), config.cache.clone());
@@ -203,17 +211,22 @@ mod tests {
     #[test]
     fn jobs_have_what_they_ask_for_and_equal_parts_of_the_rest() {
         let jobs = all("
-            limits.keys = 100
-            jobs.a = { workers = ['x'], limits = { keys = 40, sandbox_memory_bytes = 1000 }, shard_threads = 3 }
+            limits = { keys = 100, receiving_bytes = 1000 }
             jobs.b = { workers = ['x'], access = { operators = ['bob'] }, trust = { store = 'b.toml' } }
             jobs.c = { workers = ['y'] }
             [cache]
             directory = 'kept'
+            [jobs.a]
+            workers = ['x']
+            shard_threads = 3
+            limits = { keys = 40, sandbox_memory_bytes = 1000, receiving_bytes = 100, sending_bytes = 32212254720 }
         ");
         let keys: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.limits.keys)).collect();
         assert_eq!(keys, [("a", 40), ("b", 30), ("c", 30)]);
         let memory: u64 = jobs.iter().map(|job| job.sandbox.limits.total_memory_bytes).sum();
         assert!(memory <= SandboxConfig::default().limits.total_memory_bytes);
+        let rooms = jobs.iter().map(|job| (job.limits.receiving_bytes, job.limits.sending_bytes));
+        assert_eq!(rooms.collect::<Vec<_>>(), [(100, 30 << 30), (450, 17 << 30), (450, 17 << 30)]);
         assert_eq!(jobs[0].sandbox.limits.total_memory_bytes, 1000);
         assert_eq!(jobs[0].shard_threads, 3);
         assert_eq!(jobs[0].state_directory, Path::new("/srv/state/jobs/a"));

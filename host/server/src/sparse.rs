@@ -7,47 +7,53 @@ use std::ops::Range;
 
 use crate::gradient::{Gradient, Rows};
 
-/// The union of all workers' rows, in ascending order, with where each worker's part lies.
+/// The union of all workers' rows, in ascending order, and what each worker has of them.
+///
+/// Takes no more than the gradients it is made of and 8 bytes for each row: no table of rows and workers, which for many
+/// workers and short rows would be many times the tensor.
 pub(crate) struct MergedRows {
     columns: usize,
-    rows: Vec<u64>,
-    /// What each worker has, in order of rank: elements without gaps.
-    values: Vec<Vec<u8>>,
-    /// For each row, and for each worker in order of rank: the position of the row among the worker's own.
-    positions: Vec<Option<u32>>,
+    touched: Touched,
+    /// In order of rank.
+    parts: Vec<Part>,
     zeros: Vec<u8>,
+}
+
+/// Rows that any worker has.
+enum Touched {
+    /// The first so many, so all.
+    All(u64),
+    /// Ascending.
+    Some(Vec<u64>),
+}
+
+/// What a worker has.
+struct Part {
+    /// Ascending; `None` for all rows.
+    ids: Option<Vec<u64>>,
+    /// Elements without gaps.
+    values: Vec<u8>,
+}
+
+/// Goes through the rows once, in ascending order, and through each worker's along with them.
+pub(crate) struct Cursor<'a> {
+    merged: &'a MergedRows,
+    position: usize,
+    /// For each worker, in order of rank: the first of its own rows that is not passed.
+    own: Vec<usize>,
+    parts: Vec<stepbox_reduce::Gradient<'a>>,
 }
 
 impl MergedRows {
     /// Merges the workers' gradients, in order of rank, for a tensor of this many rows and columns.
     pub fn new(rows: u64, columns: usize, gradients: Vec<Gradient>) -> Self {
-        let zeros = vec![0; columns * size_of::<f32>()];
-        let whole = gradients.iter().any(|gradient| matches!(gradient, Gradient::Dense(_)));
-        let union: Vec<u64> = if whole {
-            (0..rows).collect()
-        } else {
-            let ids = gradients.iter().filter_map(Gradient::row_ids);
-            let mut union: Vec<u64> = ids.flatten().copied().collect();
-            union.sort_unstable();
-            union.dedup();
-            union
-        };
-        let mut positions = vec![None; union.len() * gradients.len()];
-        for (rank, gradient) in gradients.iter().enumerate() {
-            // Rows and the worker's own ids ascend together.
-            let mut own = gradient.row_ids().map(|ids| ids.iter().zip(0_u32..).peekable());
-            for (index, row) in union.iter().enumerate() {
-                positions[index * gradients.len() + rank] = match &mut own {
-                    Some(own) => own.next_if(|(id, _)| *id == row).map(|(_, position)| position),
-                    None => u32::try_from(*row).ok(),
-                };
-            }
-        }
-        let values = gradients.into_iter().map(|gradient| match gradient {
-            Gradient::Dense(dense) => dense.into_values(),
-            Gradient::Rows(Rows { values, .. }) => values,
+        let ids: Option<Vec<&[u64]>> = gradients.iter().map(Gradient::row_ids).collect();
+        let touched = ids.map_or(Touched::All(rows), |ids| Touched::Some(union(&ids)));
+        let parts = gradients.into_iter().map(|gradient| match gradient {
+            Gradient::Dense(dense) => Part { ids: None, values: dense.into_values() },
+            Gradient::Rows(Rows { ids, values }) => Part { ids: Some(ids), values },
         });
-        Self { columns, rows: union, values: values.collect(), positions, zeros }
+        Self { columns, touched, parts: parts.collect(), zeros: vec![0; columns * size_of::<f32>()] }
     }
 
     /// Elements of a row.
@@ -57,28 +63,76 @@ impl MergedRows {
 
     /// Positions of the rows within a range.
     pub fn within(&self, rows: Range<u64>) -> Range<usize> {
-        let before = |end: u64| self.rows.partition_point(|row| *row < end);
-        before(rows.start)..before(rows.end)
+        match &self.touched {
+            // The tensor's values are in memory, so its rows can be counted.
+            Touched::All(all) => rows.start.min(*all) as usize..rows.end.min(*all) as usize,
+            Touched::Some(ids) => before(ids, rows.start)..before(ids, rows.end),
+        }
     }
 
     /// The row at a position.
     pub fn row(&self, position: usize) -> u64 {
-        self.rows[position]
+        match &self.touched {
+            Touched::All(_) => position as u64,
+            Touched::Some(ids) => ids[position],
+        }
     }
 
-    /// What each worker has for the row at a position, in order of rank.
-    pub fn parts(&self, position: usize) -> Vec<stepbox_reduce::Gradient<'_>> {
-        let workers = self.values.len();
-        let own = &self.positions[position * workers..(position + 1) * workers];
-        own.iter()
-            .zip(&self.values)
-            .map(|(own, values)| match own {
-                Some(own) => &values[*own as usize * self.zeros.len()..][..self.zeros.len()],
-                None => &self.zeros[..],
-            })
-            .map(stepbox_reduce::Gradient::f32)
-            .collect()
+    /// Begins at a position.
+    pub fn from(&self, position: usize) -> Cursor<'_> {
+        let count = match &self.touched {
+            Touched::All(all) => *all as usize,
+            Touched::Some(ids) => ids.len(),
+        };
+        let passed = |ids: &[u64]| if position < count { before(ids, self.row(position)) } else { ids.len() };
+        let own = self.parts.iter().map(|part| part.ids.as_deref().map_or(0, passed));
+        Cursor { merged: self, position, own: own.collect(), parts: Vec::with_capacity(self.parts.len()) }
     }
+}
+
+impl<'a> Cursor<'a> {
+    /// What each worker has for the next row, in order of rank.
+    pub fn parts(&mut self) -> &[stepbox_reduce::Gradient<'a>] {
+        let merged = self.merged;
+        let row = merged.row(self.position);
+        self.position += 1;
+        self.parts.clear();
+        for (part, own) in merged.parts.iter().zip(&mut self.own) {
+            let own = match &part.ids {
+                None => Some(row as usize),
+                Some(ids) => (ids.get(*own) == Some(&row)).then(|| std::mem::replace(own, *own + 1)),
+            };
+            let row_bytes = merged.zeros.len();
+            let values = own.map_or(&merged.zeros[..], |own| &part.values[own * row_bytes..][..row_bytes]);
+            self.parts.push(stepbox_reduce::Gradient::f32(values));
+        }
+        &self.parts
+    }
+}
+
+/// How many of these ids are below another one.
+fn before(ids: &[u64], end: u64) -> usize {
+    ids.partition_point(|id| *id < end)
+}
+
+/// All ids of ascending lists, ascending, each once.
+fn union(lists: &[&[u64]]) -> Vec<u64> {
+    let (mut union, mut distinct): (Vec<u64>, usize) = (Vec::new(), 0);
+    let merge = |union: &mut Vec<u64>| {
+        // Finds the ascending runs that it consists of.
+        union.sort();
+        union.dedup();
+        union.len()
+    };
+    for list in lists {
+        union.extend_from_slice(list);
+        // Before repetitions are most of it: it never has more than a few times the tensor's rows.
+        if union.len() > 2 * distinct + list.len() {
+            distinct = merge(&mut union);
+        }
+    }
+    merge(&mut union);
+    union
 }
 
 #[cfg(test)]
@@ -93,7 +147,7 @@ mod tests {
     }
 
     fn parts(merged: &MergedRows, position: usize) -> Vec<Vec<u8>> {
-        merged.parts(position).iter().map(|part| part.bytes().to_vec()).collect()
+        merged.from(position).parts().iter().map(|part| part.bytes().to_vec()).collect()
     }
 
     fn dense(values: &[f32]) -> Gradient {
@@ -122,5 +176,51 @@ mod tests {
         assert_eq!(merged.within(0..2), 0..2);
         assert_eq!(parts(&merged, 0), [bytes(&[1.0]), bytes(&[0.0])]);
         assert_eq!(parts(&merged, 1), [bytes(&[2.0]), bytes(&[3.0])]);
+    }
+
+    #[test]
+    fn a_cursor_finds_what_each_row_has_from_wherever_it_begins() {
+        let (columns, rows) = (3, 97);
+        // Of different steps, so that rows are touched by none, some or all of the workers.
+        let steps = [1, 2, 3, 5, 50, 200];
+        let own = |step: u64| (0..rows).step_by(step as usize).collect::<Vec<u64>>();
+        let value = |step: u64, row: u64| [step as f32, row as f32, 1.0];
+        let gradient = |step: u64| {
+            let values: Vec<f32> = own(step).into_iter().flat_map(|row| value(step, row)).collect();
+            Gradient::Rows(Rows { ids: own(step), values: bytes(&values) })
+        };
+        for steps in [&steps[..], &steps[1..], &steps[3..]] {
+            let merged = MergedRows::new(rows, columns, steps.iter().map(|step| gradient(*step)).collect());
+            let all = merged.within(0..rows);
+            assert!(all.clone().map(|position| merged.row(position)).is_sorted_by(|one, other| one < other));
+            for first in all.clone() {
+                let mut cursor = merged.from(first);
+                for position in first..all.end {
+                    let row = merged.row(position);
+                    let expected =
+                        steps.iter().map(|step| if row.is_multiple_of(*step) { value(*step, row) } else { [0.0; 3] });
+                    let expected: Vec<_> = expected.map(|values| bytes(&values)).collect();
+                    let found: Vec<_> = cursor.parts().iter().map(|part| part.bytes().to_vec()).collect();
+                    assert_eq!(found, expected, "row {row}");
+                }
+            }
+            assert_eq!(merged.from(all.end).own.len(), steps.len(), "behind the last row nothing is left");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_does_not_grow_with_rows_times_workers() {
+        let (rows, workers) = (10_000, 500);
+        let every = || (0..rows).collect::<Vec<u64>>();
+        let lists = vec![every(); workers];
+        let lists: Vec<_> = lists.iter().map(Vec::as_slice).collect();
+        let united = union(&lists);
+        assert_eq!(united, every());
+        assert!(united.capacity() <= 8 * rows as usize, "{} ids have room", united.capacity());
+        let mut gradients = vec![dense(&vec![1.0; rows as usize])];
+        gradients.extend((1..workers).map(|_| self::rows(&[7], &[2.0])));
+        let merged = MergedRows::new(rows, 1, gradients);
+        assert!(matches!(merged.touched, Touched::All(all) if all == rows), "rows that are all there are not listed");
+        assert_eq!(merged.from(7).parts().len(), workers);
     }
 }

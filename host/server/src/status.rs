@@ -5,13 +5,16 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 use stepbox_wire::{ErrorCode, ServerStatus, WorkerStatus};
+use tokio::sync::Semaphore;
 
 use crate::deployment::{self, off_the_runtime};
 use crate::job::Job;
+use crate::key::Key;
 use crate::published;
 use crate::refusal::{Answered, Refusal};
+use crate::weights::Weights;
 
-/// Collects the status. Hashing all weights, where asked for, runs off the runtime.
+/// Collects the status. Hashing all weights, where asked for, runs off the runtime, one at a time.
 pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<ServerStatus> {
     let weights_digest = if with_digest { Some(weights_digest(job).await?) } else { None };
     let keys = job.model.all();
@@ -58,20 +61,97 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
 
 /// SHA-256 over the keys in order of name, each as its name, a zero byte and its weights.
 async fn weights_digest(job: &Arc<Job>) -> Answered<String> {
-    // All taken before the first is hashed, so that they belong together unless rounds are running.
-    let mut all = Vec::new();
-    for key in job.model.all() {
-        let weights = published::weights(job, &key).await;
-        all.push((weights.map_err(|reason| Refusal::new(ErrorCode::Internal, reason))?, key));
-    }
-    off_the_runtime(move || {
+    let hash = |all: Vec<(Arc<Weights>, Arc<Key>)>| {
         let mut hash = Sha256::new();
         for (weights, key) in all {
             hash.update(key.name.as_bytes());
             hash.update([0]);
             weights.chunks().for_each(|chunk| hash.update(chunk));
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    in_turn(&job.digesting, all_weights(job), hash).await
+}
+
+/// All taken before the first is hashed, so that they belong together unless rounds are running.
+async fn all_weights(job: &Arc<Job>) -> Answered<Vec<(Arc<Weights>, Arc<Key>)>> {
+    let mut all = Vec::new();
+    for key in job.model.all() {
+        let weights = published::weights(job, &key).await;
+        all.push((weights.map_err(|reason| Refusal::new(ErrorCode::Internal, reason))?, key));
+    }
+    Ok(all)
+}
+
+/// Takes what is large once it has its turn, and makes something of it on a thread of its own. The turn ends with that
+/// thread's work, whether or not anybody still waits for it.
+async fn in_turn<Taken: Send + 'static, Made: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    take: impl Future<Output = Answered<Taken>>,
+    make: impl FnOnce(Taken) -> Made + Send + 'static,
+) -> Answered<Made> {
+    let turn = Arc::clone(turns).acquire_owned().await;
+    let turn = turn.map_err(|closed| Refusal::new(ErrorCode::Internal, closed.to_string()))?;
+    let taken = take.await?;
+    off_the_runtime(move || {
+        let made = make(taken);
+        drop(turn);
+        Ok(made)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Counts what is taken and not yet let go.
+    struct Taken(Arc<AtomicUsize>);
+
+    impl Drop for Taken {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_one_at_a_time_takes_what_is_large() {
+        let (turns, held) = (Arc::new(Semaphore::new(1)), Arc::new(AtomicUsize::new(0)));
+        let ask = || {
+            let (turns, held) = (Arc::clone(&turns), Arc::clone(&held));
+            tokio::spawn(async move {
+                let take = async {
+                    assert_eq!(held.fetch_add(1, Ordering::SeqCst), 0, "another one is held");
+                    tokio::task::yield_now().await;
+                    Ok(Taken(Arc::clone(&held)))
+                };
+                in_turn(&turns, take, drop).await
+            })
+        };
+        let asked: Vec<_> = (0..16).map(|_| ask()).collect();
+        for asked in asked {
+            asked.await.expect("no other one is held").expect("made");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_turn_of_one_who_has_gone_ends_with_the_work() {
+        let turns = Arc::new(Semaphore::new(1));
+        let ((begun, has_begun), (goes_on, go_on)) = (tokio::sync::oneshot::channel(), mpsc::channel::<()>());
+        let work = move |()| {
+            begun.send(()).expect("the test waits");
+            go_on.recv().expect("the test lets it go on");
+        };
+        let asking = Arc::clone(&turns);
+        let asked = tokio::spawn(async move { in_turn(&asking, async { Ok(()) }, work).await });
+        has_begun.await.expect("it begins");
+        asked.abort();
+        assert!(asked.await.expect_err("it was ended").is_cancelled());
+        assert_eq!(turns.available_permits(), 0, "the work goes on");
+        goes_on.send(()).expect("it waits");
+        let _turn = turns.acquire().await.expect("the turn is free again");
+    }
 }

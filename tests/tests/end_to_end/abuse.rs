@@ -4,13 +4,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use stepbox_client::{Client, ErrorCode};
+use stepbox_client::{Client, DeployOptions, ErrorCode};
 use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
 use stepbox_wire::{ElementType, Request, Response, TensorType, UNADDRESSED, encode_request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{init, round, tensor};
+use crate::{init, refused, round, tensor};
 
 async fn scene(name: &'static str, limits: &'static str) -> (TestServer, Vec<Client>) {
     let server = TestServer::start(Options { more: limits, ..Options::new(name) });
@@ -200,6 +200,62 @@ async fn refusals_beyond_their_rate_slow_whoever_causes_them() {
         assert_eq!(flooder.refusal().await.1.code, ErrorCode::Forbidden);
     }
     logged(&["WARN", "slowed", "noise-operator", "limits.refusals_per_minute"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn changes_beyond_their_rate_are_refused_and_cannot_fill_the_audit_log() {
+    let (server, workers) = scene("changes", "[limits]\nchanges_per_minute = 5").await;
+    let (scheduler, publisher) = (server.client("scheduler").await, server.client("publisher").await);
+    let file = server.publisher.sign("sgd", "1.1.0");
+    for _ in 0..5 {
+        scheduler.set_learning_rate(1.0).await.unwrap();
+        publisher.submit(file.clone()).await.unwrap();
+    }
+    for _ in 0..50 {
+        let nothing = "0".repeat(64);
+        for outcome in [
+            scheduler.set_learning_rate(1.0).await.map(drop),
+            publisher.submit(file.clone()).await.map(drop),
+            publisher.withdraw(&nothing).await,
+        ] {
+            let (code, message) = refused(outcome);
+            assert_eq!(code, ErrorCode::RateLimited);
+            assert!(message.contains("limits.changes_per_minute"), "{message}");
+        }
+    }
+    let log = std::fs::read_to_string(server.authority.folder().join("state/audit/audit-000001.jsonl")).unwrap();
+    let about = |action: &str| log.matches(&format!("\"action\":\"{action}\"")).count();
+    // Of each change two lines; of refusals, which are gathered, the first ones.
+    assert!((10..=25).contains(&about("schedule")) && (10..=25).contains(&about("submit")), "{log}");
+    // Others have a rate of their own.
+    server.client("deployer").await.rollback(None).await.expect_err("there is nothing to go back to");
+    server.client("deployer").await.set_learning_rate(1.0).await.unwrap();
+    trains_on(&workers, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn weights_are_evaluated_only_when_there_is_room_for_them() {
+    const ELEMENTS: usize = 8 << 20;
+    let access = "[[access.grant]]\nidentities = ['evaluates-reader']\nrights = ['pull']\nkeys = ['*']";
+    let more = "[limits]\nframe_seconds = 1\nsending_bytes_per_identity = 33554432\n";
+    let server = TestServer::start(Options { more, access, workers: 1, ..Options::new("evaluates") });
+    let file = server.publisher.sign_as("hostile/false-evaluation", "hostile", "1.0.0");
+    server.client("deployer").await.deploy(file, &DeployOptions::default()).await.unwrap();
+    let worker = server.worker(0).await;
+    worker.init("w", &tensor(&vec![0.0; ELEMENTS])).await.unwrap();
+    worker.push_pull("w", &tensor(&vec![0.0; ELEMENTS])).await.unwrap();
+    let reader = server.client("reader").await;
+    assert_eq!(refused(reader.pull_evaluation("w").await).0, ErrorCode::OptimizerFailed);
+    // The same reader has begun to read the weights by another connection, and goes no further.
+    let mut slow = RawPeer::greeted(&server, "reader").await;
+    slow.send(&encode_request(2, &unregistered_pull(), 0)).await.unwrap();
+    slow.first_byte().await;
+    let (code, message) = refused(reader.pull_evaluation("w").await);
+    assert_eq!(code, ErrorCode::RateLimited, "the optimizer was asked before there was room: {message}");
+    assert!(message.contains("limits.sending_bytes_per_identity"), "{message}");
+    drop(slow);
+    let again = async { while refused(reader.pull_evaluation("w").await).0 != ErrorCode::OptimizerFailed {} };
+    in_time(again).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

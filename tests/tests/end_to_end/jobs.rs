@@ -2,7 +2,7 @@
 
 use stepbox_client::{Client, ClientConfig, DEFAULT_JOB, DeployOptions, ErrorCode, Tensor};
 use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
-use stepbox_wire::{PROTOCOL_VERSION, Request};
+use stepbox_wire::{ElementType, PROTOCOL_VERSION, Request, Response, TensorType, encode_request};
 
 use crate::{bits, init, refused, round, tensor};
 
@@ -164,6 +164,40 @@ async fn what_goes_wrong_in_one_job_stays_there() {
         let status = client(&server, "red", "red-deployer").await.status(false).await.unwrap();
         assert_eq!((status.refusals, status.keys.len(), status.updates), (0, 4, 1));
         assert!(status.workers.iter().all(|worker| worker.connected), "whoever left left another job");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn bytes_on_their_way_in_one_job_take_no_room_of_another() {
+    const ELEMENTS: u64 = 4096;
+    in_time(async {
+        // A third for each job: one body of the tensor.
+        let more = format!("{}\n[limits]\nreceiving_bytes = 49152\nframe_seconds = 60", two_more(""));
+        let server = TestServer::start(Options { more: more.leak(), ..Options::new("jobs") });
+        deploy(&server, "blue", "sgd").await;
+        deploy(&server, "red", "sgd").await;
+        let (blue, red) = (workers(&server, "blue").await, workers(&server, "red").await);
+        for workers in [&blue, &red] {
+            init(workers, "w", &gradient(0, ELEMENTS)).await;
+        }
+        // A worker takes all of blue's room, and then its time.
+        let mut dribbles = RawPeer::connect(&server, Some(&server.credentials("worker-1"))).await.unwrap();
+        let hello = Request::Hello { protocol: PROTOCOL_VERSION, job: "blue".into() };
+        for (id, request) in [(1, hello), (2, Request::Register)] {
+            dribbles.ask(id, &request, &[]).await;
+            dribbles.receive().await.unwrap();
+        }
+        let tensor = TensorType { element: ElementType::F32, shape: vec![ELEMENTS] };
+        let push = Request::Push { key: "w".into(), round: 1, tensor, loss: None };
+        dribbles.send(&encode_request(3, &push, 4 * ELEMENTS)).await.unwrap();
+        dribbles.send(&[0; 100]).await.unwrap();
+        // The server comes to that at some time of these.
+        for number in 1..=20 {
+            round(&red, "w", &gradient(number, ELEMENTS)).await.unwrap();
+        }
+        dribbles.send(&vec![0; 4 * ELEMENTS as usize - 100]).await.unwrap();
+        assert_eq!(dribbles.receive().await, Some((3, Response::Pushed { repeated: false })));
     })
     .await;
 }

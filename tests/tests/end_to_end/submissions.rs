@@ -4,7 +4,7 @@ use std::fs;
 
 use stepbox_client::{DeployOptions, ErrorCode};
 use stepbox_tests::{Options, Publisher, RawPeer, TestServer, component, in_time};
-use stepbox_wire::{Request, encode_request};
+use stepbox_wire::{Request, Response, encode_request};
 
 use crate::{init, reason, refused, round, tensor};
 
@@ -167,24 +167,48 @@ async fn the_bytes_of_all_submissions_together_have_a_limit() {
     assert!(message.contains("limits.submission_bytes"), "{message}");
 }
 
-/// Who may only submit, and sends a component without an end, holds up other submissions but no rollback.
+/// Who sends a component without an end holds up nobody: it has its turn when it is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_submission_that_does_not_end_holds_up_no_rollback() {
+async fn a_component_that_does_not_end_holds_up_no_other_and_no_rollback() {
     let server = TestServer::start(Options::new("endless"));
     for version in ["1.0.0", "1.1.0"] {
         server.deploy("sgd", version, &[]).await;
     }
     let deployer = server.client("deployer").await;
     let file = server.publisher.sign("sgd", "1.2.0");
-    let mut peer = RawPeer::greeted(&server, "publisher").await;
-    peer.send(&encode_request(2, &Request::Submit, file.len() as u64)).await.unwrap();
-    in_time(async {
-        // Until the server has begun to read it.
-        while deployer.submit(file.clone()).await.is_ok() {}
-    })
-    .await;
-    assert_eq!(reason(deployer.submit(file.clone()).await), (ErrorCode::Busy, "deployment-under-way".into()));
+    let (mut publisher, mut other) =
+        (RawPeer::greeted(&server, "publisher").await, RawPeer::greeted(&server, "deployer").await);
+    let (submit, deploy) = (Request::Submit, Request::Deploy(DeployOptions::default()));
+    for (peer, request) in [(&mut publisher, &submit), (&mut other, &deploy)] {
+        peer.send(&encode_request(2, request, file.len() as u64)).await.unwrap();
+        peer.send(&file[..100]).await.unwrap();
+    }
+    // The server begins to read them at some time of these.
+    for _ in 0..20 {
+        deployer.submit(file.clone()).await.unwrap();
+    }
     assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.0.0");
-    peer.send(&file).await.unwrap();
-    assert!(peer.receive().await.is_some());
+    publisher.send(&file[100..]).await.unwrap();
+    assert!(matches!(in_time(publisher.receive()).await, Some((2, Response::Submitted(_)))));
+    other.send(&file[100..]).await.unwrap();
+    assert!(matches!(in_time(other.receive()).await, Some((2, Response::Deployed { .. }))));
+}
+
+/// Whoever has a file with fewer of its signatures cannot take the others away by submitting it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_submitted_again_may_gain_signatures_and_loses_none() {
+    let server = TestServer::start(Options::new("signatures"));
+    let board = Publisher::new();
+    server.trust(&format!("[[publisher]]\nname = 'Board'\npublic_key = '{}'\n", board.public_key()));
+    let publisher = server.client("publisher").await;
+    let one = server.publisher.sign("sgd", "1.0.0");
+    let (both, strange) = (board.sign_too(&one), Publisher::new().sign_too(&one));
+    let digest = publisher.submit(one.clone()).await.unwrap().component.digest;
+    let path = server.authority.folder().join(format!("state/components/{digest}.wasm"));
+    for (submitted, kept) in [(&strange, &one), (&both, &both), (&one, &both), (&strange, &both), (&both, &both)] {
+        assert_eq!(publisher.submit(submitted.clone()).await.unwrap().component.digest, digest);
+        assert!(fs::read(&path).unwrap() == *kept, "another file is kept");
+    }
+    server.client("activator").await.activate(&digest, &DeployOptions::default()).await.unwrap();
+    assert!(fs::read(&path).unwrap() == both, "what runs is kept as it was submitted");
 }

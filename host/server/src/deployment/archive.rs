@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use stepbox_wire::{DeployOptions, OptimizerStatus, SubmissionStatus};
 
@@ -16,8 +18,13 @@ use stepbox_wire::{DeployOptions, OptimizerStatus, SubmissionStatus};
 /// rule; whoever wants to go further back than three deployments has other troubles.
 pub const MAX_PREVIOUS_DEPLOYMENTS: usize = 3;
 
-/// An index is at most this large: 16 MiB, above what the options of all deployments in it can take on the wire.
+/// An index is at most this large: 16 MiB, half of it for the options of all deployments in it, and the rest for thousands
+/// of submissions. What would be larger is not written.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
+
+/// Options of a deployment as the index has them: 2 MiB. On the wire they have at most 1 MiB, and escaping what nobody has
+/// a use for, such as control characters, makes six times as much of it.
+const MAX_OPTIONS_BYTES: usize = 2 << 20;
 
 const FOLDER: &str = "components";
 const INDEX: &str = "index.toml";
@@ -45,6 +52,27 @@ struct Index {
 pub(crate) struct Archive {
     folder: PathBuf,
     index: Index,
+    unnamed: Unnamed,
+}
+
+/// Digests of files that are kept and that the index does not name yet, or not only: as often as somebody holds them.
+type Unnamed = Arc<Mutex<Vec<String>>>;
+
+/// A file that stays where it is until this is dropped, whatever the index says.
+#[derive(Debug)]
+#[must_use = "without it the file stays only where the index names it"]
+pub(crate) struct Staying {
+    digest: String,
+    unnamed: Unnamed,
+}
+
+impl Drop for Staying {
+    fn drop(&mut self) {
+        let mut unnamed = self.unnamed.lock();
+        if let Some(position) = unnamed.iter().position(|digest| *digest == self.digest) {
+            unnamed.swap_remove(position);
+        }
+    }
 }
 
 impl Archive {
@@ -65,7 +93,7 @@ impl Archive {
                 Index::default()
             }
         };
-        Self { folder, index }
+        Self { folder, index, unnamed: Unnamed::default() }
     }
 
     /// The bytes that are kept under a digest, at most so many.
@@ -73,9 +101,16 @@ impl Archive {
         read_plain_file(&self.path(digest), most_bytes)
     }
 
-    /// Keeps a component's bytes. They stay as long as the index names them.
-    pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
-        write(&self.path(digest), bytes)
+    /// Keeps a component's bytes. They stay as long as the index names them, and as long as what this returns is held.
+    pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<Staying> {
+        let staying = self.stay(digest);
+        write(&self.path(digest), bytes).map(|()| staying)
+    }
+
+    /// Has the file of a digest stay where it is.
+    pub fn stay(&self, digest: &str) -> Staying {
+        self.unnamed.lock().push(digest.to_owned());
+        Staying { digest: digest.to_owned(), unnamed: Arc::clone(&self.unnamed) }
     }
 
     // Deployments.
@@ -140,6 +175,10 @@ impl Archive {
     fn save(&self) -> io::Result<()> {
         let text = toml::to_string(&self.index).map_err(io::Error::other)?;
         let text = format!("# Components that were deployed last or submitted. Written by stepbox.\n\n{text}");
+        if text.len() as u64 > MAX_INDEX_BYTES {
+            let message = format!("its index would have {} bytes, above {MAX_INDEX_BYTES}", text.len());
+            return Err(io::Error::other(message));
+        }
         write(&self.folder.join(INDEX), text.as_bytes())?;
         self.sweep();
         Ok(())
@@ -149,7 +188,8 @@ impl Archive {
     fn sweep(&self) {
         let Index { deployed, submitted } = &self.index;
         let digests = deployed.iter().map(|kept| &kept.optimizer.digest);
-        let digests = digests.chain(submitted.iter().map(|submission| &submission.component.digest));
+        let unnamed = self.unnamed.lock();
+        let digests = digests.chain(submitted.iter().map(|submission| &submission.component.digest)).chain(&*unnamed);
         let named: HashSet<PathBuf> = digests.map(|digest| self.path(digest)).collect();
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
@@ -166,12 +206,17 @@ impl Archive {
 
 /// Whether options can stand in the index, or why not.
 pub(crate) fn check_options(options: &DeployOptions) -> Result<(), String> {
-    let kept = toml::to_string(options).map_err(|error| error.to_string());
-    let read = kept.and_then(|text| toml::from_str(&text).map_err(|error| error.to_string()));
-    match read {
+    let text = toml::to_string(options).map_err(|error| format!("the options cannot be kept: {error}"))?;
+    if text.len() > MAX_OPTIONS_BYTES {
+        return Err(format!(
+            "the options cannot be kept: as TOML they have {} of {MAX_OPTIONS_BYTES} bytes",
+            text.len()
+        ));
+    }
+    match toml::from_str::<DeployOptions>(&text) {
         Ok(read) if read == *options => Ok(()),
-        Ok::<DeployOptions, _>(_) => Err("the options cannot be kept: they would be read as others".into()),
-        Err(reason) => Err(format!("the options cannot be kept: {reason}")),
+        Ok(_) => Err("the options cannot be kept: read again they are others".to_owned()),
+        Err(error) => Err(format!("the options cannot be kept: {}", error.message())),
     }
 }
 
@@ -268,7 +313,7 @@ mod tests {
     }
 
     fn deploy(archive: &mut Archive, kept: &Kept) {
-        archive.keep(&kept.optimizer.digest, kept.optimizer.name.as_bytes()).expect("kept");
+        let _staying = archive.keep(&kept.optimizer.digest, kept.optimizer.name.as_bytes()).expect("kept");
         archive.deployed(kept.clone()).expect("saved");
     }
 
@@ -297,7 +342,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("modes");
         let archive = Archive::open(&folder.0);
-        archive.keep("00", b"12345").expect("kept");
+        let _staying = archive.keep("00", b"12345").expect("kept");
         let path = archive.path("00");
         let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&archive.folder)), (0o600, 0o700));
@@ -319,14 +364,57 @@ mod tests {
         assert_eq!(folder.components().len(), 1);
     }
 
+    fn submission(digest: &str) -> SubmissionStatus {
+        let component = kept(digest, 0.1).optimizer;
+        SubmissionStatus { component, bytes: 1, submitted_by: "carol".into(), submitted_at: 0 }
+    }
+
+    #[test]
+    fn what_is_being_deployed_outlives_others_that_come_and_go_meanwhile() {
+        let folder = Folder::new("in-flight");
+        let mut archive = Archive::open(&folder.0);
+        let (deploying, other) = (kept("a", 0.1), submission("b"));
+        let staying = archive.keep(&deploying.optimizer.digest, b"a").expect("kept");
+        let again = archive.keep(&deploying.optimizer.digest, b"a").expect("kept");
+        drop(archive.keep(&other.component.digest, b"b").expect("kept"));
+        archive.submit(other.clone()).expect("saved");
+        drop(again);
+        assert!(archive.withdraw(&other.component.digest).expect("saved"));
+        assert_eq!(archive.read(&deploying.optimizer.digest, 1).expect("it is there"), b"a");
+        archive.deployed(deploying.clone()).expect("saved");
+        drop(staying);
+        deploy(&mut archive, &kept("c", 0.1));
+        assert_eq!(archive.read(&deploying.optimizer.digest, 1).expect("to go back to"), b"a");
+
+        let failed = archive.keep(&kept("d", 0.1).optimizer.digest, b"d").expect("kept");
+        drop(failed);
+        deploy(&mut archive, &kept("e", 0.1));
+        assert_eq!(folder.components().len(), 3, "what was not deployed is gone");
+    }
+
+    #[test]
+    fn an_index_that_could_not_be_read_again_is_not_written() {
+        let folder = Folder::new("large");
+        let mut archive = Archive::open(&folder.0);
+        deploy(&mut archive, &kept("a", 0.1));
+        let mut large = submission("b");
+        large.submitted_by = "\u{1}".repeat(MAX_INDEX_BYTES as usize / 6);
+        let error = archive.submit(large).expect_err("too large");
+        assert!(error.to_string().contains("index"), "{error}");
+        archive.submit(submission("c")).expect("there is room for others");
+        let archive = Archive::open(&folder.0);
+        assert_eq!((archive.submitted(), archive.index.deployed.len()), (&[submission("c")][..], 1));
+    }
+
     #[test]
     fn options_that_could_not_be_read_again_are_none() {
         let mut options = kept("a", 0.1).options;
         check_options(&options).expect("options as anybody has them");
         let kind = ScheduleKind::Cosine { rounds: u64::MAX, final_ratio: 0.0 };
         options.schedule = Some(Schedule { warmup_rounds: 0, kind });
-        check_options(&options).expect("rounds of 64 bits");
-        options.learning_rate = Some(f64::NAN);
-        check_options(&options).expect_err("no number is equal to this one");
+        check_options(&options).expect("the highest round that there can be");
+        let mut options = kept("a", 0.1).options;
+        options.hyperparameters[0].1 = "\u{1}".repeat(MAX_OPTIONS_BYTES / 6);
+        check_options(&options).expect_err("as TOML, they are six times as long");
     }
 }

@@ -19,7 +19,7 @@ mod mandate;
 mod revocation;
 mod submissions;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use stepbox_trust::{Claims, Digest, VerifiedComponent};
@@ -43,7 +43,7 @@ use crate::move_over;
 use crate::optimizer::{Deployed, Optimizer, Planned};
 use crate::refusal::{Answered, Refusal};
 use crate::shard::{KeyId, NewSlice};
-use archive::Kept;
+use archive::{Kept, Staying};
 use checks::Accepted;
 use mandate::Mandate;
 
@@ -180,9 +180,10 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Ans
         asking.check_anew(&recording, &recorded.verified)?;
         record(&recording, &recorded.verified, is_new)
     });
-    let effect = match recording.await {
-        Ok(()) => take_effect(job, mandate, &optimizer, &start, &keys),
-        Err(refusal) => Err(refusal),
+    // Named by nothing yet, the file stays until it is.
+    let (effect, _staying) = match recording.await {
+        Ok(staying) => (take_effect(job, mandate, &optimizer, &start, &keys), Some(staying)),
+        Err(refusal) => (Err(refusal), None),
     };
     let (from_round, state_kept) = match effect {
         Ok(effect) => effect,
@@ -319,13 +320,33 @@ fn take_effect(
     Ok((from_round, state_kept))
 }
 
-/// Puts the component where a rollback finds it, and its version where no older one gets past it.
-fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<()> {
-    let kept = job.archive.lock().keep(&verified.digest().to_string(), verified.bytes());
-    kept.map_err(|error| cannot_keep(&error))?;
+/// Puts the component where a rollback finds it, until it is remembered, and its version where no older one gets past it.
+fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Staying> {
+    let staying = keep(job, &job.archive.lock(), verified)?;
     let mut ledger = job.ledger.lock();
     let recorded = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
-    recorded.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))
+    recorded.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
+    Ok(staying)
+}
+
+/// Keeps a component's file. One of the same content that is there is replaced only where it is not good any more, or where
+/// this one has more signatures: it is not to lose those of others.
+fn keep(job: &Job, archive: &Archive, verified: &VerifiedComponent) -> Answered<Staying> {
+    let digest = verified.digest().to_string();
+    let known = archive.read(&digest, job.config.limits.component_bytes).ok();
+    let known = known.and_then(|bytes| job.trust.store_for_deployment().ok()?.verify(bytes).ok());
+    if let Some(known) = known.filter(|known| known.digest() == verified.digest()) {
+        let (before, now) = (signers(&known), signers(verified));
+        if !(now.len() > before.len() && now.is_superset(&before)) {
+            return Ok(archive.stay(&digest));
+        }
+    }
+    archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))
+}
+
+/// Whose signatures count.
+fn signers(verified: &VerifiedComponent) -> HashSet<stepbox_trust::KeyId> {
+    verified.signers().map(|(key, _)| key).collect()
 }
 
 /// Has later rollbacks know of the deployment. It has taken effect, so what fails here costs only them.

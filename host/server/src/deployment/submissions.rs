@@ -41,7 +41,7 @@ fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<Submissio
     Mandate { by: by.clone(), rights: &[Right::Submit] }.check_anew(job, &verified)?;
     let mut archive = job.archive.lock();
     // Also where it is known: it may have come with more signatures.
-    archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))?;
+    let _staying = super::keep(job, &archive, &verified)?;
     if let Some(known) = known {
         return Ok(known);
     }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use stepbox_wire::ErrorCode;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::rate::Rate;
 use super::remembered::Remembered;
-use super::room::{Held, Room};
+use super::room::{Direction, Held, Room, Rooms};
 use super::seldom::Seldom;
 use crate::identity::Identity;
 use crate::limits::Limits;
@@ -20,8 +21,6 @@ use crate::refusal::{Answered, Refusal};
 #[derive(Debug)]
 pub(crate) struct Accounts {
     limits: Limits,
-    receiving: Room,
-    sending: Room,
     state: Mutex<State>,
 }
 
@@ -38,19 +37,15 @@ pub(crate) struct Account {
     identity: Identity,
     requests: Rate,
     refusals: Rate,
+    changes: Rate,
     bytes: Rate,
-    /// Its own and that of all.
-    receiving: [Room; 2],
-    sending: [Room; 2],
+    rooms: Rooms,
     patience: Duration,
     slowed: Seldom,
-}
-
-/// Which way a body goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Receiving,
-    Sending,
+    /// One evaluation at a time: each keeps its key's rounds waiting.
+    evaluating: Semaphore,
+    /// One digest of all weights at a time, so that the others who wait for theirs have their turns between.
+    digesting: Semaphore,
 }
 
 /// One of an identity's connections.
@@ -62,12 +57,8 @@ pub(crate) struct Place {
 
 impl Accounts {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            receiving: Room::new(limits.receiving_bytes),
-            sending: Room::new(limits.sending_bytes),
-            limits: limits.clone(),
-            state: Mutex::new(State { here: HashMap::new(), away: Remembered::new() }),
-        }
+        let state = State { here: HashMap::new(), away: Remembered::new() };
+        Self { limits: limits.clone(), state: Mutex::new(state) }
     }
 
     /// Another connection of an identity. Refused where it has as many as it may.
@@ -91,6 +82,7 @@ impl Accounts {
         let Limits {
             requests_per_second,
             refusals_per_minute,
+            changes_per_minute,
             identity_bytes_per_second,
             receiving_bytes_per_identity,
             sending_bytes_per_identity,
@@ -101,11 +93,13 @@ impl Accounts {
             identity: identity.clone(),
             requests: Rate::a_second(requests_per_second.into(), now),
             refusals: Rate::a_minute(refusals_per_minute.into(), now),
+            changes: Rate::a_minute(changes_per_minute.into(), now),
             bytes: Rate::a_second(identity_bytes_per_second, now),
-            receiving: [Room::new(receiving_bytes_per_identity), self.receiving.clone()],
-            sending: [Room::new(sending_bytes_per_identity), self.sending.clone()],
+            rooms: Rooms::new(receiving_bytes_per_identity, sending_bytes_per_identity),
             patience: frame_seconds.duration(),
             slowed: Seldom::default(),
+            evaluating: Semaphore::new(1),
+            digesting: Semaphore::new(1),
         }
     }
 }
@@ -128,20 +122,44 @@ impl Account {
         }
     }
 
-    /// Waits for room for a body.
-    pub(crate) async fn room(&self, direction: Direction, bytes: u64) -> Answered<Held> {
-        let ([own, all], limit) = match direction {
-            Direction::Receiving => (&self.receiving, "receiving_bytes"),
-            Direction::Sending => (&self.sending, "sending_bytes"),
-        };
+    /// Waits for room for a body, of its own and of the job's.
+    pub(crate) async fn room(&self, direction: Direction, bytes: u64, job: &Rooms) -> Answered<Held> {
+        let (own, all) = (self.rooms.of(direction), job.of(direction));
         Room::hold(own, all, bytes, self.patience).await.ok_or_else(|| {
+            let limit = match direction {
+                Direction::Receiving => "receiving_bytes",
+                Direction::Sending => "sending_bytes",
+            };
             let seconds = self.patience.as_secs_f64();
             let message = format!(
-                "no room for a body of {bytes} bytes within {seconds} s (limits.{limit}_per_identity, limits.{limit}); \
-                 come again when others are done"
+                "no room for a body of {bytes} bytes within {seconds} s (limits.{limit}_per_identity, limits.{limit}, of \
+                 which each job has its part); come again when others are done"
             );
             Refusal::new(ErrorCode::RateLimited, message)
         })
+    }
+
+    /// Takes one of the changes that it may ask for, whatever becomes of it: each is lines of the audit log, on disk at
+    /// once and never gathered.
+    pub(crate) fn change(&self) -> Answered<()> {
+        self.changes.take(Instant::now()).map_err(|wait| {
+            let message = format!(
+                "`{}` asks for more changes than limits.changes_per_minute; try again in {:.0} s",
+                self.identity,
+                wait.as_secs_f64().ceil()
+            );
+            Refusal::new(ErrorCode::RateLimited, message)
+        })
+    }
+
+    /// Its turn to have weights evaluated. `None` never comes.
+    pub(crate) async fn evaluation(&self) -> Option<SemaphorePermit<'_>> {
+        self.evaluating.acquire().await.ok()
+    }
+
+    /// Its turn to have all weights hashed. `None` never comes.
+    pub(crate) async fn digest(&self) -> Option<SemaphorePermit<'_>> {
+        self.digesting.acquire().await.ok()
     }
 
     /// A request of its was refused.
@@ -242,13 +260,40 @@ mod tests {
         let seconds = crate::config::Seconds::from_constant(0.001);
         let limits = Limits { receiving_bytes_per_identity: 8192, frame_seconds: seconds, ..Limits::default() };
         let accounts = accounts(limits);
-        let place = accounts.enter(&identity("one"), Instant::now()).unwrap();
-        let held = place.room(Direction::Receiving, 8192).await.unwrap();
-        let refusal = place.room(Direction::Receiving, 8192).await.unwrap_err();
+        let (place, job) = (accounts.enter(&identity("one"), Instant::now()).unwrap(), Rooms::new(1 << 20, 1 << 20));
+        let held = place.room(Direction::Receiving, 8192, &job).await.unwrap();
+        let refusal = place.room(Direction::Receiving, 8192, &job).await.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::RateLimited);
         assert!(refusal.message.contains("limits.receiving_bytes_per_identity"), "{}", refusal.message);
-        assert!(place.room(Direction::Sending, 8192).await.is_ok(), "the other way has room of its own");
+        assert!(place.room(Direction::Sending, 8192, &job).await.is_ok(), "the other way has room of its own");
         drop(held);
-        assert!(place.room(Direction::Receiving, 8192).await.is_ok());
+        assert!(place.room(Direction::Receiving, 8192, &job).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_room_is_taken_takes_none_of_another() {
+        let seconds = crate::config::Seconds::from_constant(0.001);
+        let accounts = accounts(Limits { frame_seconds: seconds, ..Limits::default() });
+        let (job, other) = (Rooms::new(16 << 10, 16 << 10), Rooms::new(16 << 10, 16 << 10));
+        let places = ["one", "other"].map(|name| accounts.enter(&identity(name), Instant::now()).unwrap());
+        for direction in [Direction::Receiving, Direction::Sending] {
+            let _held = places[0].room(direction, 16 << 10, &job).await.unwrap();
+            let refusal = places[1].room(direction, 8192, &job).await.unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::RateLimited);
+            assert!(places[1].room(direction, 16 << 10, &other).await.is_ok());
+        }
+    }
+
+    #[test]
+    fn changes_have_a_rate_and_a_refusal_that_names_it() {
+        let accounts = accounts(Limits { changes_per_minute: 3, ..Limits::default() });
+        let place = accounts.enter(&identity("one"), Instant::now()).unwrap();
+        for _ in 0..3 {
+            place.change().unwrap();
+        }
+        let refusal = place.change().unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::RateLimited);
+        assert!(refusal.message.contains("limits.changes_per_minute"), "{}", refusal.message);
+        assert!(accounts.enter(&identity("other"), Instant::now()).unwrap().change().is_ok());
     }
 }

@@ -23,6 +23,33 @@ pub(crate) struct Held {
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
+/// Which way a body goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Receiving,
+    Sending,
+}
+
+/// For bodies both ways, of an identity or of a job.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    receiving: Room,
+    sending: Room,
+}
+
+impl Rooms {
+    pub(crate) fn new(receiving_bytes: u64, sending_bytes: u64) -> Self {
+        Self { receiving: Room::new(receiving_bytes), sending: Room::new(sending_bytes) }
+    }
+
+    pub(crate) fn of(&self, direction: Direction) -> &Room {
+        match direction {
+            Direction::Receiving => &self.receiving,
+            Direction::Sending => &self.sending,
+        }
+    }
+}
+
 impl Room {
     pub(crate) fn new(bytes: u64) -> Self {
         let all = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);

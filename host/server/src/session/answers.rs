@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::refused;
+use crate::evaluation;
 use crate::gate::{Account, Direction, Held};
 use crate::gradient::RowLayout;
 use crate::identity::Identity;
@@ -36,8 +37,9 @@ pub(crate) enum Content {
     /// The key's weights as they are when the answer is sent, which are those that were asked for or newer ones: so a
     /// slow peer holds one version in memory, not one for each of its pulls.
     Weights(Arc<Key>),
-    /// These weights for evaluation, and the connection's turn to hold such.
-    Evaluation(Arc<Key>, Arc<Weights>, OwnedSemaphorePermit),
+    /// The key's weights for evaluation, which are made when the answer is sent: a copy of the tensor, so there has to be
+    /// room for it before.
+    Evaluation(Arc<Key>),
     /// These rows of the key's weights, as they are when the answer is sent.
     Rows(Arc<Key>, RowIds),
 }
@@ -56,7 +58,7 @@ impl Content {
     fn may_go(&self, job: &Job, identity: &Identity) -> Answered<()> {
         match self {
             Self::Message(_) => Ok(()),
-            Self::Weights(key) | Self::Evaluation(key, ..) | Self::Rows(key, _) => {
+            Self::Weights(key) | Self::Evaluation(key) | Self::Rows(key, _) => {
                 job.access.require_pull(identity, &key.name)
             }
         }
@@ -66,8 +68,7 @@ impl Content {
     fn bytes(&self) -> u64 {
         match self {
             Self::Message(_) => 0,
-            Self::Weights(key) => key.tensor.bytes().unwrap_or(0),
-            Self::Evaluation(_, weights, _) => weights.bytes(),
+            Self::Weights(key) | Self::Evaluation(key) => key.tensor.bytes().unwrap_or(0),
             Self::Rows(_, rows) => rows.bytes(),
         }
     }
@@ -104,11 +105,11 @@ pub(crate) async fn send_all(
 ) -> io::Result<()> {
     let limits = &job.config.limits;
     while let Some(Answer { id, content }) = answers.recv().await {
-        let mut _evaluation = None;
         let bytes = content.bytes();
         // Before what is to be sent is taken hold of.
         account.body(bytes).await;
-        let room = account.room(Direction::Sending, bytes).await;
+        let turn = if let Content::Evaluation(_) = content { account.evaluation().await } else { None };
+        let room = account.room(Direction::Sending, bytes, &job.rooms).await;
         let (content, _room) = match room.and_then(|room| content.may_go(&job, &identity).map(|()| room)) {
             Ok(room) => (content, room),
             Err(refusal) => {
@@ -124,10 +125,14 @@ pub(crate) async fn send_all(
                 Ok(weights) => whole(id, &key, weights),
                 Err(reason) => failed(id, reason, limits),
             },
-            Content::Evaluation(key, weights, held) => {
-                _evaluation = Some(held);
-                whole(id, &key, weights)
-            }
+            Content::Evaluation(key) => match evaluation::weights(&job, &key).await {
+                Ok(weights) => whole(id, &key, weights),
+                Err(refusal) => {
+                    account.refused(refusal.code);
+                    let failure = refused(&job, &identity, "pull", &key.name, refusal);
+                    (head(id, &Response::Failed(failure), limits), Body::Nothing)
+                }
+            },
             Content::Rows(key, RowIds { ids, layout, held }) => {
                 // Nobody waits for them any more: who has the answer may ask for as many at once.
                 drop(held);
@@ -140,6 +145,7 @@ pub(crate) async fn send_all(
                 }
             }
         };
+        drop(turn);
         let bytes = head.len() as u64 + body.bytes();
         let send = async {
             stream.write_all(&head).await?;

@@ -18,15 +18,18 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     pub(super) async fn deploy(mut self, options: DeployOptions) -> Result<Option<Content>, Stopped> {
         self.must_deploy()?;
         self.must_submit("; what was submitted you may activate (`stepbox activate`)")?;
-        let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
+        self.context.account.change()?;
+        let permit = self.permit()?;
         let component = self.component().await?;
         let Context { job, identity, .. } = &**self.context;
+        let turn = turn(&job.deploying)?;
         let deployment = deploy(Arc::clone(job), identity.clone(), Wanted::File { component, options });
         self.in_its_own_task(turn, permit, deployment)
     }
 
     pub(super) fn activate(self, digest: String, options: DeployOptions) -> Result<Option<Content>, Stopped> {
         self.must_deploy()?;
+        self.context.account.change()?;
         let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
         let Context { job, identity, .. } = &**self.context;
         let wanted = Wanted::Submitted { digest: digest.to_ascii_lowercase(), options };
@@ -36,6 +39,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 
     pub(super) fn rollback(self, to: Option<String>) -> Result<Option<Content>, Stopped> {
         self.must_deploy()?;
+        self.context.account.change()?;
         let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
         let Context { job, identity, .. } = &**self.context;
         let wanted = Wanted::Former { to: to.map(|digest| digest.to_ascii_lowercase()) };
@@ -45,9 +49,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 
     pub(super) async fn submit(mut self) -> Result<Option<Content>, Stopped> {
         self.must_submit("")?;
-        let (turn, permit) = (turn(&self.context.job.submitting)?, self.permit()?);
+        self.context.account.change()?;
+        let permit = self.permit()?;
         let component = self.component().await?;
         let Context { job, identity, .. } = &**self.context;
+        let turn = turn(&job.submitting)?;
         let submission = submit(Arc::clone(job), identity.clone(), component);
         self.in_its_own_task(turn, permit, submission)
     }
@@ -71,6 +77,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             let message = format!("`{identity}` may not withdraw; the operator names publishers in [access]");
             return Err(Refusal::new(ErrorCode::Forbidden, message).into());
         }
+        self.context.account.change()?;
         let withdrawal =
             withdraw(Arc::clone(job), identity.clone(), rights.may(Right::Activate), digest.to_ascii_lowercase());
         self.later(String::new(), async move { withdrawal.await.map(Content::Message) })
@@ -119,7 +126,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     }
 }
 
-/// One at a time: each holds a component and compiles it.
+/// One at a time: each holds a component and compiles it. Taken when the component is there, so that who sends one slowly
+/// keeps nobody from anything.
 fn turn(turns: &Arc<Semaphore>) -> Answered<OwnedSemaphorePermit> {
     Arc::clone(turns).try_acquire_owned().map_err(|_| {
         Refusal::new(ErrorCode::Busy, "another deployment or submission is under way; try again")

@@ -60,8 +60,6 @@ struct Context {
     most_outstanding: usize,
     /// Of ids in row pulls that wait.
     row_ids: Arc<Semaphore>,
-    /// One evaluation's weights at a time.
-    evaluations: Arc<Semaphore>,
     /// What this identity does by all its connections.
     account: Arc<Account>,
     /// Keys whose weights were read, for the audit log.
@@ -136,7 +134,6 @@ pub(crate) async fn serve(
     let context = Arc::new(Context {
         outstanding: Arc::new(Semaphore::new(most_outstanding)),
         most_outstanding,
-        evaluations: Arc::new(Semaphore::new(1)),
         row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
         worker: Mutex::new(None),
         read: Mutex::default(),

@@ -210,15 +210,17 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let Context { job, identity, .. } = &**self.context;
         job.access.require(identity, Right::Status)?;
         job.audit.note(&Event::allowed(Action::Status).by(identity));
-        let job = Arc::clone(job);
+        let context = Arc::clone(self.context);
         self.later(String::new(), async move {
-            Ok(Content::Message(Response::Status(Box::new(status(&job, weights_digest).await?))))
+            let _turn = if weights_digest { context.account.digest().await } else { None };
+            Ok(Content::Message(Response::Status(Box::new(status(&context.job, weights_digest).await?))))
         })
     }
 
     fn set_schedule(self, learning_rate: Option<f64>, schedule: Schedule) -> Result<Option<Content>, Stopped> {
         let Context { job, identity, .. } = &**self.context;
         job.access.require(identity, Right::Schedule)?;
+        self.context.account.change()?;
         let (job, identity) = (Arc::clone(job), identity.clone());
         self.later(String::new(), async move {
             let asked = format!("{schedule:?}");
@@ -244,7 +246,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 
     /// Room for the body, to be held until it is there.
     pub(super) async fn room(&self) -> Answered<Held> {
-        self.context.account.room(Direction::Receiving, self.body_bytes).await
+        self.context.account.room(Direction::Receiving, self.body_bytes, &self.context.job.rooms).await
     }
 
     /// On whose behalf weights of a key are read: a worker's, which has registered, or somebody's who only reads.

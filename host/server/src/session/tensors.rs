@@ -14,9 +14,7 @@ use crate::audit::{Action, Event};
 use crate::checks::{check_gradient, check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
 use crate::deployment::off_the_runtime;
-use crate::evaluation;
 use crate::gradient::{Contribution, Dense, Gradient, Rows};
-use crate::job::not_registered;
 use crate::key::Key;
 use crate::refusal::{Answered, Refusal};
 use crate::rounds::Rank;
@@ -188,25 +186,15 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let job = Arc::clone(&self.context.job);
         let key = job.model.require(key)?;
         self.context.note_read(&key);
-        if evaluation {
-            let context = Arc::clone(self.context);
-            let evaluations = Arc::clone(&self.context.evaluations);
-            return self.later(key.name.clone(), async move {
-                context.wait_for(&key, rank, version).await?;
-                // Held until the answer is sent: a peer that does not read has one copy of a tensor made for it.
-                let Ok(held) = evaluations.acquire_owned().await else { return Err(not_registered()) };
-                let weights = evaluation::weights(&job, &key).await?;
-                Ok(Content::Evaluation(key, weights, held))
-            });
-        }
+        let content = if evaluation { Content::Evaluation } else { Content::Weights };
         if let Some(found) = job.try_pull(&key, rank, version) {
             found?;
-            return Ok(Some(Content::Weights(key)));
+            return Ok(Some(content(key)));
         }
         let context = Arc::clone(self.context);
         self.later(key.name.clone(), async move {
             context.wait_for(&key, rank, version).await?;
-            Ok(Content::Weights(key))
+            Ok(content(key))
         })
     }
 

@@ -26,10 +26,10 @@ impl Shard {
             }
             let mut reduced = Ok(());
             let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
-                let first = touched.start + elements.start / rows.columns();
-                for (position, out) in (first..).zip(out.chunks_exact_mut(rows.columns())) {
+                let mut cursor = rows.from(touched.start + elements.start / rows.columns());
+                for out in out.chunks_exact_mut(rows.columns()) {
                     // What is not finite is the sandbox's to see, which reads it next.
-                    match step.reduction.reduce_into(&rows.parts(position), out) {
+                    match step.reduction.reduce_into(cursor.parts(), out) {
                         Ok(()) | Err(ReduceError::NotFinite(_)) => {}
                         Err(error) => reduced = Err(error),
                     }
