@@ -172,7 +172,7 @@ impl Instance {
 
     /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
     pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
-        let fuel = self.budget.fuel + RESERVE_FUEL_PER_BYTE * u64::from(bytes);
+        let fuel = self.budget.fuel.saturating_add(RESERVE_FUEL_PER_BYTE * u64::from(bytes));
         let more = (u64::from(bytes) >> 20) * RESERVE_MILLISECONDS_PER_MEBIBYTE;
         let deadline_milliseconds = self.budget.deadline_milliseconds.saturating_add(more);
         self.call("reserve", CallBudget { fuel, deadline_milliseconds }, |component, store| {
