@@ -207,7 +207,10 @@ mod tests {
         let spread = Matrix { stride: 3, ..target };
         assert_eq!(product(left, right, 0.5, spread).unwrap(), [94.0, 106.0, 100.0, 148.0, 178.0, 100.0]);
         // The factors in the other order.
-        assert_eq!(product(matrix(RIGHT, 2, 3), matrix(LEFT, 3, 2), 0.0, target).unwrap()[..4], [44.0, 56.0, 98.0, 128.0]);
+        assert_eq!(
+            product(matrix(RIGHT, 2, 3), matrix(LEFT, 3, 2), 0.0, target).unwrap()[..4],
+            [44.0, 56.0, 98.0, 128.0]
+        );
         // Nothing to multiply.
         let (left, right) = (matrix(LEFT, 2, 0), matrix(RIGHT, 0, 2));
         assert_eq!(product(left, right, 0.0, target).unwrap()[..4], [0.0; 4]);
