@@ -160,9 +160,13 @@ fn place(matrix: &Matrix) -> Option<Range<usize>> {
 }
 
 fn view<'a>(matrix: &Matrix, elements: &'a [f32]) -> Result<ArrayView2<'a, f32>, ProductError> {
-    let shape = (matrix.rows as usize, matrix.columns as usize).strides((matrix.stride as usize, 1));
-    let mut view =
-        ArrayView2::from_shape(shape, elements).map_err(|_| ProductError::Place { which: "left or right factor" })?;
+    let extents = (matrix.rows as usize, matrix.columns as usize);
+    let view = match elements.is_empty() {
+        // Where there is nothing, no stride leads anywhere.
+        true => ArrayView2::from_shape(extents, elements),
+        false => ArrayView2::from_shape(extents.strides((matrix.stride as usize, 1)), elements),
+    };
+    let mut view = view.map_err(|_| ProductError::Place { which: "left or right factor" })?;
     if matrix.transposed {
         view.swap_axes(0, 1);
     }

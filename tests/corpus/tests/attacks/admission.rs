@@ -241,8 +241,9 @@ pub fn huge_strings_do_not_cross() {
 
 pub fn a_name_is_fit_for_a_terminal() {
     let admitted = stepbox_corpus::sandbox(Limits::default()).admit(&Guest::HugeStrings.with_trick('O'));
-    let text = admitted.unwrap_or_else(|error| panic!("{error}")).description().name.clone();
-    assert_eq!(text, "evil[2Jname", "no escape sequence, no line, nothing that turns the direction of writing");
+    let Err(error) = admitted else { panic!("such a name was admitted") };
+    // No escape sequence, no line, nothing that turns the direction of writing.
+    assert!(error.to_string().contains("\"evil[2Jname\""), "{error}");
 }
 
 pub fn plans_that_cannot_be_counted_or_placed_are_refused() {

@@ -152,7 +152,7 @@ pub fn fuel_is_enough_to_the_last_unit_and_not_beyond() {
         let admitted = sandbox.admit(&Guest::JustShort.component()).unwrap();
         let mut keys = Keys::new(&admitted, &[5000]);
         // One step that spends so many turns, always from the same state.
-        let mut spend = |turns: u32| {
+        let mut step = |turns: u32| {
             let mut parameters = values(5000, 0);
             parameters[0] = turns as f32;
             keys.load(0, &parameters).unwrap();
@@ -161,8 +161,14 @@ pub fn fuel_is_enough_to_the_last_unit_and_not_beyond() {
             assert_eq!(keys.state(0).unwrap() == before, outcome.is_err(), "a step, or no trace of one");
             outcome
         };
+        const FAR_TOO_MUCH: u32 = 1 << 24;
+        // And always in a new instance, in which the optimizer has allocated nothing yet.
+        let mut spend = |turns| {
+            step(FAR_TOO_MUCH).unwrap_err();
+            step(turns)
+        };
         let budget = admitted.fuel().budget(5000);
-        let (mut enough, mut too_much) = (0, u32::try_from(budget).unwrap().min(1 << 24));
+        let (mut enough, mut too_much) = (0, u32::try_from(budget).unwrap());
         spend(enough).unwrap();
         failure(spend(too_much));
         while too_much - enough > 1 {
