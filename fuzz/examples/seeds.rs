@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use stepbox_trust::{SigningKey, add_signature, sign};
+use stepbox_trust::{SigningKey, add_signature, fuzz_keys, sign};
 use stepbox_wire::{
     DeployOptions, ElementType, ErrorCode, Failure, Group, OptimizerStatus, PROTOCOL_VERSION, Request, Response,
     Schedule, ScheduleKind, ScheduleStatus, TensorFilter, TensorType, encode_request, encode_response,
@@ -138,7 +138,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     write("cache_entry", "short", b"stepbox\x01")?;
     write("cache_entry", "whole", &[&b"stepbox\x01"[..], &[7; 32 + 3 * 32 + 16]].concat())?;
 
-    let (signer, other) = (SigningKey::generate()?, SigningKey::generate()?);
+    // The keys that the targets know.
+    let [signer, other] = fuzz_keys();
     for (name, component) in COMPONENTS {
         write("signature", &format!("{name}-unsigned"), component)?;
         let signed = sign(component, "adamw", "1.0.0", &signer)?;

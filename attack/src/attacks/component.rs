@@ -1,7 +1,7 @@
 //! Who has a trusted publisher's signature, and uses it for what harms.
 
 use anyhow::{Result, ensure};
-use stepbox_corpus::{Guest, bombs};
+use stepbox_corpus::{Guest, bombs, surgery};
 use stepbox_trust::sign;
 use stepbox_wire::Request;
 
@@ -59,13 +59,15 @@ fn cases(guest: Guest) -> Vec<Case> {
         | Guest::NanOutput
         | Guest::Overwriter
         | Guest::Recursion
+        | Guest::TableCreeper
         | Guest::WasiProbe
         | Guest::WasiSleeper => only(NOT_ADMITTED),
         Guest::LateSpender | Guest::LateTrap | Guest::MemoryCreeper | Guest::Scribbler | Guest::SlowPoison => {
             only(STOPPED)
         }
         Guest::EarlyRiser => tricks("ABC", NOT_ADMITTED).collect(),
-        Guest::EndlessExports => tricks("ABCDEF", NOT_ADMITTED).chain(tricks("G", STOPPED)).collect(),
+        Guest::EndlessExports => tricks("ABCDEFHIJ", NOT_ADMITTED).chain(tricks("GK", STOPPED)).collect(),
+        Guest::EmptyProduct => tricks("ABC", NOT_ADMITTED).collect(),
         Guest::FalseAllocator => tricks("BCEFG", NOT_ADMITTED).chain(tricks("D", HARMLESS)).collect(),
         Guest::FalseEvaluation => {
             tricks("AF", HARMLESS).chain(tricks("B", STOPPED)).chain(tricks("CDE", NOT_EVALUATED)).collect()
@@ -75,6 +77,8 @@ fn cases(guest: Guest) -> Vec<Case> {
         }
         Guest::FalseOffsets => tricks("ABCDEFGH", NOT_ADMITTED).collect(),
         Guest::HugeStrings => tricks("ABCDEFGHIJKLMNO", NOT_ADMITTED).collect(),
+        // It spends as much as a parameter says, which here is little.
+        Guest::JustShort => only(HARMLESS),
         // It harms nobody: a test asks it what it was told.
         Guest::LossProbe => Vec::new(),
         Guest::NotFinite => tricks("ABCDEFGHIJKLM", STOPPED).chain(tricks("N", HARMLESS)).collect(),
@@ -117,6 +121,10 @@ fn attack(guest: Guest, case: &Case, version: String) -> Attack {
         let version = version.clone();
         Box::pin(async move {
             let built = arena.cast.component(&format!("hostile/{}", guest.name()))?;
+            let built = match guest {
+                Guest::TableCreeper => surgery::with_growing_table(built),
+                _ => built,
+            };
             let component = trick.map_or_else(|| built.clone(), |trick| guest.set_to(trick, built.clone()));
             let signed = sign(&component, guest.own_name(), &version, &arena.cast.publisher)?;
             deployed(arena, signed).await

@@ -6,9 +6,14 @@
 //! 1. [`Hardening::begin`], before any secret is read: not as root, no core dumps, files for the server's user alone;
 //! 2. [`Hardening::confine_files`], before any thread is started, since Landlock confines a thread and those it starts;
 //! 3. [`Hardening::confine_calls`], when the server listens: no socket and no program from then on, in any thread.
+//!
+//! The processes that compile components for the server are started before all that, and keep less: [`confine_compiler`].
 
 mod calls;
+mod compiler;
 mod files;
+
+pub(crate) use compiler::confine as confine_compiler;
 
 use std::path::Path;
 

@@ -75,7 +75,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     // Before anything else: a process that compiles takes from itself what it does not need.
-    if let Some(code) = stepbox_sandbox::compile_process() {
+    if let Some(code) = stepbox_sandbox::compile_process(hardening::confine_compiler) {
         return code;
     }
     let CommandLine { json, verb } = CommandLine::parse();

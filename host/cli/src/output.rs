@@ -211,7 +211,7 @@ impl From<ClientError> for Failure {
 /// Makes text that comes out of a component harmless for a terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
-        .map(|character| match character.is_control() {
+        .map(|character| match stepbox_trust::is_unseen(character) {
             true => character.escape_default().to_string(),
             false => character.to_string(),
         })

@@ -272,6 +272,70 @@ fn a_worker_has_no_environment_and_no_descriptors_but_its_pipes_and_has_limited_
     });
 }
 
+/// A field of `/proc/PID/status`; `None` where the kernel does not have it, or the process is gone.
+fn status_of(process: u32, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+#[test]
+fn a_worker_has_confined_itself_before_it_compiles() {
+    if status_of(std::process::id(), "Seccomp").is_none() {
+        // This kernel has no seccomp.
+        return;
+    }
+    // One that never confines itself ends by this, and not by hand.
+    let broker = broker(CompilerLimits { processor_seconds: 20, ..PLENTY });
+    let sandbox = sandbox(&broker);
+    thread::scope(|scope| {
+        let refusal = scope.spawn(|| refused(&sandbox, &bombs::endless()));
+        let worker = child_of(broker.process_id());
+        let is_confined = || status_of(worker, "Seccomp").is_none_or(|mode| mode == "2");
+        while !is_confined() {
+            thread::yield_now();
+        }
+        assert_eq!(status_of(worker, "Seccomp").as_deref(), Some("2"));
+        assert_eq!(status_of(worker, "NoNewPrivs").as_deref(), Some("1"));
+        signal(worker, "-KILL");
+        let error = refusal.join().unwrap();
+        assert!(matches!(error, SandboxError::CompilerKilled(_)), "{error}");
+    });
+}
+
+#[test]
+fn a_confined_worker_compiles_every_optimizer_of_ours() {
+    let broker = broker(CompilerLimits::default());
+    let sandbox = sandbox(&broker);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests/components");
+    let mut compiled = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            let admitted = sandbox.admit(&fs::read(&path).unwrap());
+            admitted.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            compiled += 1;
+        }
+    }
+    assert!(compiled >= 28, "{compiled} optimizers; run `cargo xtask guests` first");
+}
+
+#[test]
+fn a_broker_that_answers_late_is_kept_and_its_late_answer_is_thrown_away() {
+    let broker = broker(CompilerLimits { deadline_milliseconds: 10_000, ..PLENTY });
+    let process = broker.process_id();
+    let sandbox = sandbox(&broker);
+    signal(process, "-STOP");
+    let error = refused(&sandbox, &component("adamw"));
+    assert_eq!(error.fault(), Fault::Server);
+    assert!(error.to_string().contains("does not answer in time"), "{error}");
+    signal(process, "-CONT");
+    // What comes first is what the other component was compiled to.
+    let admitted = sandbox.admit(&component("sgd")).unwrap();
+    assert_eq!(admitted.description().name, "sgd");
+    assert_eq!(broker.process_id(), process, "the same broker");
+}
+
 #[test]
 fn what_a_worker_compiled_is_kept_and_a_planted_entry_is_compiled_anew() {
     let folder = Folder::new();

@@ -320,8 +320,13 @@ fn every_test_that_the_documentation_names_exists() {
             if !target.ends_with(".rs") || name.contains(['/', '.']) {
                 continue;
             }
-            let source = fs::read_to_string(path.with_file_name(target)).unwrap();
-            assert!(is_a_test(&source, name), "{}: {target} has no test {name}", path.display());
+            let file = path.with_file_name(target);
+            let source = fs::read_to_string(&file).unwrap();
+            assert!(
+                is_a_test(&source, name) || is_an_attack(&file, name),
+                "{}: {target} has no test {name}",
+                path.display()
+            );
             found += 1;
         }
     }
@@ -338,6 +343,13 @@ fn is_a_test(source: &str, name: &str) -> bool {
     position.is_some_and(|position| {
         lines[..position].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| line.contains("test"))
     })
+}
+
+/// Whether the list of attacks, of each of which a test is made, has one of this name.
+fn is_an_attack(file: &Path, name: &str) -> bool {
+    let module = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let list = fs::read_to_string(file.with_file_name("main.rs")).unwrap_or_default();
+    list.contains("attacks! {") && list.contains(&format!("    {module}::{name}: ["))
 }
 
 #[test]

@@ -3,10 +3,11 @@
 //! A compiler's memory and time are no simple function of its input, and whoever may have something compiled could choose
 //! the input. So a server starts a *broker* ([`Broker`]) before it does anything else: the same program, which does
 //! nothing but start a *worker* for each component, hand it the bytes, and end it when it takes too much. A worker limits
-//! itself before it reads a byte; it has no environment, no descriptors but its three pipes, and compiles one component.
+//! itself before it reads a byte, and gives up whatever its program knows how to give up ([`compile_process`]); it has no
+//! environment, no descriptors but its three pipes, and compiles one component.
 //!
-//! What comes back is native code that will be run, so this is a protection against exhaustion, not against a compiler
-//! that a component has taken over. What may reach the compiler at all is decided before ([`allow_list`]).
+//! What comes back is native code that will be run. Against a compiler that a component has taken over all this protects
+//! the machine beside the sandbox, not the sandbox. What may reach the compiler at all is decided before ([`allow_list`]).
 //!
 //! [`allow_list`]: crate::allow_list
 
@@ -157,14 +158,15 @@ impl fmt::Display for Compiler {
 /// Makes this process a broker or a worker, if its first argument says so, and gives its exit code when it is done.
 ///
 /// A program that starts a [`Broker`] of its own executable must call this first of all in `main`, while there is one
-/// thread and no file is open.
-pub fn compile_process() -> Option<ExitCode> {
+/// thread and no file is open. A worker calls `confine` before it reads anything, once its limits are set: from then on it
+/// needs its pipes, memory that is not executable, a clock and an end. What `confine` cannot do is its own affair.
+pub fn compile_process(confine: impl FnOnce()) -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let verb = arguments.next()?;
     if verb == BROKER_VERB {
         Some(supervisor::run())
     } else if verb == WORKER_VERB {
-        Some(worker::run(arguments))
+        Some(worker::run(arguments, confine))
     } else {
         None
     }

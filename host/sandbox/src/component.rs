@@ -16,7 +16,7 @@ use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
 use crate::declarations::{Extent, Granularity, Slot};
 use crate::description::Description;
 use crate::engine::{Metering, engine};
-use crate::error::{Chain, SandboxError};
+use crate::error::{CallError, Chain, SandboxError};
 use crate::fuel::FuelModel;
 use crate::geometry::Geometry;
 use crate::instance::{Allowance, CallBudget, Instance, Linked};
@@ -349,9 +349,9 @@ impl AdmittedComponent {
         self.0.instantiate(Charge::new(Arc::clone(&self.0.memory)))
     }
 
-    /// An instance to take the place of another, whose charge it goes on with.
-    pub(crate) fn instantiate_after(&self, former: &Instance) -> Result<Instance, SandboxError> {
-        self.0.instantiate(former.charge())
+    /// Takes memory that the server itself needs for a slice from the budget of all instances.
+    pub(crate) fn charge(&self, bytes: u64) -> Result<Arc<Charge>, SandboxError> {
+        Charge::of(&self.0.memory, bytes).map_err(|failure| CallError { function: "bind", failure }.into())
     }
 
     pub(crate) fn limits(&self) -> &Limits {

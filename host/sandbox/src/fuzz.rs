@@ -182,7 +182,8 @@ trait AnyIn {
 
 impl AnyIn for Range<u64> {
     fn any_in(self, other: &Range<u64>) -> bool {
-        self.start.max(other.start) < self.end.min(other.end)
+        let begins_in = |one: &Range<u64>, other: &Range<u64>| !one.is_empty() && other.contains(&one.start);
+        begins_in(&self, other) || begins_in(other, &self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One running component: its store, its memory, and calls into it with a budget for each.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use wasmtime::component::{InstancePre, Linker};
@@ -82,7 +83,7 @@ pub(crate) struct Instance {
     home: Housed<HostState>,
     component: OptimizerComponent,
     /// For as long as the memory is there.
-    charge: Arc<Charge>,
+    _charge: Arc<Charge>,
     /// Of calls whose work does not grow with the tensor.
     budget: CallBudget,
     /// Calls so far: what the memory holds changes with calls alone.
@@ -119,12 +120,7 @@ impl Instance {
         let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
         store.data_mut().memory = Some(memory);
         let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
-        Ok(Self { name: name.into(), home, component, charge, budget, calls: 0 })
-    }
-
-    /// What its memory takes of the sandbox's budget.
-    pub(crate) fn charge(&self) -> Arc<Charge> {
-        Arc::clone(&self.charge)
+        Ok(Self { name: name.into(), home, component, _charge: charge, budget, calls: 0 })
     }
 
     /// Whether it can still be called.
@@ -172,7 +168,7 @@ impl Instance {
 
     /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
     pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
-        let fuel = self.budget.fuel + RESERVE_FUEL_PER_BYTE * u64::from(bytes);
+        let fuel = self.budget.fuel.saturating_add(RESERVE_FUEL_PER_BYTE * u64::from(bytes));
         let more = (u64::from(bytes) >> 20) * RESERVE_MILLISECONDS_PER_MEBIBYTE;
         let deadline_milliseconds = self.budget.deadline_milliseconds.saturating_add(more);
         self.call("reserve", CallBudget { fuel, deadline_milliseconds }, |component, store| {
@@ -265,7 +261,39 @@ fn classified(function: &'static str, error: &wasmtime::Error, budget: CallBudge
     CallError { function, failure: classify(error, budget) }
 }
 
-/// A guest's text, cut and without control characters, fit for logs and terminals.
+/// A guest's text, cut and without what does more than to be seen, fit for logs and terminals.
 pub(crate) fn shortened(text: String) -> String {
-    text.chars().filter(|character| !character.is_control()).take(TEXT_BYTES / 4).collect()
+    text.chars().filter(|character| !is_unseen(*character)).take(TEXT_BYTES / 4).collect()
+}
+
+/// Unicode's general category `Cf`, format characters: what turns the direction of writing, what joins, what is not seen.
+const FORMAT_CHARACTERS: [RangeInclusive<char>; 21] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{180e}'..='\u{180e}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{2064}',
+    '\u{2066}'..='\u{206f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{fff9}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0001}'..='\u{e0001}',
+    '\u{e0020}'..='\u{e007f}',
+];
+
+/// Whether a character does something other than to be seen: control and format characters, separators of lines.
+fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}')
+        || FORMAT_CHARACTERS.iter().any(|range| range.contains(&character))
 }

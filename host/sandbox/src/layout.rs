@@ -192,7 +192,7 @@ impl Places {
         if place.end > memory_bytes as u64 {
             return refuse("it lies outside the memory");
         }
-        if self.0.iter().any(|other| place.start < other.end && other.start < place.end) {
+        if self.0.iter().any(|other| place.start.max(other.start) < place.end.min(other.end)) {
             return refuse("it overlaps what was given before");
         }
         self.0.push(place);

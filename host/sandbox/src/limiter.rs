@@ -34,8 +34,9 @@ impl MemoryBudget {
     }
 }
 
-/// What an instance's memory takes of the budget, for as long as the memory is there: the limiter goes with the store,
-/// but the memory of an instance that trapped stays until another has taken over its contents.
+/// What some memory takes of the budget, for as long as the memory is there. An instance's is not its limiter's, which goes
+/// with the store: the memory of an instance that trapped stays until another has taken over its contents, and both are
+/// there while it does.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<MemoryBudget>,
@@ -47,7 +48,14 @@ impl Charge {
         Arc::new(Self { budget, bytes: AtomicU64::new(0) })
     }
 
-    /// Raises it to this much. An instance that follows another under the same charge pays only for what it has more.
+    /// For memory of the server's own.
+    pub(crate) fn of(budget: &Arc<MemoryBudget>, bytes: u64) -> Result<Arc<Self>, CallFailure> {
+        let charge = Self::new(Arc::clone(budget));
+        charge.raise(bytes)?;
+        Ok(charge)
+    }
+
+    /// Raises it to this much.
     fn raise(&self, bytes: u64) -> Result<(), CallFailure> {
         let growth = bytes.saturating_sub(self.bytes.load(Ordering::Acquire));
         self.budget.take(growth)?;
@@ -137,13 +145,20 @@ mod tests {
             assert_eq!(*failure, CallFailure::TotalMemory { asked: 60, limit: 100 });
         };
         asks_in_vain(&mut second);
-        // The first instance traps: its memory is still there, and its successor pays nothing for as much.
+        // The first instance traps: its memory is still there.
         drop(first);
         asks_in_vain(&mut second);
-        let mut successor = AggregateLimiter::new(charge, 80, 1);
-        assert!(successor.memory_growing(0, 60, None).is_ok());
-        drop(successor);
+        drop(charge);
         assert!(second.memory_growing(0, 60, None).is_ok());
+    }
+
+    #[test]
+    fn the_servers_own_memory_is_of_the_same_budget() {
+        let budget = MemoryBudget::new(100);
+        let own = Charge::of(&budget, 41).unwrap();
+        assert_eq!(Charge::of(&budget, 60).unwrap_err(), CallFailure::TotalMemory { asked: 60, limit: 100 });
+        drop(own);
+        assert!(Charge::of(&budget, 60).is_ok());
     }
 
     #[test]

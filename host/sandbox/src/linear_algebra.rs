@@ -36,30 +36,28 @@ fn multiply(
     let Some(mut memory) = store.data_mut().memory.take() else {
         return Err(wasmtime::Error::msg("matrix product: not before the component is instantiated"));
     };
-    let outcome = pay(&mut store, &left, &right, &product)
-        .and_then(|()| Ok(product_in(memory.during_call(), alpha, &left, &right, beta, &product)?));
+    let product = Product { alpha, left, right, beta, product };
+    let outcome = multiply_in(memory.during_call(), &product, |fuel| pay(&mut store, fuel));
     store.data_mut().memory = Some(memory);
     outcome
 }
 
-/// Takes the fuel for a product, or traps as any other instruction does for which too little is left. Reading the factors
-/// and writing the product costs as a multiplication for each element.
-fn pay(
-    store: &mut StoreContextMut<'_, HostState>,
-    left: &Matrix,
-    right: &Matrix,
-    product: &Matrix,
+/// Looks at what is asked for, has it paid, and only then does it.
+fn multiply_in(
+    memory: &mut GuestMemory,
+    product: &Product,
+    pay: impl FnOnce(u64) -> wasmtime::Result<()>,
 ) -> wasmtime::Result<()> {
+    let places = product.places(memory.len())?;
+    pay(product.fuel())?;
+    Ok(product.compute(memory, &places)?)
+}
+
+/// Takes the fuel for a product, or traps as any other instruction does for which too little is left.
+fn pay(store: &mut StoreContextMut<'_, HostState>, fuel: u64) -> wasmtime::Result<()> {
     if !store.data().metering.counts_fuel() {
         return Ok(());
     }
-    let elements = |matrix: &Matrix| u128::from(matrix.rows) * u128::from(matrix.columns);
-    let (rows, inner) = extents(left);
-    let (_, columns) = extents(right);
-    // Three 32-bit numbers: their product fits 96 bits.
-    let multiplications = u128::from(rows) * u128::from(inner) * u128::from(columns);
-    let work = multiplications + elements(left) + elements(right) + elements(product);
-    let fuel = u64::try_from(work.div_ceil(MULTIPLICATIONS_PER_FUEL.into())).unwrap_or(u64::MAX);
     match store.get_fuel()?.checked_sub(fuel) {
         Some(left) => store.set_fuel(left),
         None => Err(Trap::OutOfFuel.into()),
@@ -71,50 +69,80 @@ fn extents(matrix: &Matrix) -> (u32, u32) {
     if matrix.transposed { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) }
 }
 
-fn product_in(
-    memory: &mut GuestMemory,
+/// `product = alpha * left * right + beta * product`, as the component asks for it.
+struct Product {
     alpha: f32,
-    left: &Matrix,
-    right: &Matrix,
+    left: Matrix,
+    right: Matrix,
     beta: f32,
-    product: &Matrix,
-) -> Result<(), ProductError> {
-    let (left_extents, right_extents) = (extents(left), extents(right));
-    let product_extents = (product.rows, product.columns);
-    if (left_extents.0, right_extents.1) != product_extents || left_extents.1 != right_extents.0 {
-        return Err(ProductError::Extents { left: left_extents, right: right_extents, product: product_extents });
-    }
-    let place = |matrix, which| place(matrix).ok_or(ProductError::Place { which });
-    let (left_place, right_place) = (place(left, "left factor")?, place(right, "right factor")?);
-    let target = place(product, "product")?;
-    let overlaps = |factor: &Range<usize>| factor.start < target.end && target.start < factor.end;
-    if product.transposed || overlaps(&left_place) || overlaps(&right_place) {
-        return Err(ProductError::Overlap);
-    }
-    if target.is_empty() {
-        return Ok(());
-    }
-    // Apart from each other, but one memory: the product is computed beside it, without gaps, and written back.
-    let (columns, stride) = (product.columns as usize, product.stride as usize);
-    let mut computed = vec![0.0; product.rows as usize * columns];
-    if beta != 0.0 {
-        // Otherwise what was there must not be read: NaN times 0 is NaN.
-        let former = floats(memory, &target, "product")?;
-        for (row, former) in computed.chunks_exact_mut(columns).zip(former.chunks(stride)) {
-            row.copy_from_slice(&former[..columns]);
+    product: Matrix,
+}
+
+/// Where the matrices are: in the memory, and the product apart from its factors.
+struct Places {
+    left: Range<usize>,
+    right: Range<usize>,
+    product: Range<usize>,
+}
+
+impl Product {
+    /// Where everything is, once it is known to be so in a memory of this many bytes. Allocates nothing and looks at no
+    /// element: what is asked for may be of any size.
+    fn places(&self, memory_bytes: usize) -> Result<Places, ProductError> {
+        let Self { left, right, product, .. } = self;
+        let (left_extents, right_extents) = (extents(left), extents(right));
+        let product_extents = (product.rows, product.columns);
+        if (left_extents.0, right_extents.1) != product_extents || left_extents.1 != right_extents.0 {
+            return Err(ProductError::Extents { left: left_extents, right: right_extents, product: product_extents });
         }
+        let place = |matrix, which| {
+            place(matrix).filter(|place| place.end <= memory_bytes).ok_or(ProductError::Place { which })
+        };
+        let (left, right) = (place(left, "left factor")?, place(right, "right factor")?);
+        let target = place(product, "product")?;
+        let overlaps = |factor: &Range<usize>| factor.start < target.end && target.start < factor.end;
+        if product.transposed || overlaps(&left) || overlaps(&right) {
+            return Err(ProductError::Overlap);
+        }
+        Ok(Places { left, right, product: target })
     }
-    let left = view(left, floats(memory, &left_place, "left factor")?)?;
-    let right = view(right, floats(memory, &right_place, "right factor")?)?;
-    let shape = (product.rows as usize, columns);
-    let mut result =
-        ArrayViewMut2::from_shape(shape, &mut computed).map_err(|_| ProductError::Place { which: "product" })?;
-    ndarray::linalg::general_mat_mul(alpha, &left, &right, beta, &mut result);
-    let written = memory.floats_mut(target.start, target.len() / 4).ok_or(ProductError::Place { which: "product" })?;
-    for (row, place) in computed.chunks_exact(columns).zip(written.chunks_mut(stride)) {
-        place[..columns].copy_from_slice(row);
+
+    /// What it costs: its multiplications, and for each element that is read as much as for a multiplication. Each that is
+    /// written costs as an instruction: it is what is left to pay where there is nothing to multiply.
+    fn fuel(&self) -> u64 {
+        let elements = |matrix: &Matrix| u128::from(matrix.rows) * u128::from(matrix.columns);
+        let (rows, inner) = extents(&self.left);
+        let (_, columns) = extents(&self.right);
+        // Three 32-bit numbers: their product fits 96 bits.
+        let multiplications = u128::from(rows) * u128::from(inner) * u128::from(columns);
+        let read = multiplications + elements(&self.left) + elements(&self.right);
+        let work = read.div_ceil(MULTIPLICATIONS_PER_FUEL.into()) + elements(&self.product);
+        u64::try_from(work).unwrap_or(u64::MAX)
     }
-    Ok(())
+
+    /// Computes it where it belongs: nothing is copied.
+    fn compute(&self, memory: &mut GuestMemory, places: &Places) -> Result<(), ProductError> {
+        let target = &places.product;
+        if target.is_empty() {
+            return Ok(());
+        }
+        let all = memory.floats_mut(0, memory.len() / 4).ok_or(ProductError::Place { which: "product" })?;
+        // Each factor lies on one side of the product, or on the other.
+        let (before, rest) = all.split_at_mut(target.start / 4);
+        let (written, behind) = rest.split_at_mut(target.len() / 4);
+        let factor = |place: &Range<usize>| match place.end <= target.start {
+            true => &before[place.start / 4..place.end / 4],
+            false => &behind[(place.start - target.end) / 4..(place.end - target.end) / 4],
+        };
+        let left = view(&self.left, factor(&places.left))?;
+        let right = view(&self.right, factor(&places.right))?;
+        let shape = (self.product.rows as usize, self.product.columns as usize);
+        let mut product = ArrayViewMut2::from_shape(shape.strides((self.product.stride as usize, 1)), written)
+            .map_err(|_| ProductError::Place { which: "product" })?;
+        // With a beta of 0, what was there is not read: NaN times 0 is NaN.
+        ndarray::linalg::general_mat_mul(self.alpha, &left, &right, self.beta, &mut product);
+        Ok(())
+    }
 }
 
 /// The bytes from a matrix's first element to its last. `None` where its stride or extents make no sense.
@@ -131,14 +159,14 @@ fn place(matrix: &Matrix) -> Option<Range<usize>> {
     Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
 }
 
-fn floats<'a>(memory: &'a GuestMemory, place: &Range<usize>, which: &'static str) -> Result<&'a [f32], ProductError> {
-    memory.floats(place.start, place.len() / 4).ok_or(ProductError::Place { which })
-}
-
 fn view<'a>(matrix: &Matrix, elements: &'a [f32]) -> Result<ArrayView2<'a, f32>, ProductError> {
-    let shape = (matrix.rows as usize, matrix.columns as usize).strides((matrix.stride as usize, 1));
-    let mut view =
-        ArrayView2::from_shape(shape, elements).map_err(|_| ProductError::Place { which: "left or right factor" })?;
+    let extents = (matrix.rows as usize, matrix.columns as usize);
+    let view = match elements.is_empty() {
+        // Where there is nothing, no stride leads anywhere.
+        true => ArrayView2::from_shape(extents, elements),
+        false => ArrayView2::from_shape(extents.strides((matrix.stride as usize, 1)), elements),
+    };
+    let mut view = view.map_err(|_| ProductError::Place { which: "left or right factor" })?;
     if matrix.transposed {
         view.swap_axes(0, 1);
     }
@@ -158,28 +186,76 @@ mod tests {
         Matrix { offset, rows, columns, stride: columns, transposed: false }
     }
 
-    fn product(left: Matrix, right: Matrix, beta: f32, product: Matrix) -> Result<Vec<f32>, ProductError> {
+    fn product(left: Matrix, right: Matrix, beta: f32, product: Matrix) -> wasmtime::Result<Vec<f32>> {
         let mut memory = memory(PAGE);
         for (offset, elements) in [(LEFT, 6), (RIGHT, 6)] {
             let values: Vec<f32> = (1..=elements).map(|value| value as f32).collect();
             memory.floats_mut(offset as usize, elements).unwrap().copy_from_slice(&values);
         }
-        memory.floats_mut(PRODUCT as usize, 4).unwrap().fill(if beta == 0.0 { f32::NAN } else { 100.0 });
-        product_in(&mut memory, 2.0, &left, &right, beta, &product)?;
-        Ok(memory.floats(PRODUCT as usize, 4).unwrap().to_vec())
+        memory.floats_mut(PRODUCT as usize, 6).unwrap().fill(if beta == 0.0 { f32::NAN } else { 100.0 });
+        multiply_in(&mut memory, &Product { alpha: 2.0, left, right, beta, product }, |_| Ok(()))?;
+        Ok(memory.floats(PRODUCT as usize, 6).unwrap().to_vec())
     }
 
     #[test]
     fn a_product_is_scaled_added_and_transposed_as_asked() {
         let (left, right) = (matrix(LEFT, 2, 3), matrix(RIGHT, 3, 2));
         let target = matrix(PRODUCT, 2, 2);
-        assert_eq!(product(left, right, 0.0, target).unwrap(), [44.0, 56.0, 98.0, 128.0]);
-        assert_eq!(product(left, right, 0.5, target).unwrap(), [94.0, 106.0, 148.0, 178.0]);
+        assert_eq!(product(left, right, 0.0, target).unwrap()[..4], [44.0, 56.0, 98.0, 128.0]);
+        assert_eq!(product(left, right, 0.5, target).unwrap(), [94.0, 106.0, 148.0, 178.0, 100.0, 100.0]);
         let transposed = Matrix { transposed: true, ..matrix(RIGHT, 2, 3) };
-        assert_eq!(product(left, transposed, 0.0, target).unwrap(), [28.0, 64.0, 64.0, 154.0]);
+        assert_eq!(product(left, transposed, 0.0, target).unwrap()[..4], [28.0, 64.0, 64.0, 154.0]);
         // A stride skips what lies between the rows.
         let spread = Matrix { stride: 3, ..matrix(RIGHT, 2, 2) };
-        assert_eq!(product(matrix(LEFT, 2, 2), spread, 0.0, target).unwrap(), [18.0, 24.0, 38.0, 52.0]);
+        assert_eq!(product(matrix(LEFT, 2, 2), spread, 0.0, target).unwrap()[..4], [18.0, 24.0, 38.0, 52.0]);
+        let spread = Matrix { stride: 3, ..target };
+        assert_eq!(product(left, right, 0.5, spread).unwrap(), [94.0, 106.0, 100.0, 148.0, 178.0, 100.0]);
+        // The factors in the other order.
+        assert_eq!(
+            product(matrix(RIGHT, 2, 3), matrix(LEFT, 3, 2), 0.0, target).unwrap()[..4],
+            [44.0, 56.0, 98.0, 128.0]
+        );
+        // Nothing to multiply.
+        let (left, right) = (matrix(LEFT, 2, 0), matrix(RIGHT, 0, 2));
+        assert_eq!(product(left, right, 0.0, target).unwrap()[..4], [0.0; 4]);
+        assert_eq!(product(left, right, 0.5, target).unwrap()[..4], [50.0; 4]);
+    }
+
+    #[test]
+    fn factors_may_lie_on_either_side_of_the_product() {
+        for (left, right, target) in [(8, 64, 128), (128, 64, 8), (8, 128, 64), (128, 8, 64)] {
+            let mut memory = memory(PAGE);
+            memory.floats_mut(left as usize, 2).unwrap().copy_from_slice(&[2.0, 3.0]);
+            memory.floats_mut(right as usize, 2).unwrap().copy_from_slice(&[5.0, 7.0]);
+            let (left, right) = (matrix(left, 2, 1), matrix(right, 1, 2));
+            let product = Product { alpha: 1.0, left, right, beta: 0.0, product: matrix(target, 2, 2) };
+            multiply_in(&mut memory, &product, |_| Ok(())).unwrap();
+            assert_eq!(memory.floats(target as usize, 4).unwrap(), [10.0, 14.0, 15.0, 21.0]);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_paid_for_before_and_what_is_not_in_the_memory_is_refused_before_that() {
+        let unpaid = |left, right, target| {
+            let product = Product { alpha: 1.0, left, right, beta: 0.0, product: target };
+            let mut asked = None;
+            let refused = multiply_in(&mut memory(PAGE), &product, |fuel| {
+                asked = Some(fuel);
+                Err(Trap::OutOfFuel.into())
+            });
+            assert!(refused.is_err());
+            asked
+        };
+        // Nothing to multiply, and yet 4096 elements to write.
+        assert_eq!(unpaid(matrix(0, 64, 0), matrix(0, 0, 64), matrix(1024, 64, 64)), Some(4096));
+        assert_eq!(unpaid(matrix(0, 8, 16), matrix(512, 16, 8), matrix(1024, 8, 8)), Some(128 + 16 + 16 + 64));
+        // 64 GiB that are not there: neither taken from the system nor paid for.
+        for beta in [0.0, 1.0] {
+            let (left, right) = (matrix(0, 1 << 17, 0), matrix(0, 0, 1 << 17));
+            let product = Product { alpha: 1.0, left, right, beta, product: matrix(0, 1 << 17, 1 << 17) };
+            let refused = multiply_in(&mut memory(PAGE), &product, |_| panic!("paid")).unwrap_err();
+            assert!(matches!(refused.downcast_ref(), Some(ProductError::Place { which: "product" })), "{refused}");
+        }
     }
 
     #[test]
@@ -197,6 +273,7 @@ mod tests {
             (left, right, matrix(LEFT, 2, 2)),
             (left, right, matrix(RIGHT + 8, 2, 2)),
             (left, right, Matrix { transposed: true, ..target }),
+            (matrix(LEFT, 1 << 16, 0), matrix(RIGHT, 0, 1 << 16), matrix(0, 1 << 16, 1 << 16)),
             (matrix(LEFT, u32::MAX, u32::MAX), matrix(RIGHT, u32::MAX, u32::MAX), matrix(PRODUCT, u32::MAX, u32::MAX)),
         ] {
             let shown = format!("{left:?} {right:?} {target:?}");

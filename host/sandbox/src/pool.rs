@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::component::AdmittedComponent;
-use crate::error::SandboxError;
+use crate::error::{CallError, CallFailure, SandboxError};
 use crate::house::{BoundSlice, House, ScratchRequest, SliceRequest, initialize_slots, vanished};
-use crate::layout::Layout;
+use crate::layout::{Layout, View};
 use crate::limits::CHUNK_ELEMENTS;
 use crate::plan::{Plan, TensorDescription};
 use crate::seal::{Copy, SealKey};
-use crate::sealed::Watch;
+use crate::sealed::{SliceSeals, Watch};
 use crate::settings::Settings;
 use crate::state::{StatePart, parts_of, state_parts};
 use crate::tampering::{Found, Patrol};
@@ -79,16 +79,15 @@ impl InstancePool {
             return Err(SandboxError::SliceTooLarge { bytes: alone, limit });
         }
         let open = |house: &House| house.instance.is_alive() && house.bytes_with(&request) + overhead <= limit;
+        let watch = self.watch(plan, &request.layout)?;
         let house = match self.houses.iter().position(open) {
             Some(house) => house,
             None => self.open_house()?,
         };
-        let seal_key = self.seal_key()?;
         self.seal_open(house);
         let placed = self.houses[house].place(&self.component, request);
         let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
-        let parts: Vec<_> = parts_of(plan, &layout).collect();
-        self.watches.push(Watch::new(seal_key, &parts));
+        self.watches.push(watch);
         self.slices.push(BoundSlice {
             released: false,
             tensor: tensor.clone(),
@@ -175,6 +174,7 @@ impl InstancePool {
         let house = self.slices[slice.0].house;
         self.seal_open(house);
         self.slices[slice.0].released = true;
+        self.watches[slice.0].forget();
         self.houses[house].slices -= 1;
         self.abandon_room(house);
     }
@@ -265,6 +265,21 @@ impl InstancePool {
         }
     }
 
+    /// What is to be known of a slice that is laid out so. Its memory is the server's own, and yet the tensor's shape and the
+    /// optimizer's plan decide how much it is: so it is of the budget that they share. So is what rounds combine for the
+    /// slice's rows and columns.
+    fn watch(&mut self, plan: &Plan, layout: &Layout) -> Result<Watch, SandboxError> {
+        let parts: Vec<_> = parts_of(plan, layout).collect();
+        let numbers = layout.combined.iter().map(View::elements).sum::<usize>() + SliceSeals::count(&parts);
+        let bytes = (numbers * size_of::<u64>()) as u64;
+        let charge = self.component.charge(bytes)?;
+        let seals = SliceSeals::new(self.seal_key()?, &parts).map_err(|_| {
+            let failure = CallFailure::TotalMemory { asked: bytes, limit: self.component.limits().total_memory_bytes };
+            CallError { function: "bind", failure }
+        })?;
+        Ok(Watch::new(seals, charge))
+    }
+
     /// The key of all seals here.
     fn seal_key(&mut self) -> Result<Arc<SealKey>, SandboxError> {
         if let Some(key) = &self.seal_key {
@@ -337,7 +352,9 @@ impl InstancePool {
             return Ok(());
         }
         self.seal_open(house);
-        let mut revived = House::new(self.component.instantiate_after(&self.houses[house].instance)?);
+        // Both are there until all is copied, and both count: where there is no room for that, the slices stay what they are
+        // until there is.
+        let mut revived = House::new(self.component.instantiate()?);
         let mut moved = Vec::new();
         for (index, slice) in
             self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house && !slice.released)

@@ -2,7 +2,9 @@
 //!
 //! Each run of bytes gets 64 bits of a universal hash whose key the component cannot know: it lies outside its memory,
 //! and nothing that depends on it ever goes there. Whoever changes bytes without the key goes unnoticed with a probability
-//! of at most 2⁻³¹ (see [`nh`] and [`along`]), and has one try: being noticed ends the instance.
+//! of at most 2⁻³¹ (see [`nh`] and [`along`]). A try that is noticed ends the instance, and everybody is told whose it was.
+//! The key stays for as long as its pool, so that whoever may go on trying, in the instances that follow, has 2⁻³¹ more
+//! with each: a try that fails says no more of the key than that it is not one of those few that would have let it pass.
 //!
 //! Looking at bytes is what costs, so that whatever else is to be done with them is done in the same pass ([`Visit`]):
 //! copying them, and making sure that they are finite numbers.

@@ -4,8 +4,10 @@
 //! Each chunk of the parameters has a seal, each chunk's share of a slot as well; where rows are told apart it is each row.
 //! What all chunks or rows share has one. They lie outside the optimizer's memory.
 
+use std::collections::TryReserveError;
 use std::sync::Arc;
 
+use crate::limiter::Charge;
 use crate::memory::GuestMemory;
 use crate::seal::{Copy, SealKey, Seals, Visit, Visited};
 use crate::state::StatePart;
@@ -30,11 +32,20 @@ pub(crate) struct Watch {
     pub(crate) seen: Option<u64>,
     /// What was found, until the slice is loaded again or goes back to before its round.
     pub(crate) reported: Option<Box<Tampering>>,
+    /// For as long as the slice is there: its seals, and its share of what its rounds combine.
+    _charge: Option<Arc<Charge>>,
 }
 
 impl Watch {
-    pub(crate) fn new(key: Arc<SealKey>, parts: &[StatePart]) -> Self {
-        Self { seals: SliceSeals::new(key, parts), is_sealed: false, seen: None, reported: None }
+    /// For a slice whose seals there is room for: see [`SliceSeals::count`].
+    pub(crate) fn new(seals: SliceSeals, charge: Arc<Charge>) -> Self {
+        Self { seals, is_sealed: false, seen: None, reported: None, _charge: Some(charge) }
+    }
+
+    /// Gives back what it takes: nobody will name the slice again.
+    pub(crate) fn forget(&mut self) {
+        (self.seals.seals, self.is_sealed) = (Vec::new(), false);
+        self._charge = None;
     }
 
     /// Seals all of a slice as it lies there, after so many calls into the instance.
@@ -61,16 +72,33 @@ pub(crate) struct SliceSeals {
 }
 
 impl SliceSeals {
+    /// How many there are for these parts, each whole.
+    pub(crate) fn count(parts: &[StatePart]) -> usize {
+        let (apart, units) = Self::in_units(parts);
+        units * apart + parts.len() - apart
+    }
+
+    /// The parts that are in units, and units of the one that has most.
+    fn in_units(parts: &[StatePart]) -> (usize, usize) {
+        let units = || parts.iter().filter(|part| part.unit.is_some()).map(|part| part.units().end);
+        (units().count(), units().max().unwrap_or(0))
+    }
+
     /// For these parts, each whole. Nothing is sealed yet.
-    pub(crate) fn new(key: Arc<SealKey>, parts: &[StatePart]) -> Self {
-        let apart = parts.iter().filter(|part| part.unit.is_some()).count();
-        let units = parts.iter().filter(|part| part.unit.is_some()).map(|part| part.units().end).max().unwrap_or(0);
+    ///
+    /// # Errors
+    /// The system has no memory for them.
+    pub(crate) fn new(key: Arc<SealKey>, parts: &[StatePart]) -> Result<Self, TryReserveError> {
+        let (apart, units) = Self::in_units(parts);
         let (mut beside, mut behind) = (0.., units * apart..);
         let places: Vec<_> = parts
             .iter()
             .filter_map(|part| Some(if part.unit.is_some() { (beside.next()?, apart) } else { (behind.next()?, 1) }))
             .collect();
-        Self { key, seals: vec![0; behind.start], places }
+        let mut seals = Vec::new();
+        seals.try_reserve_exact(behind.start)?;
+        seals.resize(behind.start, 0);
+        Ok(Self { key, seals, places })
     }
 
     /// Seals what lies there now.

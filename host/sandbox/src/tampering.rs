@@ -182,26 +182,53 @@ impl InstancePool {
     pub fn start_rows_afresh(&mut self, slice: SliceId) -> Result<Vec<u32>, SandboxError> {
         assert_eq!(self.slices[slice.0].plan.granularity, Granularity::TouchedRows, "rows are told apart");
         let mut afresh = Vec::new();
-        while let Some(Broken { part, unit }) = self.broken(slice.0)? {
-            let bound = &self.slices[slice.0];
-            let memory = self.houses[bound.house].instance.memory_mut();
-            let broken = state_parts(bound).nth(part).ok_or_else(vanished)?;
-            let parts: Vec<_> = match broken.unit {
-                None => vec![broken],
-                Some(_) => {
-                    afresh.push(unit as u32);
-                    let of_row = state_parts(bound).filter(|part| part.unit.is_some());
-                    of_row.map(|part| part.within(unit..unit + 1)).collect()
+        let parts: Vec<_> = match self.is_as_left(slice.0) {
+            true => Vec::new(),
+            false => state_parts(&self.slices[slice.0]).collect(),
+        };
+        for part in parts {
+            // On from behind what was broken: however much of it there is, all is looked at once.
+            let mut rest = part.clone();
+            while let Some(unit) = self.first_broken(slice.0, &rest)? {
+                match part.unit {
+                    None => {
+                        self.start_part_afresh(slice.0, &part)?;
+                        break;
+                    }
+                    Some(_) => {
+                        self.start_row_afresh(slice.0, unit)?;
+                        afresh.push(unit as u32);
+                        rest = part.clone().within(unit + 1..part.units().end);
+                    }
                 }
-            };
-            for part in parts {
-                let initial = part.slot.map_or(Initial::Zero, |slot| bound.plan.slots[slot].initial);
-                initialize(memory, &part, initial, bound)?;
-                self.watches[slice.0].seals.seal(memory, &part).ok_or_else(vanished)?;
             }
         }
         self.watches[slice.0].reported = None;
         Ok(afresh)
+    }
+
+    /// The first unit of a part that is not as it was left.
+    fn first_broken(&self, index: usize, part: &StatePart) -> Result<Option<usize>, SandboxError> {
+        if part.elements.is_empty() {
+            return Ok(None);
+        }
+        let memory = self.houses[self.slices[index].house].instance.memory();
+        let intact = self.watches[index].seals.verify(memory, part, Copy::Nowhere).ok_or_else(vanished)?;
+        Ok(intact.err().map(|broken| broken.unit))
+    }
+
+    /// Everything that belongs to a row alone, its parameters first.
+    fn start_row_afresh(&mut self, index: usize, row: usize) -> Result<(), SandboxError> {
+        let parts: Vec<_> = state_parts(&self.slices[index]).filter(|part| part.unit.is_some()).collect();
+        parts.into_iter().try_for_each(|part| self.start_part_afresh(index, &part.within(row..row + 1)))
+    }
+
+    fn start_part_afresh(&mut self, index: usize, part: &StatePart) -> Result<(), SandboxError> {
+        let bound = &self.slices[index];
+        let memory = self.houses[bound.house].instance.memory_mut();
+        let initial = part.slot.map_or(Initial::Zero, |slot| bound.plan.slots[slot].initial);
+        initialize(memory, part, initial, bound)?;
+        self.watches[index].seals.seal(memory, part).ok_or_else(vanished)
     }
 
     /// The first part of a slice that is not as it was left.

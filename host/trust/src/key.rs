@@ -184,6 +184,11 @@ impl SigningKey {
         Ok(Self(Box::new(ed25519_dalek::SigningKey::from_bytes(&seed))))
     }
 
+    /// The key of a seed that everybody may know, for fuzzing.
+    pub(crate) fn of_seed(seed: &[u8; 32]) -> Self {
+        Self(Box::new(ed25519_dalek::SigningKey::from_bytes(seed)))
+    }
+
     /// The public half.
     pub fn public_key(&self) -> PublicKey {
         PublicKey(self.0.verifying_key())

@@ -39,6 +39,7 @@ mod digest;
 mod error;
 mod explain;
 mod file;
+mod fuzz;
 mod hex;
 mod key;
 mod ledger;
@@ -49,6 +50,7 @@ mod section;
 mod sign;
 mod signature;
 mod standing;
+mod unseen;
 mod verified;
 mod verify;
 
@@ -56,6 +58,8 @@ pub use claims::Claims;
 pub use digest::Digest;
 pub use error::{Shortfall, TrustError};
 pub use explain::Explanation;
+#[doc(hidden)]
+pub use fuzz::{fuzz_keys, fuzz_signature, fuzz_trust_policy};
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};
 pub use ledger::{LedgerError, MAX_EARLIER_VERSIONS, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
 pub use manifest::{
@@ -65,10 +69,11 @@ pub use moment::{Moment, MomentError};
 pub use policy::{
     EXPIRY_NOTICE, Finding, MAX_COMPONENT_BYTES, MAX_MINIMUM_VERSIONS, MAX_PATTERNS, MAX_PUBLISHER_KEYS,
     MAX_PUBLISHER_NAME_BYTES, MAX_PUBLISHERS, MAX_REASON_BYTES, MAX_REVOCATIONS, MAX_RULE_SIGNERS, MAX_RULES,
-    MAX_TRUST_FILE_BYTES, Revocation, Severity, TrustStore, TrustStoreError, fuzz_trust_policy,
+    MAX_TRUST_FILE_BYTES, Revocation, Severity, TrustStore, TrustStoreError,
 };
 pub use semver::Version;
 pub use sign::{SignError, SigningRequest, add_signature, sign, strip};
-pub use signature::{MAX_SIGNATURES, MESSAGE_BYTES, SIGNATURE_SECTION, fuzz_signature};
+pub use signature::{MAX_SIGNATURES, MESSAGE_BYTES, SIGNATURE_SECTION};
 pub use standing::{JudgedSignature, Standing};
+pub use unseen::is_unseen;
 pub use verified::{Approval, VerifiedComponent};

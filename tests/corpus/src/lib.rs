@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bombs;
+pub mod surgery;
 
 use std::ops::Range;
 use std::path::Path;
@@ -33,16 +34,19 @@ impl Guest {
     pub fn own_name(self) -> &'static str {
         match self {
             Self::EarlyRiser
+            | Self::EmptyProduct
             | Self::EndlessExports
             | Self::FalseAllocator
             | Self::FalseEvaluation
             | Self::FalseFarewell
             | Self::FalseOffsets
             | Self::HugeStrings
+            | Self::JustShort
             | Self::LateSpender
             | Self::MemoryCreeper
             | Self::NotFinite
             | Self::OverflowingPlan
+            | Self::TableCreeper
             | Self::Turncoat => "hostile",
             other => other.name(),
         }

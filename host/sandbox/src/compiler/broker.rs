@@ -1,6 +1,6 @@
 //! The server's side of the broker.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::protocol::{Answer, Exceeded, MAX_COMPILED_COMPONENT_BYTES, Request};
+use super::protocol::{Answer, Answers, Exceeded, MAX_COMPILED_COMPONENT_BYTES, Request};
 use super::timed::Timed;
 use super::{BROKER_VERB, CompileLimit, CompilerLimits, supervisor};
 use crate::engine::Metering;
@@ -123,6 +123,9 @@ impl Broker {
     }
 
     /// Asks the broker; one that turns out to be gone is started anew, once.
+    ///
+    /// One that only does not answer in time is kept, since this process may have given up the right to start another: its
+    /// answer is waited for first, next time, and thrown away.
     fn ask(&self, request: &Request<&[u8]>) -> Result<Answer, SandboxError> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut started_anew = false;
@@ -131,24 +134,39 @@ impl Broker {
                 Some(broker) => broker,
                 None => {
                     started_anew = true;
-                    let broker = Running::start(&self.program).map_err(|error| {
+                    self.start_anew().map_err(|error| {
                         SandboxError::Compiler(format!(
                             "the process that starts compilers has ended and cannot be started anew ({error}); restart \
                              the server"
                         ))
-                    })?;
-                    self.process_id.store(broker.process.id(), Ordering::Relaxed);
-                    broker
+                    })?
                 }
             };
+            // What has been silent for as long as two requests may take had better be replaced, if that can be done.
+            if let Err(error) = broker.settle(self.limits) {
+                match self.start_anew() {
+                    Ok(another) => broker = another,
+                    Err(_) if error.kind() == ErrorKind::TimedOut => {
+                        *running = Some(broker);
+                        return Err(silent());
+                    }
+                    Err(_) => {}
+                }
+            }
             match broker.ask(request) {
                 Ok(answer) => {
                     *running = Some(broker);
                     return Ok(answer);
                 }
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    let process = broker.process.id();
+                    tracing::warn!(process, "the process that starts compilers does not answer in time");
+                    *running = Some(broker);
+                    return Err(silent());
+                }
                 Err(error) => {
                     tracing::warn!(%error, process = broker.process.id(), "the process that starts compilers is lost");
-                    if started_anew || error.kind() == ErrorKind::TimedOut {
+                    if started_anew {
                         return Err(SandboxError::Compiler(format!(
                             "the process that starts compilers was lost: {error}"
                         )));
@@ -157,6 +175,20 @@ impl Broker {
             }
         }
     }
+
+    fn start_anew(&self) -> io::Result<Running> {
+        let broker = Running::start(&self.program)?;
+        self.process_id.store(broker.process.id(), Ordering::Relaxed);
+        Ok(broker)
+    }
+}
+
+fn silent() -> SandboxError {
+    SandboxError::Compiler(
+        "the process that starts compilers does not answer in time; try again, and if that does not help restart the \
+         server"
+            .into(),
+    )
 }
 
 /// A broker's process. Ends it when dropped.
@@ -164,6 +196,13 @@ impl Broker {
 struct Running {
     /// With its pipes: requests go in, answers come out.
     process: Child,
+    answers: Answers,
+    /// The number of the last request.
+    number: u64,
+    /// What of that request has not been written.
+    unsent: Vec<u8>,
+    /// Whether its answer has not been read.
+    is_owed: bool,
 }
 
 impl Running {
@@ -179,17 +218,52 @@ impl Running {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { process })
+        Ok(Self { process, answers: Answers::default(), number: 0, unsent: Vec::new(), is_owed: false })
+    }
+
+    /// Waits for the answer to a request that was given up, which nobody wants any more. Nothing is asked before it is
+    /// there: so no more than one is ever late.
+    fn settle(&mut self, limits: CompilerLimits) -> io::Result<()> {
+        if !self.is_owed {
+            return Ok(());
+        }
+        self.converse(limits)?;
+        tracing::info!(process = self.process.id(), "the process that starts compilers has answered late");
+        Ok(())
     }
 
     fn ask(&mut self, request: &Request<&[u8]>) -> io::Result<Answer> {
-        let limits = request.limits;
+        self.number += 1;
+        self.unsent = self.number.to_le_bytes().to_vec();
+        request.write(&mut self.unsent)?;
+        self.is_owed = true;
+        self.converse(request.limits)
+    }
+
+    /// Sends what is left of the last request and takes its answer. Where that takes too long it can be gone on with.
+    fn converse(&mut self, limits: CompilerLimits) -> io::Result<Answer> {
         let until = Instant::now() + Duration::from_millis(limits.deadline_milliseconds) + BROKER_GRACE;
         let (Some(requests), Some(answers)) = (&mut self.process.stdin, &mut self.process.stdout) else {
             return Err(io::Error::other("it has no pipes"));
         };
-        request.write(&mut Timed::new(requests, until)?)?;
-        Answer::read(&mut Timed::new(answers, until)?, limits.code_bytes)
+        let (mut requests, mut answers) = (Timed::new(requests, until)?, Timed::new(answers, until)?);
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match requests.write(&self.unsent[sent..]) {
+                Ok(more) => sent += more,
+                Err(error) => {
+                    self.unsent.drain(..sent);
+                    return Err(error);
+                }
+            }
+        }
+        self.unsent = Vec::new();
+        let (number, answer) = self.answers.next(&mut answers, limits.code_bytes)?;
+        if number != self.number {
+            return Err(io::Error::new(ErrorKind::InvalidData, "it answers what was not asked"));
+        }
+        self.is_owed = false;
+        Ok(answer)
     }
 }
 

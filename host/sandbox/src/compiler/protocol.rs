@@ -1,6 +1,9 @@
 //! What server, broker and worker say to each other, over pipes. Everything that has a length is read no further than a
 //! bound, and takes no more memory than has arrived.
 //!
+//! Between server and broker, a number stands before each request, and the same before its answer: a server that has
+//! stopped waiting for an answer knows by it that one is late.
+//!
 //! | request | bytes |
 //! |---|---|
 //! | mark | 8 |
@@ -20,8 +23,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use super::CompilerLimits;
 use crate::engine::Metering;
 
+/// Bytes of an answer's number, kind and length.
+const HEADER_BYTES: usize = 17;
+
+/// What arrives of an answer is read in pieces of at most this many bytes: no more memory is taken than has been sent.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// Tells other versions apart, and programs that are no broker at all.
-const MARK: &[u8; 8] = b"stepbox\x81";
+const MARK: &[u8; 8] = b"stepbox\x82";
 
 /// Longest component that is taken for compilation, in bytes. What a server takes from its peers has a limit of its own,
 /// far below.
@@ -156,6 +165,57 @@ impl Answer {
     }
 }
 
+/// An answer with the number of its request.
+pub(super) fn write_numbered(number: u64, answer: &Answer, writer: &mut impl Write) -> io::Result<()> {
+    writer.write_all(&number.to_le_bytes())?;
+    answer.write(writer)
+}
+
+/// The number of the next request. `None` where nobody will ask anything any more.
+pub(super) fn read_request_number(reader: &mut impl Read) -> io::Result<Option<u64>> {
+    match read_number(reader) {
+        Ok(number) => Ok(Some(number)),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads numbered answers. What has arrived of one stays here when reading fails, and reading goes on from there.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    arrived: Vec<u8>,
+}
+
+impl Answers {
+    /// The next answer, with no more code than this, and its number.
+    pub(super) fn next(&mut self, reader: &mut impl Read, most_code: u64) -> io::Result<(u64, Answer)> {
+        self.fill(reader, HEADER_BYTES)?;
+        let header: [u8; HEADER_BYTES] = self.arrived[..HEADER_BYTES].try_into().map_err(|_| wrong("no answer"))?;
+        let length = u64::from_le_bytes(header[9..].try_into().map_err(|_| wrong("no answer"))?);
+        if length > most_code.max(MAX_ANSWER_TEXT_BYTES) {
+            return Err(wrong("an answer that is too long"));
+        }
+        self.fill(reader, HEADER_BYTES + length as usize)?;
+        let arrived = std::mem::take(&mut self.arrived);
+        let mut answer = &arrived[..];
+        Ok((read_number(&mut answer)?, Answer::read(&mut answer, most_code)?))
+    }
+
+    /// Reads on until so many bytes have arrived.
+    fn fill(&mut self, reader: &mut impl Read, wanted: usize) -> io::Result<()> {
+        while self.arrived.len() < wanted {
+            let there = self.arrived.len();
+            self.arrived.resize(wanted.min(there + PIECE_BYTES), 0);
+            let read = reader.read(&mut self.arrived[there..]);
+            self.arrived.truncate(there + read.as_ref().map_or(0, |read| *read));
+            if read? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+}
+
 fn metering_number(metering: Metering) -> u8 {
     match metering {
         Metering::Off => 0,
@@ -243,12 +303,43 @@ mod tests {
         assert_eq!(Answer::read(&mut &code[..9], 100).expect("a limit"), Answer::Limit(Exceeded::Code));
     }
 
+    /// Gives one byte at a time, and then has nothing to give, as a pipe that is waited for too long.
+    struct Dripping<'a>(&'a [u8], bool);
+
+    impl Read for Dripping<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 { self.0.read(&mut buffer[..1]) } else { Err(ErrorKind::TimedOut.into()) }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_waited_for_several_times_comes_whole_with_its_number() {
+        let bytes = written(|bytes| {
+            write_numbered(7, &Answer::Invalid("late".into()), bytes)?;
+            write_numbered(8, &Answer::Code(vec![1; 40]), bytes)
+        });
+        let (mut pipe, mut answers) = (Dripping(&bytes, false), Answers::default());
+        let mut next = || {
+            loop {
+                match answers.next(&mut pipe, 100) {
+                    Err(error) if error.kind() == ErrorKind::TimedOut => {}
+                    other => return other,
+                }
+            }
+        };
+        assert_eq!(next().expect("the first"), (7, Answer::Invalid("late".into())));
+        assert_eq!(next().expect("the second"), (8, Answer::Code(vec![1; 40])));
+        assert_eq!(next().expect_err("no third").kind(), ErrorKind::UnexpectedEof);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), ours: bool) {
             let bytes = if ours { [&MARK[..], &bytes].concat() } else { bytes };
             let _ = Request::read(&mut &bytes[..]);
             let _ = Answer::read(&mut &bytes[..], 100);
+            let _ = Answers::default().next(&mut &bytes[..], 100);
         }
     }
 }

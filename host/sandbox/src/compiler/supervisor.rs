@@ -8,7 +8,7 @@ use std::process::{Child, ChildStderr, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::protocol::{Answer, Exceeded, Request};
+use super::protocol::{Answer, Exceeded, Request, read_request_number, write_numbered};
 use super::timed::Timed;
 use super::{CompilerLimits, WORKER_VERB, descriptors};
 
@@ -35,9 +35,12 @@ pub(super) fn run() -> ExitCode {
     }
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     loop {
-        let request = match Request::read(&mut input) {
-            Ok(Some(request)) => request,
+        let (number, request) = match read_request_number(&mut input) {
             Ok(None) => return ExitCode::SUCCESS,
+            Ok(Some(number)) => match Request::read(&mut input) {
+                Ok(Some(request)) => (number, request),
+                Ok(None) | Err(_) => return ExitCode::FAILURE,
+            },
             Err(_) => return ExitCode::FAILURE,
         };
         let answer = match compile(&request, &input) {
@@ -46,7 +49,7 @@ pub(super) fn run() -> ExitCode {
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => return ExitCode::SUCCESS,
             Err(error) => Answer::Failed(format!("a worker cannot be run: {error}")),
         };
-        if answer.write(&mut output).is_err() {
+        if write_numbered(number, &answer, &mut output).is_err() {
             return ExitCode::SUCCESS;
         }
     }

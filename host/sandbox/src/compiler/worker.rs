@@ -1,4 +1,4 @@
-//! A worker: limits itself, reads one component, compiles it, answers, ends.
+//! A worker: limits and confines itself, reads one component, compiles it, answers, ends.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use crate::limits::Limits;
 pub(crate) const WORKER_DESCRIPTORS: u64 = 16;
 
 /// Runs a worker; its arguments are bytes of address space and seconds of processor time.
-pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+pub(super) fn run(mut arguments: impl Iterator<Item = OsString>, confine: impl FnOnce()) -> ExitCode {
     let mut number = || arguments.next().and_then(|text| text.to_str()?.parse::<u64>().ok());
     let (Some(memory_bytes), Some(processor_seconds)) = (number(), number()) else {
         eprintln!("this verb is for Stepbox itself: it compiles components for a server");
@@ -25,7 +25,10 @@ pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     // Before anything is read.
     let answer = match limit(memory_bytes, processor_seconds) {
-        Ok(()) => compile(),
+        Ok(()) => {
+            confine();
+            compile()
+        }
         Err(error) => Answer::Failed(format!("a worker cannot limit itself: {error}")),
     };
     match answer.write(&mut io::stdout().lock()) {

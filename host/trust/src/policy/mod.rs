@@ -16,7 +16,7 @@ mod text;
 pub use error::TrustStoreError;
 pub use findings::{EXPIRY_NOTICE, Finding, Severity};
 pub use publisher::{MAX_PATTERNS, MAX_PUBLISHER_KEYS, MAX_PUBLISHER_NAME_BYTES};
-pub use read::{MAX_MINIMUM_VERSIONS, MAX_PUBLISHERS, MAX_REVOCATIONS, MAX_RULES, fuzz_trust_policy};
+pub use read::{MAX_MINIMUM_VERSIONS, MAX_PUBLISHERS, MAX_REVOCATIONS, MAX_RULES};
 pub use revocation::{MAX_REASON_BYTES, Revocation};
 pub use rule::MAX_RULE_SIGNERS;
 pub use store::{MAX_COMPONENT_BYTES, MAX_TRUST_FILE_BYTES, TrustStore};

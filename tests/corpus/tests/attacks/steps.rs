@@ -1,7 +1,7 @@
 //! Steps that fail late, and what else a guest does once its trial is over.
 
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, floats, sandbox, values};
-use stepbox_sandbox::{CallFailure, Limits, StepError};
+use stepbox_sandbox::{CallError, CallFailure, Limits, SandboxError, StepError};
 
 /// Blocks of one chunk, so that a slice has many.
 fn small_blocks() -> Limits {
@@ -15,7 +15,6 @@ fn failure(outcome: Result<(), StepError>) -> CallFailure {
     }
 }
 
-#[test]
 pub fn a_loop_that_begins_when_the_trial_is_over_is_stopped() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let admitted = sandbox.admit(&Guest::EndlessExports.with_trick('G')).unwrap();
@@ -29,7 +28,6 @@ pub fn a_loop_that_begins_when_the_trial_is_over_is_stopped() {
     });
 }
 
-#[test]
 pub fn fuel_that_ends_in_a_late_block_takes_the_earlier_ones_back() {
     beside_an_honest_one(small_blocks(), |sandbox| {
         let admitted = sandbox.admit(&Guest::LateSpender.component()).unwrap();
@@ -45,7 +43,6 @@ pub fn fuel_that_ends_in_a_late_block_takes_the_earlier_ones_back() {
     });
 }
 
-#[test]
 pub fn a_trap_in_a_later_phase_takes_the_earlier_ones_back() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let admitted = sandbox.admit(&Guest::LateTrap.component()).unwrap();
@@ -61,7 +58,6 @@ pub fn a_trap_in_a_later_phase_takes_the_earlier_ones_back() {
     });
 }
 
-#[test]
 pub fn a_step_that_scribbles_and_traps_leaves_no_trace() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         for (guest, poison) in [(Guest::Scribbler, 4242.5), (Guest::SlowPoison, 2e9)] {
@@ -80,7 +76,6 @@ pub fn a_step_that_scribbles_and_traps_leaves_no_trace() {
     });
 }
 
-#[test]
 pub fn memory_that_grows_step_by_step_meets_its_limit() {
     let limits = Limits { guest_overhead_bytes: 8 << 20, ..Limits::default() };
     beside_an_honest_one(limits, |sandbox| {
@@ -107,7 +102,6 @@ pub fn memory_that_grows_step_by_step_meets_its_limit() {
     });
 }
 
-#[test]
 pub fn the_loss_is_the_one_of_the_round() {
     let admitted = sandbox(Limits::default()).admit(&Guest::LossProbe.component()).unwrap();
     let mut keys = Keys::new(&admitted, &[5000]);
@@ -116,19 +110,80 @@ pub fn the_loss_is_the_one_of_the_round() {
     assert!(floats(keys.published(0)).zip(before).all(|(now, before)| now == before + 0.5));
 }
 
-/// An optimizer that counts its calls is no good one, but no source of chance either.
-#[test]
-pub fn hidden_state_ends_the_same_for_the_same_history() {
+pub fn a_loop_in_any_export_after_the_trial_is_stopped() {
+    let stopped = |outcome: Result<(), SandboxError>, export| match outcome {
+        Err(SandboxError::Call(CallError { function, failure: CallFailure::OutOfFuel { .. } })) => {
+            assert_eq!(function, export);
+        }
+        other => panic!("{export}: {other:?}"),
+    };
     beside_an_honest_one(Limits::default(), |sandbox| {
-        let history = || {
-            // One that finds that out at admission may refuse it.
-            let admitted = sandbox.admit(&Guest::Turncoat.with_trick('E')).ok()?;
-            let mut keys = Keys::new(&admitted, &[5000, 6000]);
-            for (key, round) in [(0, 1), (1, 1), (1, 2), (0, 2), (0, 3)] {
-                keys.step(key, round).unwrap();
+        let guest = |trick| sandbox.admit(&Guest::EndlessExports.with_trick(trick)).unwrap();
+        for (trick, export) in [('H', "plan"), ('J', "bind")] {
+            let admitted = guest(trick);
+            stopped(Keys::new(&admitted, &[]).add(&admitted, &[5000]), export);
+        }
+        // The first key is there, and stays what it is.
+        let admitted = guest('I');
+        let mut keys = Keys::new(&admitted, &[5000]);
+        (1..5).for_each(|round| keys.step(0, round).unwrap());
+        let before = keys.state(0).unwrap();
+        stopped(keys.add(&admitted, &[6000]), "reserve");
+        assert!(keys.state(0).unwrap() == before);
+        keys.step(0, 5).unwrap();
+
+        let mut keys = Keys::new(&guest('K'), &[5000, 6000]);
+        (1..5).for_each(|round| (0..2).for_each(|key| keys.step(key, round).unwrap()));
+        let before = [keys.state(0).unwrap(), keys.state(1).unwrap()];
+        for key in [0, 1, 0] {
+            match keys.step(key, 5) {
+                Err(StepError::Call(CallError { function, failure: CallFailure::OutOfFuel { .. } })) => {
+                    assert_eq!(function, "begin");
+                }
+                other => panic!("{other:?}"),
             }
-            Some([keys.state(0).unwrap(), keys.state(1).unwrap()])
+        }
+        assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
+    });
+}
+
+pub fn fuel_is_enough_to_the_last_unit_and_not_beyond() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let admitted = sandbox.admit(&Guest::JustShort.component()).unwrap();
+        let mut keys = Keys::new(&admitted, &[5000]);
+        // One step that spends so many turns, always from the same state.
+        let mut step = |turns: u32| {
+            let mut parameters = values(5000, 0);
+            parameters[0] = turns as f32;
+            keys.load(0, &parameters).unwrap();
+            let before = keys.state(0).unwrap();
+            let outcome = keys.step(0, 1);
+            assert_eq!(keys.state(0).unwrap() == before, outcome.is_err(), "a step, or no trace of one");
+            outcome
         };
-        assert!(history() == history());
+        const FAR_TOO_MUCH: u32 = 1 << 24;
+        // And always in a new instance, in which the optimizer has allocated nothing yet.
+        let mut spend = |turns| {
+            step(FAR_TOO_MUCH).unwrap_err();
+            step(turns)
+        };
+        let budget = admitted.fuel().budget(5000);
+        let (mut enough, mut too_much) = (0, u32::try_from(budget).unwrap());
+        spend(enough).unwrap();
+        failure(spend(too_much));
+        while too_much - enough > 1 {
+            let turns = enough.midpoint(too_much);
+            match spend(turns) {
+                Ok(()) => enough = turns,
+                Err(_) => too_much = turns,
+            }
+        }
+        for _ in 0..3 {
+            spend(enough).unwrap();
+            let failure = failure(spend(too_much));
+            assert!(matches!(failure, CallFailure::OutOfFuel { budget: had } if had == budget), "{failure}");
+        }
+        // A turn is a handful of instructions.
+        assert!(u64::from(enough) > budget / 50, "{enough} turns of {budget} units");
     });
 }

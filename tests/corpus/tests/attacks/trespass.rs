@@ -38,7 +38,6 @@ fn not_read<T>(outcome: Result<T, SandboxError>) -> Tampering {
     }
 }
 
-#[test]
 pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &SMALL);
@@ -61,7 +60,6 @@ pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
     });
 }
 
-#[test]
 pub fn a_slot_written_from_outside_is_found_before_it_is_used() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('B'), &SMALL);
@@ -72,7 +70,6 @@ pub fn a_slot_written_from_outside_is_found_before_it_is_used() {
     });
 }
 
-#[test]
 pub fn a_trespass_is_found_right_after_the_step_where_keys_are_large() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &[1 << 18, 4096]);
@@ -86,7 +83,6 @@ pub fn a_trespass_is_found_right_after_the_step_where_keys_are_large() {
     });
 }
 
-#[test]
 pub fn a_trespass_before_a_trap_is_found_at_once() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('F'), &SMALL);
@@ -98,7 +94,6 @@ pub fn a_trespass_before_a_trap_is_found_at_once() {
     });
 }
 
-#[test]
 pub fn a_block_written_again_by_the_next_ones_step_is_found() {
     let limits = Limits { block_elements: 4096, ..Limits::default() };
     beside_an_honest_one(limits, |sandbox| {
@@ -110,7 +105,6 @@ pub fn a_block_written_again_by_the_next_ones_step_is_found() {
     });
 }
 
-#[test]
 pub fn a_trespass_while_another_key_comes_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let admitted = sandbox.admit(&Guest::Trespasser.with_trick('G')).unwrap();
@@ -122,7 +116,6 @@ pub fn a_trespass_while_another_key_comes_is_found() {
     });
 }
 
-#[test]
 pub fn writes_that_change_nothing_do_no_harm() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let reference = trained_on(sandbox, 'Z');
@@ -139,7 +132,6 @@ fn trained_on(sandbox: &Sandbox, trick: char) -> [Vec<Vec<u8>>; 2] {
     [keys.state(0).unwrap(), keys.state(1).unwrap()]
 }
 
-#[test]
 pub fn another_optimizer_goes_on_with_what_was_published() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &SMALL);
@@ -158,7 +150,6 @@ pub fn another_optimizer_goes_on_with_what_was_published() {
     });
 }
 
-#[test]
 pub fn a_slice_under_another_slices_number_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         // It steps the first slice in the place of the second. The trial has tensors of two slices.
@@ -169,7 +160,6 @@ pub fn a_slice_under_another_slices_number_is_found() {
     });
 }
 
-#[test]
 pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let admitted = sandbox.admit(&Guest::FalseAllocator.with_trick('D')).unwrap();
@@ -181,7 +171,6 @@ pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() 
     });
 }
 
-#[test]
 pub fn a_trespass_after_a_steps_end_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::FalseFarewell.with_trick('C'), &SMALL);
@@ -205,7 +194,6 @@ fn touch(keys: &mut Keys, rows: &[u32], round: u64) -> Result<(), StepError> {
     Ok(())
 }
 
-#[test]
 pub fn a_row_changed_by_anothers_step_is_never_handed_out() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = rows(sandbox, 'A');
@@ -226,7 +214,6 @@ pub fn a_row_changed_by_anothers_step_is_never_handed_out() {
     });
 }
 
-#[test]
 pub fn a_row_whose_slot_was_changed_is_not_stepped() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = rows(sandbox, 'B');

@@ -1,5 +1,6 @@
 //! A hostile guest. One of its exports never returns; the trick says which: `A` describe, `B` plan, `C` reserve, `D` bind,
-//! `E` begin, `F` step, `G` all of them only from its fifth round on, when the trial is over.
+//! `E` begin, `F` step; `G` step only from its fifth round on, when the trial is over, and likewise only for tensors that are
+//! not the trial's: `H` plan, `I` reserve, `J` bind, `K` begin. (`describe` is not called any more by then.)
 
 #![cfg(target_arch = "wasm32")]
 
@@ -11,6 +12,12 @@ struct Guest;
 
 thread_local! {
     static LATE: Cell<bool> = const { Cell::new(false) };
+    /// Whether a tensor was bound here that is not the trial's.
+    static IN_EARNEST: Cell<bool> = const { Cell::new(false) };
+}
+
+fn is_in_earnest(tensor: &types::Tensor) -> bool {
+    !tensor.name.starts_with("trial")
 }
 
 impl Exports for Guest {
@@ -22,21 +29,23 @@ impl Exports for Guest {
     }
 
     fn plan(hyperparameters: Vec<types::Value>, tensor: types::Tensor) -> Result<types::TensorPlan, String> {
-        if trick() == 'B' {
+        if trick() == 'B' || (trick() == 'H' && is_in_earnest(&tensor)) {
             forever();
         }
         Otherwise::plan(hyperparameters, tensor)
     }
 
     fn reserve(bytes: u32) -> Result<u32, String> {
-        if trick() == 'C' {
+        if trick() == 'C' || (trick() == 'I' && IN_EARNEST.get()) {
             forever();
         }
         Otherwise::reserve(bytes)
     }
 
     fn bind(slice: types::Slice, hyperparameters: Vec<types::Value>) -> Result<u32, String> {
-        if trick() == 'D' {
+        let is_in_earnest = is_in_earnest(&slice.tensor);
+        IN_EARNEST.set(is_in_earnest);
+        if trick() == 'D' || (trick() == 'J' && is_in_earnest) {
             forever();
         }
         Otherwise::bind(slice, hyperparameters)
@@ -44,7 +53,7 @@ impl Exports for Guest {
 
     fn begin(slice: u32, phase: u32, context: types::Context) -> Result<(), String> {
         LATE.set(context.tensor_step >= 5);
-        if trick() == 'E' {
+        if trick() == 'E' || (trick() == 'K' && LATE.get()) {
             forever();
         }
         Otherwise::begin(slice, phase, context)
