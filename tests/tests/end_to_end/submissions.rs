@@ -1,10 +1,12 @@
 //! Bringing code and running it, as two rights of two people.
 
 use std::fs;
+use std::time::Duration;
 
 use stepbox_client::{DeployOptions, ErrorCode};
 use stepbox_tests::{Options, Publisher, RawPeer, TestServer, component, in_time};
 use stepbox_wire::{Request, encode_request};
+use tokio::time::timeout;
 
 use crate::{init, reason, refused, round, tensor};
 
@@ -176,11 +178,20 @@ async fn a_submission_that_does_not_end_holds_up_no_rollback() {
     }
     let deployer = server.client("deployer").await;
     let file = server.publisher.sign("sgd", "1.2.0");
-    let mut peer = RawPeer::greeted(&server, "publisher").await;
-    peer.send(&encode_request(2, &Request::Submit, file.len() as u64)).await.unwrap();
+    let begin = async || {
+        let mut peer = RawPeer::greeted(&server, "publisher").await;
+        peer.send(&encode_request(2, &Request::Submit, file.len() as u64)).await.unwrap();
+        peer
+    };
+    let mut peer = begin().await;
     in_time(async {
         // Until the server has begun to read it.
-        while deployer.submit(file.clone()).await.is_ok() {}
+        while deployer.submit(file.clone()).await.is_ok() {
+            // It may have come while the other was looked at, and then it was refused.
+            if timeout(Duration::ZERO, peer.receive()).await.is_ok() {
+                peer = begin().await;
+            }
+        }
     })
     .await;
     assert_eq!(reason(deployer.submit(file.clone()).await), (ErrorCode::Busy, "deployment-under-way".into()));
