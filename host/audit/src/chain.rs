@@ -222,11 +222,13 @@ impl Chain {
         for pair in numbers.windows(2).take(too_many) {
             let [oldest, next] = [pair[0], pair[1]].map(|number| directory::path_of(&self.config.directory, number));
             let through = first_sequence(&next)?.saturating_sub(1);
-            fs::remove_file(&oldest)?;
-            tracing::info!(file = %oldest.display(), through, "the oldest file of the audit log is removed (audit.files)");
             let name = oldest.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let retired = Record { code: "retired".into(), subject: name, ..Record::new("audit", Outcome::Noted) };
+            // On disk before the file is gone: a crash in between is not to look like tampering.
             self.append(&[(retired.with("through", through), None)])?;
+            self.sync()?;
+            fs::remove_file(&oldest)?;
+            tracing::info!(file = %oldest.display(), through, "the oldest file of the audit log is removed (audit.files)");
         }
         Ok(())
     }

@@ -317,8 +317,9 @@ impl Check<'_> {
         match self.first {
             None => self.find(nowhere(FindingKind::Empty, "there is no line that the server has signed".to_owned())),
             Some(first) if first > 1 && part => self.notes.push(Note::Part { first }),
-            Some(first) if first > 1 && self.retired + 1 == first => {
-                self.notes.push(Note::Retired { through: self.retired });
+            // The server may have been ended before it had removed all that it said it would.
+            Some(first) if first > 1 && first <= self.retired.saturating_add(1) => {
+                self.notes.push(Note::Retired { through: first - 1 });
             }
             Some(first) if first > 1 => {
                 let message = format!("the log begins with line {first}, and the server has not removed those before");

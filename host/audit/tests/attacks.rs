@@ -288,6 +288,37 @@ fn rotation_keeps_the_chain_and_removes_the_oldest_files_with_a_line_about_it() 
 }
 
 #[test]
+fn a_server_that_is_ended_before_it_has_removed_a_file_has_said_so_already() {
+    let log = Log::new();
+    let config = || AuditConfig { file_bytes: MIN_FILE_BYTES, files: 2, ..log.config() };
+    let write = |count: usize| {
+        let writing = AuditLog::open(config(), SigningKey::load(&log.key).unwrap()).unwrap();
+        for number in 0..count {
+            let long = Record { reason: "x".repeat(2000), ..deployment(number) };
+            writing.confirm(long, Duration::from_secs(60)).unwrap_or_default();
+        }
+    };
+    while files_of(&log.directory()).map_or(0, |files| files.len()) < 2 {
+        write(5);
+    }
+    // What cannot be removed in its stead: the server gets as far as that, and no further.
+    let oldest = files_of(&log.directory()).unwrap().swap_remove(0);
+    let kept = log.directory().join("kept");
+    fs::rename(&oldest, &kept).unwrap();
+    fs::create_dir(&oldest).unwrap();
+    while files_of(&log.directory()).unwrap().len() < 3 {
+        write(5);
+    }
+    fs::remove_dir(&oldest).unwrap();
+    fs::rename(&kept, &oldest).unwrap();
+    assert_eq!(kinds(&log.verify()), [], "a file that is still there");
+    fs::remove_file(&oldest).unwrap();
+    let verified = log.verify();
+    assert_eq!(kinds(&verified), [], "a file that is gone");
+    assert!(verified.notes.contains(&Note::Retired { through: verified.first.unwrap() - 1 }), "{:?}", verified.notes);
+}
+
+#[test]
 fn a_flood_of_refusals_does_not_fill_the_disk() {
     const FLOOD: u64 = 5000;
     let log = Log::new();
