@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::AuditError;
 
-/// A copy of the newest line that is safely on disk, beside the files: an anchor that the server keeps itself.
+/// Which line is the newest that is safely on disk, signed, beside the files: an anchor that the server keeps itself.
 pub const HEAD_FILE: &str = "audit.head";
 
 /// The key that signatures are checked with, beside the files.
@@ -112,6 +112,8 @@ pub(crate) fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Resul
     let _ = fs::remove_file(&temporary);
     let mut file = private(OpenOptions::new().create_new(true).write(true)).open(&temporary)?;
     file.write_all(content)?;
+    // A power failure is not to leave an empty one.
+    file.sync_data()?;
     fs::rename(&temporary, directory.join(name))
 }
 
