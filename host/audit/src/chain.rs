@@ -12,6 +12,7 @@ use stepbox_trust::{Digest, PublicKey, SigningKey};
 
 use crate::directory;
 use crate::error::AuditError;
+use crate::head;
 use crate::line::{self, Anchor, Line, MAX_LINE_BYTES, Repeated, Torn};
 use crate::log::{AuditConfig, MIN_FILE_BYTES};
 use crate::record::{Outcome, Record};
@@ -38,6 +39,8 @@ pub enum Damage {
         /// The line's number.
         line: u64,
     },
+    /// There are lines, and no head that says, signed, which is the newest.
+    HeadMissing,
     /// Its last lines are not signed with the server's key, or cannot be read at all.
     NotOurs,
 }
@@ -55,6 +58,11 @@ impl Damage {
             Self::EndChanged { line } => {
                 ("end-changed", format!("line {line} is not the one that had been written (audit.head)"))
             }
+            Self::HeadMissing => (
+                "head-missing",
+                "audit.head was not there, or not ours: whether lines were removed at the end cannot be told"
+                    .to_owned(),
+            ),
             Self::NotOurs => ("not-ours", "the log's last lines are not signed with the server's key".to_owned()),
         };
         Record { code: code.into(), reason, ..Record::new("audit", Outcome::Noted) }
@@ -73,7 +81,6 @@ pub(crate) struct Chain {
     /// A failed write has left something behind this length that could not be cut off.
     has_rest: bool,
     newest: Anchor,
-    newest_line: Vec<u8>,
     torn: Option<Torn>,
     is_synced: bool,
     _lock: File,
@@ -81,7 +88,7 @@ pub(crate) struct Chain {
 
 /// How a log ends.
 struct End {
-    newest: Option<(Anchor, Vec<u8>)>,
+    newest: Option<Anchor>,
     torn: Option<Torn>,
     is_ours: bool,
 }
@@ -109,8 +116,9 @@ impl Chain {
         if !end.is_ours {
             damages.push(Damage::NotOurs);
         }
-        let mut newest = end.newest.as_ref().map_or_else(nothing, |(anchor, _)| *anchor);
-        if let Some(head) = head(&config, &public_key) {
+        let mut newest = end.newest.unwrap_or_else(nothing);
+        let head = head(&config, &public_key);
+        if let Some(head) = head {
             if head.sequence > newest.sequence {
                 damages.push(Damage::EndMissing { last: newest.sequence, written: head.sequence });
                 // A number is used once: who kept a removed line can show that it was there.
@@ -118,6 +126,8 @@ impl Chain {
             } else if head.sequence == newest.sequence && head.hash != newest.hash {
                 damages.push(Damage::EndChanged { line: head.sequence });
             }
+        } else if end.newest.is_some() && end.is_ours {
+            damages.push(Damage::HeadMissing);
         }
 
         let number = numbers.last().copied().unwrap_or(1);
@@ -127,7 +137,7 @@ impl Chain {
             false => directory::go_on(&path)?,
         };
         let length = end_with_line_feed(&mut file).map_err(AuditError::file("write", &path))?;
-        let chain = Self {
+        let mut chain = Self {
             config,
             key,
             file,
@@ -135,11 +145,14 @@ impl Chain {
             length,
             has_rest: false,
             newest,
-            newest_line: end.newest.map(|(_, line)| line).unwrap_or_default(),
             torn: end.torn,
             is_synced: true,
             _lock: lock,
         };
+        // From the first line on there is one, so that one that is missing was taken away.
+        let path = chain.config.directory.join(directory::HEAD_FILE);
+        chain.is_synced = head.is_some_and(|head| head.sequence >= chain.newest.sequence);
+        chain.sync().map_err(AuditError::file("write", &path))?;
         Ok((chain, damages))
     }
 
@@ -167,7 +180,7 @@ impl Chain {
             self.rotate()?;
         }
         let (mut newest, mut torn) = (self.newest, self.torn.clone());
-        let (mut bytes, mut last_start) = (Vec::new(), 0);
+        let mut bytes = Vec::new();
         for (record, repeated) in records {
             let line = Line {
                 sequence: newest.sequence + 1,
@@ -180,7 +193,6 @@ impl Chain {
             }
             .sign(&self.key);
             newest = Anchor { sequence: newest.sequence + 1, hash: Digest::of(&line) };
-            last_start = bytes.len();
             bytes.extend_from_slice(&line);
         }
         if let Err(error) = self.file.write_all(&bytes) {
@@ -189,7 +201,6 @@ impl Chain {
         }
         self.length += bytes.len() as u64;
         self.newest = newest;
-        self.newest_line = bytes.split_off(last_start);
         self.torn = torn;
         self.is_synced = false;
         Ok(())
@@ -199,7 +210,8 @@ impl Chain {
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if !self.is_synced {
             self.file.sync_data()?;
-            directory::replace(&self.config.directory, directory::HEAD_FILE, &self.newest_line)?;
+            let head = head::sign(self.newest, &self.config.server, &self.key);
+            directory::replace(&self.config.directory, directory::HEAD_FILE, &head)?;
             self.is_synced = true;
         }
         Ok(())
@@ -222,11 +234,13 @@ impl Chain {
         for pair in numbers.windows(2).take(too_many) {
             let [oldest, next] = [pair[0], pair[1]].map(|number| directory::path_of(&self.config.directory, number));
             let through = first_sequence(&next)?.saturating_sub(1);
-            fs::remove_file(&oldest)?;
-            tracing::info!(file = %oldest.display(), through, "the oldest file of the audit log is removed (audit.files)");
             let name = oldest.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let retired = Record { code: "retired".into(), subject: name, ..Record::new("audit", Outcome::Noted) };
+            // On disk before the file is gone: a crash in between is not to look like tampering.
             self.append(&[(retired.with("through", through), None)])?;
+            self.sync()?;
+            fs::remove_file(&oldest)?;
+            tracing::info!(file = %oldest.display(), through, "the oldest file of the audit log is removed (audit.files)");
         }
         Ok(())
     }
@@ -267,7 +281,7 @@ fn end_of(config: &AuditConfig, number: u64, key: &PublicKey, after: Option<Torn
         {
             let anchor = Anchor { sequence: read.sequence, hash: line::hash(content) };
             let rest = torn(&bytes[end..]).or(after);
-            return Ok(End { newest: Some((anchor, with_line_feed(content))), torn: rest, is_ours: true });
+            return Ok(End { newest: Some(anchor), torn: rest, is_ours: true });
         }
         end -= line.len();
     }
@@ -278,21 +292,15 @@ fn end_of(config: &AuditConfig, number: u64, key: &PublicKey, after: Option<Torn
     });
     if let Some((sequence, content)) = readable {
         let anchor = Anchor { sequence, hash: line::hash(content) };
-        return Ok(End { newest: Some((anchor, with_line_feed(content))), torn: None, is_ours: false });
+        return Ok(End { newest: Some(anchor), torn: None, is_ours: false });
     }
     Ok(End { newest: None, torn: torn(&bytes).or(after), is_ours: is_all })
-}
-
-fn with_line_feed(content: &[u8]) -> Vec<u8> {
-    [content, b"\n"].concat()
 }
 
 /// The head that we have signed.
 fn head(config: &AuditConfig, key: &PublicKey) -> Option<Anchor> {
     let bytes = fs::read(config.directory.join(directory::HEAD_FILE)).ok()?;
-    let content = bytes.strip_suffix(b"\n")?;
-    let line = line::is_signed(content, std::slice::from_ref(key)).then(|| Line::read(content))??;
-    Some(Anchor { sequence: line.sequence, hash: line::hash(content) })
+    head::read(&bytes, std::slice::from_ref(key))
 }
 
 /// Puts the public key beside the files.

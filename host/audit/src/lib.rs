@@ -18,6 +18,7 @@
 //! | [`record`](Record) | what is recorded, made harmless and bounded |
 //! | `line` | one line: written, signed, read |
 //! | `fold` | many of a kind become one |
+//! | `head` | says, signed, which line is the newest |
 //! | `directory` | the files: found, begun, retired |
 //! | `chain` | appends lines to the files; takes up where another process has ended |
 //! | `log` | the queue and the thread that writes |
@@ -31,6 +32,7 @@ mod chain;
 mod directory;
 mod error;
 mod fold;
+mod head;
 mod line;
 mod log;
 mod record;

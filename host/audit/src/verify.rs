@@ -7,12 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use stepbox_trust::{Digest, PublicKey};
 
+use crate::directory::HEAD_FILE;
 use crate::error::AuditError;
+use crate::head;
 use crate::line::{self, Anchor, Line, MAX_LINE_BYTES};
 use crate::record::{START, STOP};
 use crate::tail::{Lines, RawLine};
@@ -53,6 +56,8 @@ pub enum FindingKind {
     BeginningMissing,
     /// The log ends before a line that an anchor knows.
     EndMissing,
+    /// Nothing beside the log says, signed by the server, which line is the newest.
+    HeadMissing,
     /// The line that an anchor knows is another one.
     AnchorMismatch,
     /// The server has found the log changed when it started, and has said so in it.
@@ -120,6 +125,19 @@ pub struct Verified {
     pub notes: Vec<Note>,
 }
 
+impl Verified {
+    /// The same, and that nothing beside the log says which line is the newest.
+    #[must_use]
+    pub fn without_head(mut self) -> Self {
+        let message = format!(
+            "{HEAD_FILE} is not beside the log, or not signed by the server: it was taken away or replaced, and with it what \
+             vouches for the log's end"
+        );
+        self.findings.push(Finding { kind: FindingKind::HeadMissing, file: None, line: None, message });
+        Self { intact: false, finding_count: self.finding_count + 1, ..self }
+    }
+}
+
 /// Looks at a log's files, given in their order.
 ///
 /// `keys` are the server's, usually one; `anchors` are lines that the log must have. With `part` the files may begin
@@ -143,8 +161,8 @@ pub fn verify(files: &[PathBuf], keys: &[PublicKey], anchors: &[Anchor], part: b
 }
 
 impl Anchor {
-    /// Reads the line that a file such as `audit.head` has. Whether it is signed shows when the log is verified: its
-    /// line of this number must be the same.
+    /// Reads a file that was kept: a copy of `audit.head`, or of a line. Nothing of it is verified but that it can be read:
+    /// who has kept it where others cannot write knows what it is worth.
     ///
     /// # Errors
     /// [`AuditError::File`] where it cannot be read, or holds no line.
@@ -152,11 +170,32 @@ impl Anchor {
         let read = || {
             let mut lines = Lines::new(File::open(path)?);
             let first = lines.next().transpose()?;
-            let anchor = first.and_then(|raw| Some((Line::read(&raw.content)?.sequence, line::hash(&raw.content))));
+            let anchor = first.and_then(|raw| {
+                let line = Line::read(&raw.content)?;
+                let itself = || Self { sequence: line.sequence, hash: line::hash(&raw.content) };
+                Some(head::read_line(&line).unwrap_or_else(itself))
+            });
             anchor.ok_or_else(|| std::io::Error::other("it holds no line of an audit log"))
         };
-        let (sequence, hash) = read().map_err(AuditError::file("read", path))?;
-        Ok(Self { sequence, hash })
+        read().map_err(AuditError::file("read", path))
+    }
+
+    /// What `audit.head` beside a log says, if one of the server's keys has signed it. `None` where there is none such: the
+    /// server keeps one from its first line on, so somebody has taken it away.
+    ///
+    /// # Errors
+    /// [`AuditError::File`] where it is there and cannot be read.
+    pub fn of_head(directory: &Path, keys: &[PublicKey]) -> Result<Option<Self>, AuditError> {
+        let path = directory.join(HEAD_FILE);
+        let read = || {
+            let mut bytes = Vec::new();
+            File::open(&path)?.take(MAX_LINE_BYTES as u64).read_to_end(&mut bytes)?;
+            Ok(head::read(&bytes, keys))
+        };
+        match read() {
+            Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => Ok(None),
+            read => read.map_err(AuditError::file("read", &path)),
+        }
     }
 }
 
@@ -317,8 +356,9 @@ impl Check<'_> {
         match self.first {
             None => self.find(nowhere(FindingKind::Empty, "there is no line that the server has signed".to_owned())),
             Some(first) if first > 1 && part => self.notes.push(Note::Part { first }),
-            Some(first) if first > 1 && self.retired + 1 == first => {
-                self.notes.push(Note::Retired { through: self.retired });
+            // The server may have been ended before it had removed all that it said it would.
+            Some(first) if first > 1 && first <= self.retired.saturating_add(1) => {
+                self.notes.push(Note::Retired { through: first - 1 });
             }
             Some(first) if first > 1 => {
                 let message = format!("the log begins with line {first}, and the server has not removed those before");

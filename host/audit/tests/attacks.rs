@@ -178,6 +178,39 @@ fn a_server_that_finds_its_log_cut_off_says_so_in_it_and_uses_no_number_twice() 
 }
 
 #[test]
+fn a_head_cannot_be_made_of_the_log_and_is_missed_where_it_is_not() {
+    let log = Log::new();
+    log.run(6);
+    let (lines, path) = (log.lines(), log.directory().join(HEAD_FILE));
+    let head = || Anchor::of_head(&log.directory(), &[log.public_key()]).unwrap();
+    let newest = Anchor { sequence: 8, hash: stepbox_trust::Digest::of(format!("{}\n", lines[7]).as_bytes()) };
+    assert_eq!(head(), Some(newest));
+    let whole = fs::read_to_string(&path).unwrap();
+    log.write(&lines[..4]);
+    for forged in [
+        Some(format!("{}\n", lines[3])),
+        Some(whole.replace("\"sequence\":8", "\"sequence\":4")),
+        Some(String::new()),
+        None,
+    ] {
+        match &forged {
+            Some(forged) => fs::write(&path, forged).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        assert_eq!(head(), None, "{forged:?}");
+    }
+    assert_eq!(kinds(&log.verify().without_head()), [FindingKind::HeadMissing]);
+    // Nor as a line of the log.
+    log.write(&[&lines[..], &[whole.trim_end().to_owned()]].concat());
+    assert!(!log.verify().intact);
+    log.write(&lines[..4]);
+    // The server misses it too, and has one again from then on.
+    assert!(log.open().status().damaged.unwrap().contains("audit.head"));
+    assert!(head().is_some());
+    assert_eq!(kinds(&log.verify()), [FindingKind::Recorded]);
+}
+
+#[test]
 fn a_log_whose_last_line_was_edited_is_no_torn_one() {
     let log = Log::new();
     log.run(2);
@@ -223,12 +256,14 @@ fn another_key_signs_nothing_and_is_noticed_at_the_next_start() {
 #[test]
 fn a_line_that_was_not_written_to_its_end_is_kept_and_told_from_tampering() {
     let log = Log::new();
+    drop(log.open());
+    let head = fs::read(log.directory().join(HEAD_FILE)).unwrap();
     log.run(3);
     let whole = fs::read(log.only_file()).unwrap();
     let last = log.lines().pop().unwrap().len();
     for kept in [1, last / 2, last - 1, last] {
-        // As a power failure leaves it: the head was not written yet either.
-        let _ = fs::remove_file(log.directory().join(HEAD_FILE));
+        // As a power failure leaves it: the head of these lines was not written yet either.
+        fs::write(log.directory().join(HEAD_FILE), &head).unwrap();
         let torn = &whole[..whole.len() - 1 - last + kept];
         fs::write(log.only_file(), torn).unwrap();
         let before = log.verify();
@@ -285,6 +320,37 @@ fn rotation_keeps_the_chain_and_removes_the_oldest_files_with_a_line_about_it() 
     fs::remove_file(&files[1]).unwrap();
     fs::copy(&files[2], &files[1]).unwrap();
     assert!(kinds(&log.verify()).contains(&FindingKind::OutOfOrder));
+}
+
+#[test]
+fn a_server_that_is_ended_before_it_has_removed_a_file_has_said_so_already() {
+    let log = Log::new();
+    let config = || AuditConfig { file_bytes: MIN_FILE_BYTES, files: 2, ..log.config() };
+    let write = |count: usize| {
+        let writing = AuditLog::open(config(), SigningKey::load(&log.key).unwrap()).unwrap();
+        for number in 0..count {
+            let long = Record { reason: "x".repeat(2000), ..deployment(number) };
+            writing.confirm(long, Duration::from_secs(60)).unwrap_or_default();
+        }
+    };
+    while files_of(&log.directory()).map_or(0, |files| files.len()) < 2 {
+        write(5);
+    }
+    // What cannot be removed in its stead: the server gets as far as that, and no further.
+    let oldest = files_of(&log.directory()).unwrap().swap_remove(0);
+    let kept = log.directory().join("kept");
+    fs::rename(&oldest, &kept).unwrap();
+    fs::create_dir(&oldest).unwrap();
+    while files_of(&log.directory()).unwrap().len() < 3 {
+        write(5);
+    }
+    fs::remove_dir(&oldest).unwrap();
+    fs::rename(&kept, &oldest).unwrap();
+    assert_eq!(kinds(&log.verify()), [], "a file that is still there");
+    fs::remove_file(&oldest).unwrap();
+    let verified = log.verify();
+    assert_eq!(kinds(&verified), [], "a file that is gone");
+    assert!(verified.notes.contains(&Note::Retired { through: verified.first.unwrap() - 1 }), "{:?}", verified.notes);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Reading and writing files with errors that name them.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+#[cfg(test)]
+use std::fs;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -79,18 +81,40 @@ pub(crate) fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<(), F
     })
 }
 
-/// Writes a file, or replaces the one that is there, at once: nobody ever sees a part of it.
+/// Writes a file, or replaces the one that is there, at once: nobody ever sees a part of it. What it is written to first has
+/// a name that nobody can know before, since the folder may be others' too.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let cannot = |error: io::Error| Failure::here("file", format!("cannot write {}: {error}", path.display()));
     let name = path
         .file_name()
         .ok_or_else(|| cannot(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")))?;
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
-        // The error that matters is the one above.
-        let _ = fs::remove_file(&temporary);
-        cannot(error)
-    })
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(name).suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(PUBLIC));
+    let mut temporary = builder.tempfile_in(folder).map_err(cannot)?;
+    temporary.write_all(content).and_then(|()| temporary.as_file().sync_all()).map_err(cannot)?;
+    temporary.persist(path).map_err(|error| cannot(error.error))?;
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_replaced_and_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("other"), "theirs").expect("written");
+        let predictable = format!("list.pem.{}.tmp", std::process::id());
+        for name in ["list.pem", &predictable] {
+            std::os::unix::fs::symlink(path("other"), path(name)).expect("a link");
+        }
+        assert!(replace(&path("list.pem"), b"ours").is_ok());
+        assert_eq!(fs::read(path("list.pem")).expect("it is there"), b"ours");
+        assert_eq!(fs::read(path("other")).expect("it is there"), b"theirs");
+        assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 3, "nothing is left behind");
+    }
 }

@@ -99,8 +99,26 @@ fn what_was_changed_is_refused_with_an_exit_code_of_its_own() {
     let run = scene.folder.run("audit verify state/audit");
     assert_eq!(run.code(), 23);
     assert!(run.stdout().contains("the anchor knows line"), "{}", run.stdout());
-    scene.folder.write("state/audit/audit-000001.jsonl", log);
-    scene.folder.done("audit verify state/audit");
+    // The head taken away, or the last line that is left in its place.
+    let (path, head) = (scene.folder.path("state/audit/audit.head"), scene.folder.read("state/audit/audit.head"));
+    std::fs::remove_file(&path).unwrap();
+    for forged in [None, Some(whole[whole.len() - 2])] {
+        if let Some(line) = forged {
+            scene.folder.write("state/audit/audit.head", format!("{line}\n"));
+        }
+        let run = scene.folder.run("audit verify state/audit --json");
+        assert_eq!(run.code(), 3, "{forged:?}: {}", run.stdout());
+        assert!(run.stdout().contains("\"head-missing\""), "{}", run.stdout());
+    }
+    scene.folder.write("state/audit/audit.head", &head);
+    scene.folder.write("state/audit/audit-000001.jsonl", &log);
+    let run = scene.folder.done("audit verify state/audit");
+    assert!(run.stdout().contains("cannot be excluded"), "{}", run.stdout());
+    assert!(scene.folder.done("audit verify state/audit --json").json()["complete_through"].is_null());
+    assert_eq!(scene.folder.run("audit verify state/audit --require-anchor").code(), 3);
+    scene.folder.write("kept.head", head);
+    let kept = scene.folder.done("audit verify state/audit --require-anchor --head kept.head --json").json();
+    assert_eq!(kept["complete_through"], whole.len());
     assert_eq!(scene.folder.run("audit verify state").code(), 1);
     assert_eq!(scene.folder.run("audit verify state/audit --public-key publisher.key.pub").code(), 23);
 }

@@ -87,6 +87,66 @@ fn a_confined_server_trains_reloads_its_files_and_starts_again() {
 }
 
 #[test]
+fn a_confined_server_reads_each_file_wherever_its_folder_is() {
+    let mut scene = Scene::configured("");
+    scene.stop();
+    scene.folder.done("ca revoke --directory ca --name carol");
+    for (folder, file) in [("lists", "ca/crl.pem"), ("blue", "publisher.toml"), ("green", "publisher.toml")] {
+        let folder = scene.folder.path(folder);
+        fs::create_dir(&folder).unwrap();
+        fs::copy(scene.folder.path(file), folder.join("file")).unwrap();
+    }
+    let configuration = scene.folder.read("server.toml");
+    let configuration = configuration
+        .replace("[tls]\n", "[tls]\nreload_seconds = 0.1\nrevocation_lists = ['lists/file']\n")
+        .replace("[job]\n", "[job]\ntrust = { store = 'green/file' }\n");
+    let blue = "[jobs.blue]\nworkers = ['worker-0']\n[jobs.blue.access]\npublishers = ['alice']\n\
+                deployers = ['alice']\noperators = ['bob']\n[jobs.blue.trust]\nstore = 'blue/file'\n";
+    scene.folder.write("server.toml", format!("{configuration}\n{blue}"));
+    (scene.server, scene.address) = serve(&scene.folder, &[]);
+    let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
+    let carol = scene.folder.run(&format!("status {}", scene.connection("carol")));
+    assert_eq!(carol.code(), 4, "she is on the list: {}", carol.stderr());
+    let replace = |name: &str, content: &str| {
+        scene.folder.write("new", content);
+        fs::rename(scene.folder.path("new"), scene.folder.path(name)).unwrap();
+    };
+    for (job, store) in [("default", "green/file"), ("blue", "blue/file")] {
+        let deploy = |version: &str| format!("deploy adamw-{version}.wasm {alice} --job {job}");
+        scene.folder.done(&deploy("1.0.0"));
+        // Read again, too.
+        let trust = scene.folder.read(store);
+        replace(store, "");
+        assert_eq!(scene.folder.run(&deploy("1.1.0")).code(), 3, "nobody is trusted");
+        replace(store, &trust);
+        scene.folder.done(&deploy("1.1.0"));
+    }
+    let status = scene.folder.done(&format!("status {bob} --json")).json();
+    assert_eq!(status["warnings"].as_array().map_or(0, Vec::len), 0, "{status}");
+    let (_, log) = scene.stop();
+    assert!(!log.contains("Permission denied"), "{log}");
+}
+
+#[test]
+fn state_that_others_can_write_to_keeps_the_server_from_starting() {
+    let mut scene = Scene::new();
+    scene.folder.done(&format!("deploy adamw-1.0.0.wasm {}", scene.connection("alice")));
+    scene.stop();
+    for name in ["state", "state/audit", "state/versions.toml", "state/components", "state/components/index.toml"] {
+        let path = scene.folder.path(name);
+        let before = mode(&path);
+        for exposed in [0o020, 0o002] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(before | exposed)).unwrap();
+            let run = scene.folder.run("serve --config server.toml");
+            assert_eq!(run.code(), 1, "{name}");
+            assert!(run.stderr().contains("chmod go-w") && run.stderr().contains(name), "{name}: {}", run.stderr());
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+    }
+    (scene.server, scene.address) = serve(&scene.folder, &[]);
+}
+
+#[test]
 fn who_takes_the_process_over_gets_no_further() {
     let scene = Scene::new();
     let run = scene.folder.run("protections --config server.toml --json");

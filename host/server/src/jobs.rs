@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::audit::Audit;
 use crate::config::Config;
+use crate::deployment::{ARCHIVE_FOLDER, ARCHIVE_INDEX};
 use crate::identity::Identity;
 use crate::job::Job;
 use crate::limits::Limits;
@@ -24,6 +25,7 @@ use crate::reload::Warnings;
 use crate::server::ServerError;
 use crate::settings::{JobSettings, settings};
 use crate::shard::{ShardThreads, Shards};
+use crate::state;
 
 /// File in a job's state directory with the versions that were deployed.
 const LEDGER_FILE: &str = "versions.toml";
@@ -104,7 +106,12 @@ fn start(
     // Read again for each deployment; read now so that a server that could never deploy does not start.
     TrustStore::load(&settings.trust.store)?;
     let state = &settings.state_directory;
-    std::fs::create_dir_all(state).map_err(|source| ServerError::StateDirectory { path: state.clone(), source })?;
+    if settings.name != DEFAULT_JOB
+        && let Some(jobs) = state.parent()
+    {
+        state::prepare(jobs, &[])?;
+    }
+    state::prepare(state, &[LEDGER_FILE, ARCHIVE_FOLDER, ARCHIVE_INDEX])?;
     let ledger = VersionLedger::load(state.join(LEDGER_FILE))?;
     let sandbox = Sandbox::new(settings.sandbox.clone())?.with_compiler(compiler);
     let sandbox = settings.cache.give_to(sandbox, state);

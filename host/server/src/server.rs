@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,6 +29,7 @@ use crate::reload::{Files, Reloader};
 use crate::session::{self, Peer};
 use crate::shard::ShardThreads;
 use crate::standing::Standing;
+use crate::state::{self, StateError};
 use crate::tls::{Tls, TlsError, own_name};
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
@@ -81,14 +81,9 @@ pub enum ServerError {
     /// The store of publishers.
     #[error(transparent)]
     Trust(#[from] TrustStoreError),
-    /// The state directory cannot be made.
-    #[error("cannot make the state directory {}: {source}", path.display())]
-    StateDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The ledger of versions.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -124,8 +119,10 @@ impl Server {
         let listening = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        let state = &config.state_directory;
-        std::fs::create_dir_all(state).map_err(|source| ServerError::StateDirectory { path: state.clone(), source })?;
+        state::prepare(&config.state_directory, &[])?;
+        if config.audit.enabled {
+            state::prepare(&config.audit.directory_in(&config.state_directory), &[])?;
+        }
         // Late, so that what is not going to run has no log that says it started.
         let audit = Audit::open(&config, &own_name(&config.tls)?)?;
         let (shutdown, stops) = watch::channel(false);

@@ -1,7 +1,6 @@
 //! Bringing code and running it, as two rights of two people.
 
 use std::fs;
-use std::time::Duration;
 
 use stepbox_client::{DeployOptions, ErrorCode};
 use stepbox_tests::{Options, Publisher, RawPeer, TestServer, component, in_time};

@@ -15,7 +15,8 @@ use crate::output::{Failure, Format, Report, printable};
 #[command(after_help = "\
 Exits with 0 where the log is intact and with 3 where something was found. Without --public-key the key is audit.pub
 beside the log, and without --head and --anchor the log's end is held against audit.head beside it: whoever could
-replace the log could replace these too, so keep copies elsewhere. `stepbox status` prints an anchor.
+replace the log could put an older one of these in its place too, so keep copies elsewhere. `stepbox status` prints an
+anchor. In a script say --require-anchor: it does not pass without one.
 
 Examples:
   stepbox audit verify state/audit
@@ -38,6 +39,10 @@ pub(super) struct Verify {
     #[arg(long, value_name = "LINE:SHA256")]
     anchor: Vec<Anchor>,
 
+    /// Exit with 3 unless the log has a line of --anchor or --head: what is cut off its end is found by these alone
+    #[arg(long)]
+    require_anchor: bool,
+
     /// The files are a part of the log and need not begin with its first line
     #[arg(long)]
     part: bool,
@@ -48,13 +53,10 @@ impl Verify {
         let beside = |name| self.paths.first().map(|path| folder_of(path).join(name)).filter(|path| path.exists());
         // Before the log: what is written meanwhile is behind it.
         let mut anchors = self.anchor.clone();
-        let heads = match (self.head.as_slice(), anchors.is_empty() && !self.part) {
-            ([], true) => beside(HEAD_FILE).into_iter().collect(),
-            (heads, _) => heads.to_vec(),
-        };
-        for head in &heads {
+        for head in &self.head {
             anchors.push(Anchor::load(head)?);
         }
+        let is_anchor_given = !anchors.is_empty();
         let mut keys = Vec::new();
         for path in &self.public_key {
             keys.push(PublicKey::load(path)?);
@@ -65,14 +67,26 @@ impl Verify {
                 .ok_or_else(|| Failure::here("key", format!("no {PUBLIC_KEY_FILE} is beside the log: --public-key")))?;
             keys.push(PublicKey::load(path)?);
         }
+        let mut is_head_missing = false;
+        if let ([path], false, false) = (self.paths.as_slice(), is_anchor_given, self.part) {
+            let head = Anchor::of_head(folder_of(path), &keys)?;
+            is_head_missing = head.is_none() && path.is_dir();
+            anchors.extend(head);
+        }
         let verified = verify(&super::files(&self.paths)?, &keys, &anchors, self.part)?;
         let report = Checked {
             keys: keys.iter().map(PublicKey::id).collect(),
             is_key_given: is_pinned,
-            is_anchor_given: !self.anchor.is_empty() || !self.head.is_empty(),
-            verified,
+            is_anchor_given,
+            complete_through: verified.anchored.filter(|_| is_anchor_given),
+            verified: if is_head_missing { verified.without_head() } else { verified },
         };
         format.print(&report)?;
+        if self.require_anchor && report.complete_through.is_none() && report.verified.finding_count == 0 {
+            let message =
+                "no anchor from elsewhere vouches for the log's end (--require-anchor): give --anchor or --head";
+            return Err(Failure::tampered(message.to_owned()));
+        }
         match report.verified.finding_count {
             0 => Ok(()),
             count => Err(Failure::tampered(format!("the audit log is not as the server wrote it: {count} found"))),
@@ -91,6 +105,9 @@ struct Checked {
     /// Whether it was named, and does not just lie beside the log.
     is_key_given: bool,
     is_anchor_given: bool,
+    /// The line up to which an anchor from elsewhere shows that nothing was cut off the log's end. Where there is none, that
+    /// cannot be excluded, though the log is intact as far as it goes.
+    complete_through: Option<u64>,
     #[serde(flatten)]
     verified: Verified,
 }
@@ -109,11 +126,17 @@ impl Report for Checked {
             line("newest", newest.to_string());
         }
         let beside = |given| if given { "" } else { ", which lies beside the log and is worth as little" };
+        let cut = "that lines were cut off the end cannot be excluded";
         let keys: Vec<_> = self.keys.iter().map(KeyId::to_string).collect();
         line("key", format!("{}{}", keys.join(" "), beside(self.is_key_given)));
         let end = match verified.anchored {
-            Some(sequence) => format!("line {sequence} is there{}", beside(self.is_anchor_given)),
-            None => "nothing vouches for the log's end: what was cut off there is not missed".to_owned(),
+            Some(sequence) if self.is_anchor_given => {
+                format!("line {sequence} is there: up to it nothing was cut off")
+            }
+            Some(sequence) => {
+                format!("line {sequence} is there, by {HEAD_FILE}, an older one of which could be in its place: {cut}")
+            }
+            None => format!("nothing vouches for the log's end: {cut}"),
         };
         line("anchor", end);
         for note in &verified.notes {

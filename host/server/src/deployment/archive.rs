@@ -26,7 +26,12 @@ const MAX_INDEX_BYTES: u64 = 16 << 20;
 /// a use for, such as control characters, makes six times as much of it.
 const MAX_OPTIONS_BYTES: usize = 2 << 20;
 
-const FOLDER: &str = "components";
+/// In the state directory.
+pub(crate) const FOLDER: &str = "components";
+
+/// From there.
+pub(crate) const INDEX_PATH: &str = "components/index.toml";
+
 const INDEX: &str = "index.toml";
 const COMPONENT: &str = "wasm";
 const TEMPORARY: &str = "tmp";
