@@ -53,8 +53,11 @@ fn more_tables(mut content: &[u8], tables: u32, elements: u32) -> Vec<u8> {
     more
 }
 
+/// Another content for the section of this number, if it is to have one.
+type Mend<'a> = &'a mut dyn FnMut(u8, &[u8]) -> Option<Vec<u8>>;
+
 /// Component or module with other contents of the sections for which there are some.
-fn mended(bytes: &[u8], mend: &mut dyn FnMut(u8, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+fn mended(bytes: &[u8], mend: Mend<'_>) -> Vec<u8> {
     let mut sewn = bytes[..HEADER_BYTES].to_vec();
     for (number, content) in sections(bytes) {
         let content = mend(number, content).unwrap_or_else(|| content.to_vec());
