@@ -173,6 +173,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "old",
         format!("[[publisher]]\nname = 'me'\npublic_key = '{one}'\noptimizers = ['a*']\n").as_bytes(),
     )?;
+    let third = SigningKey::generate()?;
     let whole = format!(
         "format = 1\nrevoked_keys = ['{}', {{ key = '0123456789abcdef01234567', reason = 'lost', date = 2026-11-02 }}]\n\
          revoked_digests = [{{ digest = '{}', date = '2026-11-02T12:00:00Z' }}]\n\
@@ -182,9 +183,9 @@ fn main() -> Result<(), Box<dyn Error>> {
          [[publisher.key]]\npublic_key = '{}'\nvalid_from = 2026-06-01\n\
          [[publisher]]\nname = 'Board'\npublic_key = '{two}'\nnamespaces = []\n\
          [[rule]]\nnames = ['team-a/*', '*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n",
-        one.id(),
+        third.public_key().id(),
         "0f".repeat(32),
-        SigningKey::generate()?.public_key(),
+        third.public_key(),
     );
     write("trust_policy", "whole", whole.as_bytes())?;
     write("trust_policy", "newer", b"format = 2\nquorum = 3\n")?;

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{admit, component, sandbox, values};
-use stepbox_sandbox::{CallFailure, Fault, Limits, Sandbox, SandboxConfig, SandboxError, StepError};
+use stepbox_sandbox::{CallFailure, Fault, Limits, Sandbox, SandboxConfig, SandboxError, StepError, TensorDescription};
 
 /// How a component that is refused in its trial run failed.
 fn failure(error: SandboxError) -> CallFailure {
@@ -165,6 +165,59 @@ fn a_slice_that_is_released_gives_its_room_back_and_the_others_keep_their_values
         training.pool.roll_back(training.slice);
         assert_eq!(training.state(), before);
     }
+}
+
+#[test]
+fn what_the_server_keeps_for_rows_is_of_the_same_memory_and_given_back() {
+    const ROWS: u32 = 1 << 20;
+    // In the optimizer's memory 4 MiB of parameters, as much of a slot, and 4 MiB besides; 16 MiB of seals outside it.
+    let bind = |total_memory_bytes| {
+        let admitted = sandbox(Limits { total_memory_bytes, ..Limits::default() }).admit(&component("rowwise-adagrad"));
+        let admitted = admitted.unwrap();
+        let settings = admitted.configure(None, &[]).unwrap();
+        let tensor = TensorDescription { shape: vec![ROWS.into(), 1], ..common::vector(0) };
+        let plan = Arc::new(admitted.plan(&settings, &tensor).unwrap());
+        let mut pool = admitted.pool();
+        let bound = pool.bind(&tensor, &plan, &settings, 0, ROWS);
+        if let Ok(slice) = &bound {
+            pool.release(*slice);
+            pool.bind(&tensor, &plan, &settings, 0, ROWS).expect("as much again, once it was given back");
+        }
+        bound.map(|_| ())
+    };
+    bind(36 << 20).unwrap();
+    let error = bind(20 << 20).unwrap_err();
+    assert_eq!(error.fault(), Fault::Operator);
+    assert!(error.to_string().contains("total_memory_bytes"), "{error}");
+}
+
+/// The memory of an instance that trapped and that of its successor are there at the same time.
+#[test]
+fn an_instance_is_set_up_again_once_there_is_memory_for_both() {
+    const ELEMENTS: usize = 2 << 20;
+    // Somewhat more than 16 MiB for each of two tensors, but not for three.
+    let sandbox = sandbox(Limits { total_memory_bytes: 48 << 20, ..Limits::default() });
+    let admitted = |name| sandbox.admit(&component(name)).unwrap();
+    let training = |name, parameters: &[f32]| {
+        let admitted = admitted(name);
+        common::Training::new(&admitted, admitted.configure(None, &[]).unwrap(), parameters)
+    };
+    let mut parameters = values(ELEMENTS, 0);
+    parameters[7_000] = 2e9;
+    let mut poisoned = training("hostile/slow-poison", &parameters);
+    let neighbour = training("sgd", &values(ELEMENTS, 0));
+    (1..10).for_each(|round| poisoned.round(&values(ELEMENTS, round)).unwrap());
+    let before = poisoned.state();
+    assert!(matches!(poisoned.round(&values(ELEMENTS, 10)), Err(StepError::Call(_))));
+    let error = poisoned.round(&values(ELEMENTS, 10)).unwrap_err();
+    assert!(matches!(error, StepError::NotRevived(_)), "{error}");
+    assert_eq!(error.fault(), Fault::Operator);
+    assert!(error.to_string().contains("total_memory_bytes"), "{error}");
+    assert_eq!(poisoned.state(), before);
+    drop(neighbour);
+    // Set up again, it traps again.
+    assert!(matches!(poisoned.round(&values(ELEMENTS, 10)), Err(StepError::Call(_))));
+    assert_eq!(poisoned.state(), before);
 }
 
 #[test]

@@ -65,6 +65,7 @@ attacks! {
     trespass::a_trespass_while_another_key_comes_is_found: [Trespasser];
     trespass::another_optimizer_goes_on_with_what_was_published: [Trespasser];
     trespass::arguments_that_a_guest_has_the_server_write_over_another_key_are_found: [FalseAllocator];
+    trespass::however_many_rows_were_changed_each_starts_afresh_once: [RowThief];
     trespass::writes_that_change_nothing_do_no_harm: [Trespasser];
 }
 

@@ -214,6 +214,28 @@ pub fn a_row_changed_by_anothers_step_is_never_handed_out() {
     });
 }
 
+pub fn however_many_rows_were_changed_each_starts_afresh_once() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let mut keys = rows(sandbox, 'D');
+        let slice = keys.slice(0);
+        (1..=ROUND).for_each(|round| touch(&mut keys, &[1, 7], round).unwrap());
+        let afresh = keys.pool.start_rows_afresh(slice).unwrap();
+        // Those whose parameters were changed, then those of which it was the slot alone.
+        let expected: Vec<u32> = (0..300).step_by(2).chain((3..300).step_by(6)).collect();
+        assert_eq!(afresh, expected);
+        keys.pool.verify(slice).unwrap();
+        for row in [0, 2, 3, 298] {
+            assert_eq!(keys.pool.row(slice, row).unwrap(), Some(&[0; 16][..]), "{row}");
+        }
+        assert_eq!(floats(keys.pool.row(slice, 1).unwrap().unwrap()).next(), Some(0.5), "as its own step has left it");
+        let visits: Vec<f32> = floats(keys.pool.read_slot(slice, "visits").unwrap().unwrap()).collect();
+        let visited = visits.iter().enumerate().filter(|(_, visits)| **visits != 0.0).map(|(row, _)| row);
+        // It counts the first row of a block alone.
+        assert_eq!(visited.collect::<Vec<_>>(), [1]);
+        assert_eq!(keys.pool.start_rows_afresh(slice).unwrap(), []);
+    });
+}
+
 pub fn a_row_whose_slot_was_changed_is_not_stepped() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = rows(sandbox, 'B');

@@ -1,6 +1,7 @@
 //! A hostile guest. It visits touched rows, and from its fifth round on changes others, too. The trick says what of them.
 //!
-//! `A` the parameters of the slice's last row; `B` the slot of that row; `C` nothing.
+//! `A` the parameters of the slice's last row; `B` the slot of that row; `C` nothing; `D` the
+//! parameters of every second row and the slot of every third.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -56,6 +57,12 @@ impl Exports for Guest {
             match trick() {
                 'A' => write(floats(&own.parameters).end - 4, 77.0),
                 'B' => write(floats(&own.slots[0]).end - 4, 77.0),
+                'D' => {
+                    let (parameters, slot) = (floats(&own.parameters), floats(&own.slots[0]));
+                    let columns = parameters.len() / slot.len();
+                    (0..slot.len() / 4).step_by(2).for_each(|row| write(parameters.start + 4 * row * columns, 77.0));
+                    (0..slot.len() / 4).step_by(3).for_each(|row| write(slot.start + 4 * row, 77.0));
+                }
                 _ => {}
             }
         }
