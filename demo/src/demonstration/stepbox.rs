@@ -12,8 +12,9 @@ use tokio::process::Command;
 /// A verb takes a second at most, admission of a component some seconds on a busy machine; longer is a hang.
 const VERB_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Exit code of `stepbox` where a server, or trust, refuses.
+/// Exit codes of `stepbox` where a server, or trust, refuses: for whatever has none of its own, and by kind.
 const REFUSED: i32 = 3;
+const REFUSED_BY_KIND: std::ops::Range<i32> = 10..100;
 
 /// The program and the folder it works in.
 pub(super) struct Stepbox {
@@ -81,7 +82,7 @@ impl Stepbox {
         let not_understood = || format!("`stepbox {verb}` printed what is not understood");
         match output.status.code() {
             Some(0) => Ok(Ok(serde_json::from_slice(&output.stdout).with_context(not_understood)?)),
-            Some(REFUSED) => {
+            Some(code) if code == REFUSED || REFUSED_BY_KIND.contains(&code) => {
                 let failure: Failure = serde_json::from_slice(&output.stdout).with_context(not_understood)?;
                 Ok(Err(failure.error))
             }

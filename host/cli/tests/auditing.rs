@@ -107,7 +107,7 @@ fn what_was_changed_is_refused_with_an_exit_code_of_its_own() {
             scene.folder.write("state/audit/audit.head", format!("{line}\n"));
         }
         let run = scene.folder.run("audit verify state/audit --json");
-        assert_eq!(run.code(), 3, "{forged:?}: {}", run.stdout());
+        assert_eq!(run.code(), 23, "{forged:?}: {}", run.stdout());
         assert!(run.stdout().contains("\"head-missing\""), "{}", run.stdout());
     }
     scene.folder.write("state/audit/audit.head", &head);
@@ -115,7 +115,7 @@ fn what_was_changed_is_refused_with_an_exit_code_of_its_own() {
     let run = scene.folder.done("audit verify state/audit");
     assert!(run.stdout().contains("cannot be excluded"), "{}", run.stdout());
     assert!(scene.folder.done("audit verify state/audit --json").json()["complete_through"].is_null());
-    assert_eq!(scene.folder.run("audit verify state/audit --require-anchor").code(), 3);
+    assert_eq!(scene.folder.run("audit verify state/audit --require-anchor").code(), 23);
     scene.folder.write("kept.head", head);
     let kept = scene.folder.done("audit verify state/audit --require-anchor --head kept.head --json").json();
     assert_eq!(kept["complete_through"], whole.len());

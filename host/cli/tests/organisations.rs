@@ -50,7 +50,7 @@ fn a_second_signer_completes_what_the_first_began() {
     let folder = organisation();
     let first = folder.done(&format!("{SIGN} --key team.key --out one.wasm --json")).json();
     let refused = folder.run("verify one.wasm --trust policy.toml --json");
-    assert_eq!((refused.code(), &refused.json()["error"]["code"]), (3, &"threshold-not-met".into()));
+    assert_eq!((refused.code(), &refused.json()["error"]["code"]), (13, &"threshold-not-met".into()));
     let details = &refused.json()["error"]["details"];
     assert_eq!(details["approval"]["signed_by"], serde_json::json!(["team"]));
     assert_eq!((&details["approval"]["rule"], &details["approval"]["threshold"]), (&"team-a/*".into(), &2.into()));
@@ -89,7 +89,7 @@ fn verification_can_be_asked_for_another_day() {
     folder.done("verify one.wasm --trust dated.toml --at 2026-12-31T23:59:59Z");
     for (date, code) in [("2025-12-31", "key-not-yet-valid"), ("2027-01-01", "expired-key")] {
         let run = folder.run(&format!("verify one.wasm --trust dated.toml --json --at {date}"));
-        assert_eq!((run.code(), &run.json()["error"]["code"]), (3, &code.into()));
+        assert_eq!((run.code(), &run.json()["error"]["code"]), (13, &code.into()));
     }
     assert_eq!(folder.run("verify one.wasm --trust dated.toml --at tomorrow").code(), 2);
 }

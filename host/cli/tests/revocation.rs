@@ -158,7 +158,7 @@ fn a_running_server_takes_a_new_list_and_new_rights_when_it_is_told_to() {
     let profile =
         format!("server = '{}'\nca = 'ca/ca.pem'\ncertificate = 'ca/bob.pem'\nkey = 'ca/bob.key'\n", server.1);
     folder.write("bob.toml", profile);
-    assert_eq!(folder.run("status --profile bob.toml").code(), 3, "there is no default job");
+    assert_eq!(folder.run("status --profile bob.toml").code(), 20, "there is no default job");
     let named = folder.command(["status", "--profile", "bob.toml"]).env("STEPBOX_JOB", "vision").output().unwrap();
     assert!(named.status.success());
 

@@ -105,7 +105,7 @@ fn a_deployment_file_sets_what_it_says_and_options_count_more() {
     scene.folder.write("deployment.toml", file);
     let deploy = format!("deploy adamw-1.0.0.wasm {alice} --config deployment.toml --json");
     let refused = scene.folder.run(&deploy);
-    assert_eq!((refused.code(), refused.json()["error"]["code"].as_str()), (3, Some("hyperparameter")));
+    assert_eq!((refused.code(), refused.json()["error"]["code"].as_str()), (19, Some("hyperparameter")));
     assert!(refused.stderr().contains("beta1 = 2 is out of range"), "{}", refused.stderr());
 
     let deployed = scene.folder.done(&format!("{deploy} --set beta1=0.8 --learning-rate 0.25")).json();
