@@ -104,7 +104,7 @@ impl Threat {
         match self {
             Self::Checkpoints => Some("there are no checkpoints yet"),
             Self::Artifacts => Some("there are no exported models yet"),
-            Self::NobodyWatches => Some("there are no metrics or alerts yet, besides the status"),
+            Self::NobodyWatches => Some("there are no metrics or alerts yet, besides the status and the audit log"),
             Self::Randomness => Some("nothing of it shows in a server's answers"),
             Self::Dependencies => Some("it is answered where the server is built: `cargo xtask test --only deny`"),
             Self::Transports => Some("there is one transport, TLS over TCP"),
