@@ -13,7 +13,7 @@ use crate::output::{Failure, Format, Report, printable};
 /// Find every edit, deletion, repetition, reordering and truncation
 #[derive(Args)]
 #[command(after_help = "\
-Exits with 0 where the log is intact and with 3 where something was found. Without --public-key the key is audit.pub
+Exits with 0 where the log is intact and with 23 where something was found. Without --public-key the key is audit.pub
 beside the log, and without --head and --anchor the log's end is held against audit.head beside it: whoever could
 replace the log could put an older one of these in its place too, so keep copies elsewhere. `stepbox status` prints an
 anchor. In a script say --require-anchor: it does not pass without one.
@@ -39,7 +39,7 @@ pub(super) struct Verify {
     #[arg(long, value_name = "LINE:SHA256")]
     anchor: Vec<Anchor>,
 
-    /// Exit with 3 unless the log has a line of --anchor or --head: what is cut off its end is found by these alone
+    /// Exit with 23 unless the log has a line of --anchor or --head: what is cut off its end is found by these alone
     #[arg(long)]
     require_anchor: bool,
 
