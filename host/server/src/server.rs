@@ -156,12 +156,13 @@ impl Server {
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { listener, address, tls, files, reloader, jobs, threads, configuration, shutdown } = self;
+        // The first line of a run, before anybody else has one to write.
+        note_start(&jobs, &configuration, address);
+        let audit = jobs.audit.clone();
         for job in jobs.all() {
             tokio::spawn(deployment::watch(Arc::downgrade(job), reloader.requests(), shutdown.subscribe()));
         }
         let watching = tokio::spawn(files.watch(reloader.requests()));
-        let audit = jobs.audit.clone();
-        note_start(&jobs, &configuration, address);
         let limits = &jobs.limits;
         let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
         let accounts = Arc::new(Accounts::new(limits));
