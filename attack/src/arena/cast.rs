@@ -252,6 +252,8 @@ impl Cast {
                 ("connections_per_identity", Value::try_from(CONNECTIONS_PER_IDENTITY)?),
                 ("handshake_seconds", Value::Float(seconds)),
                 ("frame_seconds", Value::Float(seconds)),
+                // One attacker deploys all hostile optimizers here.
+                ("changes_per_minute", Value::Integer(1_000_000)),
                 ("outstanding_requests", Value::try_from(OUTSTANDING_REQUESTS)?),
             ],
         );

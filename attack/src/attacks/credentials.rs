@@ -331,9 +331,15 @@ async fn open_signing_key(arena: &mut Arena) -> Result<Answer> {
 async fn damaged_ledger(arena: &mut Arena) -> Result<Answer> {
     let folder = second_folder(arena)?;
     let ledger = fs::read(arena.server_folder().join("state/versions.toml"))?;
-    fs::create_dir_all(folder.join("state"))?;
-    fs::write(folder.join("state/versions.toml"), &ledger[..ledger.len() * 2 / 3])?;
-    answer_of_start(Process::try_start(&arena.cast.program, &folder, "server.toml").await?).await
+    let state = folder.join("state");
+    fs::create_dir_all(&state)?;
+    fs::write(state.join("versions.toml"), &ledger[..ledger.len() * 2 / 3])?;
+    // Or that would be what is wrong.
+    fs::set_permissions(&state, PermissionsExt::from_mode(0o700))?;
+    fs::set_permissions(state.join("versions.toml"), PermissionsExt::from_mode(0o600))?;
+    let answer = answer_of_start(Process::try_start(&arena.cast.program, &folder, "server.toml").await?).await?;
+    ensure!(answer.words.contains("versions.toml is damaged"), "{}", answer.words);
+    Ok(answer)
 }
 
 /// A folder with the server's configuration and trust file.

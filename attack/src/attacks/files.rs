@@ -35,9 +35,12 @@ pub(super) fn attacks() -> Vec<Attack> {
         planted("a shared library in the cache of compiled optimizers", |entry| {
             *entry = [b"\x7fELF\x02\x01\x01".to_vec(), vec![0xcc; 65_536]].concat();
         }),
-        Attack::new(SingleTarget, "SIGKILL of the processes that compile", &["internal, until a restart"], |arena| {
-            Box::pin(killed_compilers(arena))
-        }),
+        Attack::new(
+            SingleTarget,
+            "SIGKILL of the processes that compile",
+            &["internal, until a restart", "compiles again"],
+            |arena| Box::pin(killed_compilers(arena)),
+        ),
         Attack::new(SingleTarget, "the server's process, looked at from outside", &["confined"], |arena| {
             Box::pin(async move { confinement(arena).await })
         }),
@@ -90,6 +93,7 @@ async fn open_cache(arena: &mut Arena) -> Result<Answer> {
 
 /// Kills whatever children the server has, and has it compile something that it has not seen yet.
 async fn killed_compilers(arena: &mut Arena) -> Result<Answer> {
+    let is_confined = arena.status().await?.protections.iter().any(|one| one.name == "seccomp" && one.active);
     let children = arena.server.as_ref().context("the server does not run")?.children()?;
     for child in &children {
         let _ = kill_process(*child, Signal::KILL);
@@ -102,7 +106,12 @@ async fn killed_compilers(arena: &mut Arena) -> Result<Answer> {
     let again = arena.deploy(component).await?;
     arena.train_until_failure(1).await?;
     arena.replace_optimizer().await?;
-    let code = if again.code == ACCEPTED { format!("{code}, until a restart") } else { again.code };
+    let code = match (code.as_str(), again.code.as_str()) {
+        // A server that may still start programs has started another.
+        (ACCEPTED, ACCEPTED) if !is_confined => "compiles again".to_owned(),
+        (_, ACCEPTED) => format!("{code}, until a restart"),
+        (_, other) => other.to_owned(),
+    };
     Ok(Answer::new(code, format!("{} killed; then: {words}", children.len())))
 }
 

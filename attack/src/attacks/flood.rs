@@ -124,15 +124,15 @@ async fn dribbled_frame(arena: &mut Arena) -> Result<Answer> {
     Ok(Answer::new(CLOSED, format!("after {sent} bytes")))
 }
 
-/// One after the other, eight at a time.
+/// One after the other, four at a time.
 async fn handshakes(arena: &mut Arena) -> Result<Answer> {
     let (address, tls) = (arena.address()?, arena.tls("insider")?);
     let mut all = JoinSet::new();
-    for _ in 0..8 {
+    for _ in 0..4 {
         let tls = tls.clone();
         all.spawn(async move {
             let (mut welcome, mut turned_away) = (0, 0);
-            for _ in 0..CONNECTIONS / 8 {
+            for _ in 0..CONNECTIONS / 4 {
                 match RawPeer::greeted(address, tls.clone()).await {
                     Ok(_) => welcome += 1,
                     Err(_) => turned_away += 1,

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use stepbox_trust::SigningRequest;
 
 use super::Attack;
 use crate::answer::{ACCEPTED, Answer};
@@ -58,39 +59,46 @@ fn changed(name: &'static str, change: fn(&mut Vec<String>)) -> Attack {
     })
 }
 
-/// The log as it is at this moment: its files before its head, which the copy is held against.
+/// The log as it is at this moment: its head, which the copy is held against, before its files.
 fn copied(arena: &Arena) -> Result<PathBuf> {
     let (log, copy) = (arena.server_folder().join("state/audit"), arena.cast.folder.join("audit-copy"));
     let _ = fs::remove_dir_all(&copy);
     fs::create_dir_all(&copy)?;
-    let mut names = fs::read_dir(&log)?.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>>>()?;
     // A head that is older than the log is one that the log has.
-    names.sort_by_key(|name| name != "audit.head");
-    for name in names {
-        fs::copy(log.join(&name), copy.join(&name)).with_context(|| format!("{}", name.display()))?;
+    let mut files = vec![log.join("audit.head"), log.join("audit.pub")];
+    files.extend(log_files(&log)?);
+    for file in files {
+        let name = file.file_name().context("a file has a name")?;
+        fs::copy(&file, copy.join(name)).with_context(|| file.display().to_string())?;
     }
     Ok(copy)
 }
 
-fn last_file(folder: &Path) -> Result<PathBuf> {
-    let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    let logs = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    logs.max().context("there is no log")
+fn log_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    Ok(paths)
 }
 
-/// A refusal of each kind must be in the log by the time that it was answered, or soon after.
+fn last_file(folder: &Path) -> Result<PathBuf> {
+    log_files(folder)?.into_iter().max().context("there is no log")
+}
+
+/// An attempt has its line, with the digest of what was sent, before anything else happens.
 async fn unrecorded(arena: &mut Arena) -> Result<Answer> {
-    let refused = arena.deploy(arena.cast.component("sgd")?).await?;
+    // Nobody else sends this one.
+    let component = arena.cast.signed("adamax", "0.0.1")?;
+    let digest =
+        SigningRequest::new(&arena.cast.component("adamax")?, "adamax", "0.0.1", &arena.cast.publisher.public_key())?;
+    let digest = digest.digest().to_string();
+    let options = stepbox_client::DeployOptions { learning_rate: Some(f64::NAN), ..Default::default() };
+    let refused = arena.deploy_with(component, &options).await?;
+    ensure!(refused.code != ACCEPTED, "it was not to be taken");
     let path = arena.server_folder().join("state/audit");
-    let looking = async {
-        loop {
-            let text = fs::read_to_string(last_file(&path)?)?;
-            if let Some(line) = text.lines().rfind(|line| line.contains("\"refused\"") && line.contains(&refused.code))
-            {
-                return Ok::<_, anyhow::Error>(line.to_owned());
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    Ok(Answer::new("recorded", crate::in_time(looking).await??))
+    let text = fs::read_to_string(last_file(&path)?)?;
+    let line = text.lines().find(|line| line.contains("\"attempted\"") && line.contains(&digest));
+    Ok(match line {
+        Some(line) => Answer::new("recorded", line),
+        None => Answer::new(ACCEPTED, format!("no line of the log has {digest}")),
+    })
 }

@@ -349,6 +349,16 @@ impl AdmittedComponent {
         self.0.instantiate(Charge::new(Arc::clone(&self.0.memory)))
     }
 
+    /// An instance to take the place of another, whose charge it goes on with: see [`Self::overdraft`].
+    pub(crate) fn instantiate_after(&self, former: &Instance) -> Result<Instance, SandboxError> {
+        self.0.instantiate(former.charge())
+    }
+
+    /// To be held while two instances have one charge.
+    pub(crate) fn overdraft(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.0.memory.overdraft()
+    }
+
     /// Takes memory that the server itself needs for a slice from the budget of all instances.
     pub(crate) fn charge(&self, bytes: u64) -> Result<Arc<Charge>, SandboxError> {
         Charge::of(&self.0.memory, bytes).map_err(|failure| CallError { function: "bind", failure }.into())

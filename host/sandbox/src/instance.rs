@@ -83,7 +83,7 @@ pub(crate) struct Instance {
     home: Housed<HostState>,
     component: OptimizerComponent,
     /// For as long as the memory is there.
-    _charge: Arc<Charge>,
+    charge: Arc<Charge>,
     /// Of calls whose work does not grow with the tensor.
     budget: CallBudget,
     /// Calls so far: what the memory holds changes with calls alone.
@@ -120,7 +120,12 @@ impl Instance {
         let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
         store.data_mut().memory = Some(memory);
         let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
-        Ok(Self { name: name.into(), home, component, _charge: charge, budget, calls: 0 })
+        Ok(Self { name: name.into(), home, component, charge, budget, calls: 0 })
+    }
+
+    /// What its memory takes of the sandbox's budget.
+    pub(crate) fn charge(&self) -> Arc<Charge> {
+        Arc::clone(&self.charge)
     }
 
     /// Whether it can still be called.

@@ -1,7 +1,7 @@
 //! Memory and tables: how much an instance may have, and all instances together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::ResourceLimiter;
 
@@ -13,11 +13,13 @@ use crate::limits::{CORE_INSTANCES, TABLES};
 pub(crate) struct MemoryBudget {
     limit: u64,
     used: AtomicU64,
+    /// Held by whoever has an instance twice that counts once.
+    overdraft: Mutex<()>,
 }
 
 impl MemoryBudget {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
+        Arc::new(Self { limit, used: AtomicU64::new(0), overdraft: Mutex::new(()) })
     }
 
     fn take(&self, bytes: u64) -> Result<(), CallFailure> {
@@ -27,6 +29,12 @@ impl MemoryBudget {
             })
             .map(|_| ())
             .map_err(|_| CallFailure::TotalMemory { asked: bytes, limit: self.limit })
+    }
+
+    /// One at a time may have a trapped instance and its successor for the price of one.
+    pub(crate) fn overdraft(&self) -> MutexGuard<'_, ()> {
+        // Nothing is behind the lock that a panic could have left half done.
+        self.overdraft.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_back(&self, bytes: u64) {
@@ -55,7 +63,7 @@ impl Charge {
         Ok(charge)
     }
 
-    /// Raises it to this much.
+    /// Raises it to this much. An instance that follows another under the same charge pays only for what it has more.
     fn raise(&self, bytes: u64) -> Result<(), CallFailure> {
         let growth = bytes.saturating_sub(self.bytes.load(Ordering::Acquire));
         self.budget.take(growth)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::component::AdmittedComponent;
 use crate::error::{CallError, CallFailure, SandboxError};
 use crate::house::{BoundSlice, House, ScratchRequest, SliceRequest, initialize_slots, vanished};
+use crate::instance::Instance;
 use crate::layout::{Layout, View};
 use crate::limits::CHUNK_ELEMENTS;
 use crate::plan::{Plan, TensorDescription};
@@ -352,9 +353,35 @@ impl InstancePool {
             return Ok(());
         }
         self.seal_open(house);
-        // Both are there until all is copied, and both count: where there is no room for that, the slices stay what they are
-        // until there is.
-        let mut revived = House::new(self.component.instantiate()?);
+        // Both are there until all is copied, and both count. Where there is no room for that, one at a time may be there
+        // twice: without it a single trap could end the training of all that the instance holds.
+        let component = self.component.clone();
+        let mut _alone = None;
+        let Successor { house: revived, moved } =
+            match component.instantiate().and_then(|instance| self.successor(house, instance)) {
+                Err(error) if is_short_of_memory(&error) => {
+                    _alone = Some(component.overdraft());
+                    let follower = component.instantiate_after(&self.houses[house].instance)?;
+                    self.successor(house, follower)?
+                }
+                outcome => outcome?,
+            };
+        // Only now, when nothing can fail any more, does the old memory go.
+        self.houses[house] = revived;
+        for (index, handle, layout) in moved {
+            let slice = &mut self.slices[index];
+            (slice.handle, slice.layout) = (handle, layout);
+            // It was called for the slices that came after.
+            self.watches[index].seen = None;
+            // What was combined for its next phase is gone. What it was before its round is not.
+            slice.interrupted = slice.log.is_some();
+        }
+        Ok(())
+    }
+
+    /// An instance with the slices of another one and their values. The other is left as it is.
+    fn successor(&self, house: usize, instance: Instance) -> Result<Successor, SandboxError> {
+        let mut revived = House::new(instance);
         let mut moved = Vec::new();
         for (index, slice) in
             self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house && !slice.released)
@@ -369,16 +396,17 @@ impl InstancePool {
             }
             moved.push((index, handle, layout));
         }
-        // Only now, when nothing can fail any more, does the old memory go.
-        self.houses[house] = revived;
-        for (index, handle, layout) in moved {
-            let slice = &mut self.slices[index];
-            (slice.handle, slice.layout) = (handle, layout);
-            // It was called for the slices that came after.
-            self.watches[index].seen = None;
-            // What was combined for its next phase is gone. What it was before its round is not.
-            slice.interrupted = slice.log.is_some();
-        }
-        Ok(())
+        Ok(Successor { house: revived, moved })
     }
+}
+
+/// An instance that is to take another's place, and where each of its slices is in it.
+struct Successor {
+    house: House,
+    moved: Vec<(usize, u32, Layout)>,
+}
+
+/// Whether it is the budget of all instances together that has no room.
+fn is_short_of_memory(error: &SandboxError) -> bool {
+    matches!(error, SandboxError::Call(CallError { failure: CallFailure::TotalMemory { .. }, .. }))
 }

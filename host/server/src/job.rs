@@ -18,7 +18,7 @@ use crate::audit::{Action, Audit, Event};
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
 use crate::config::Seconds;
-use crate::deployment::{Archive, Trust};
+use crate::deployment::{Archive, Shown, Trust};
 use crate::gate::Rooms;
 use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
@@ -50,6 +50,8 @@ pub(crate) struct Job {
     pub ledger: Mutex<VersionLedger>,
     /// Components to go back to, and those submitted.
     pub archive: Mutex<Archive>,
+    /// Those to go back to.
+    pub previous: Shown,
     /// The trust file.
     pub trust: Trust,
     /// One deployment at a time: each holds a component and compiles it.
@@ -123,6 +125,7 @@ impl Job {
         warnings: Arc<Warnings>,
     ) -> Self {
         let workers = identities.len();
+        let archive = Archive::open(&config.state_directory);
         let structure = Structure { load: vec![0; shards.count()], ..Structure::default() };
         Self {
             access: Access::new(&config.job, &config.access, config.access_section()),
@@ -134,7 +137,8 @@ impl Job {
             deployments: RwLock::default(),
             structure: tokio::sync::Mutex::new(structure),
             ledger: Mutex::new(ledger),
-            archive: Mutex::new(Archive::open(&config.state_directory)),
+            previous: archive.shown(),
+            archive: Mutex::new(archive),
             trust: Trust::new(&config.trust, &config.limits),
             deploying: Arc::new(Semaphore::new(1)),
             submitting: Arc::new(Semaphore::new(1)),

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use stepbox_wire::{DeployOptions, OptimizerStatus, SubmissionStatus};
 
@@ -58,7 +58,12 @@ pub(crate) struct Archive {
     folder: PathBuf,
     index: Index,
     unnamed: Unnamed,
+    /// What can be rolled back to, for those who do not wait for the disk.
+    shown: Shown,
 }
+
+/// See [`Archive::shown`].
+pub(crate) type Shown = Arc<RwLock<Vec<OptimizerStatus>>>;
 
 /// Digests of files that are kept and that the index does not name yet, or not only: as often as somebody holds them.
 type Unnamed = Arc<Mutex<Vec<String>>>;
@@ -98,7 +103,18 @@ impl Archive {
                 Index::default()
             }
         };
-        Self { folder, index, unnamed: Unnamed::default() }
+        let archive = Self { folder, index, unnamed: Unnamed::default(), shown: Shown::default() };
+        archive.show();
+        archive
+    }
+
+    /// What can be rolled back to, the newest first, as it is at any time.
+    pub fn shown(&self) -> Shown {
+        Arc::clone(&self.shown)
+    }
+
+    fn show(&self) {
+        *self.shown.write() = self.previous().iter().map(|kept| kept.optimizer.clone()).collect();
     }
 
     /// The bytes that are kept under a digest, at most so many.
@@ -178,6 +194,7 @@ impl Archive {
     }
 
     fn save(&self) -> io::Result<()> {
+        self.show();
         let text = toml::to_string(&self.index).map_err(io::Error::other)?;
         let text = format!("# Components that were deployed last or submitted. Written by stepbox.\n\n{text}");
         if text.len() as u64 > MAX_INDEX_BYTES {

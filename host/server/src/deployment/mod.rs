@@ -26,7 +26,7 @@ use stepbox_trust::{Claims, Digest, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus, Response};
 
 pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
-pub(crate) use archive::{Archive, FOLDER as ARCHIVE_FOLDER, INDEX_PATH as ARCHIVE_INDEX};
+pub(crate) use archive::{Archive, FOLDER as ARCHIVE_FOLDER, INDEX_PATH as ARCHIVE_INDEX, Shown};
 pub(crate) use checks::not_admitted;
 pub use revocation::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
 pub(crate) use revocation::{Revocation, Trust, status, watch};

@@ -47,6 +47,8 @@ pub enum OnRevocation {
 pub(crate) struct Trust {
     path: PathBuf,
     most_component_bytes: usize,
+    /// Held by whoever reads the file, so that an older content never takes the place of a newer one.
+    looking: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -73,7 +75,12 @@ impl Trust {
     /// Reads the file. Where it cannot be used nobody is trusted until it can.
     pub fn new(config: &TrustConfig, limits: &Limits) -> Self {
         let most_component_bytes = usize::try_from(limits.component_bytes).unwrap_or(usize::MAX);
-        let trust = Self { path: config.store.clone(), most_component_bytes, state: Mutex::default() };
+        let trust = Self {
+            path: config.store.clone(),
+            most_component_bytes,
+            looking: Mutex::default(),
+            state: Mutex::default(),
+        };
         if let Look::Broke(fault) = trust.look() {
             tracing::error!(fault, "nobody is trusted");
         }
@@ -100,7 +107,7 @@ impl Trust {
 
     /// Looks at the file and takes over what is new in it. Waits for the disk.
     fn look(&self) -> Look {
-        let mut state = self.state.lock();
+        let _looking = self.looking.lock();
         let read = File::open(&self.path).and_then(|file| {
             let mut bytes = Vec::new();
             file.take(MAX_TRUST_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
@@ -112,6 +119,8 @@ impl Trust {
         });
         // By its content: times and inodes can stay as they were.
         let content = read.as_ref().ok().map(|bytes| Digest::of(bytes));
+        // Not before: rounds wait for whoever has this, and a disk can be slow.
+        let mut state = self.state.lock();
         if content.is_some() && content == state.content {
             return Look::Unchanged;
         }
@@ -164,13 +173,13 @@ pub(crate) fn refresh(job: &Arc<Job>) {
 
 /// Holds the optimizers in use and to come against the trust file that is in force.
 fn enforce(job: &Arc<Job>) {
-    let store = job.trust.store();
-    let now = SystemTime::now();
     let pauses = job.config.trust.on_revocation == OnRevocation::Pause;
     let mut changes = Vec::new();
     let goes_on = {
         // While this is held no gradient is counted.
         let deployments = job.deployments.write();
+        // Only now: somebody else may have read a newer file while this one waited.
+        let (store, now) = (job.trust.store(), SystemTime::now());
         for optimizer in deployments.known() {
             let revocation = store.recheck(&optimizer.verified, now).err().map(|error| Revocation {
                 reason: error.name(),
@@ -251,7 +260,7 @@ pub(crate) fn status(job: &Job) -> DeploymentStatus {
     DeploymentStatus {
         standing,
         revoked,
-        previous: job.archive.lock().previous().iter().map(|kept| kept.optimizer.clone()).collect(),
+        previous: job.previous.read().clone(),
         trust_error: job.trust.state.lock().fault.clone(),
     }
 }

@@ -33,8 +33,8 @@ fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<Submissio
     let verified = checks::verify(job, component)?;
     checks::check_version(job, &verified)?;
     let digest = verified.digest().to_string();
-    let known = job.archive.lock().submission(&digest).cloned();
-    if known.is_none() {
+    let is_known = job.archive.lock().submission(&digest).is_some();
+    if !is_known {
         check_room(job.archive.lock().submitted(), by, verified.bytes().len() as u64, &job.config.limits)?;
         checks::admit(job, &verified)?;
     }
@@ -42,8 +42,9 @@ fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<Submissio
     let mut archive = job.archive.lock();
     // Also where it is known: it may have come with more signatures.
     let _staying = super::keep(job, &archive, &verified)?;
-    if let Some(known) = known {
-        return Ok(known);
+    // Asked again: it may have been withdrawn meanwhile, or have come from somebody else.
+    if let Some(known) = archive.submission(&digest) {
+        return Ok(known.clone());
     }
     let submission = SubmissionStatus {
         component: checks::status(&verified),
