@@ -1,5 +1,5 @@
 //! A hostile guest. Its table grows without end. Rust has no word for that: a test puts `table.grow` in the place of each
-//! `memory.grow` by [`MARK`] pages, in as many bytes.
+//! `memory.grow` by `MARK` pages, in as many bytes.
 
 #![cfg(target_arch = "wasm32")]
 
