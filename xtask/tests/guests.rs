@@ -180,8 +180,10 @@ esac
 "#;
 
     fn new(copy: &Path) -> Self {
+        // With the packages that the tests are built with: alone, its dependencies' features would have them compiled anew.
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--release", "--locked", "-p", "stepbox", "--message-format", "json"]);
+        cargo.args(["test", "--release", "--locked", "--workspace", "--exclude", "xtask", "--no-run"]);
+        cargo.args(["--message-format", "json"]);
         let built = cargo.current_dir(workspace()).output().unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let messages = String::from_utf8(built.stdout).unwrap();
