@@ -1,7 +1,7 @@
 //! What hostile guests are made of that do what the guest SDK does not let them: each replaces some of an honest
 //! optimizer's exports.
 //!
-//! A guest can have several tricks, of which a test chooses one by changing a letter in the component's bytes ([`trick`]).
+//! A guest can have several tricks, of which a test chooses one by changing a letter in the component's bytes (`trick`).
 
 #![cfg(target_arch = "wasm32")]
 #![allow(unsafe_code, reason = "in the sandbox a guest may write wherever it likes in its own memory: the point of it")]
