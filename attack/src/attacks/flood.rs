@@ -53,7 +53,7 @@ pub(super) fn attacks() -> Vec<Attack> {
                 arena.mischief(When::BeforePush, |worker, _, _| Box::pin(waiting_requests(worker))).await
             })
         }),
-        Attack::new(Flood, "200 oversized announcements, each on a new connection", &["oversized"], |arena| {
+        Attack::new(Flood, "50 oversized announcements, each on a new connection", &["oversized"], |arena| {
             Box::pin(announcements(arena))
         }),
     ]
@@ -219,7 +219,7 @@ async fn waiting_requests(worker: &mut Compromised) -> Result<Answer> {
 async fn announcements(arena: &mut Arena) -> Result<Answer> {
     let (address, tls) = (arena.address()?, arena.tls("insider")?);
     let mut last = Answer::new("none", String::new());
-    for number in 1..=200 {
+    for number in 1..=50 {
         let Ok(mut peer) = RawPeer::greeted(address, tls.clone()).await else {
             return Ok(Answer::new(CLOSED, format!("connection {number} was turned away")));
         };

@@ -18,7 +18,7 @@ use crate::threat::Threat::{Credentials as Keys, Forgery};
 const ROUNDS: u64 = 400;
 
 /// How long a certificate holds that ends while its connection is open: longer than a handshake takes.
-const SHORT: Duration = Duration::from_secs(15);
+const SHORT: Duration = Duration::from_secs(8);
 
 pub(super) fn attacks() -> Vec<Attack> {
     vec![
