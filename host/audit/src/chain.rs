@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use stepbox_trust::{Digest, PublicKey, SigningKey};
+use stepbox_trust::{Digest, PublicKey, SigningKey, replace_file};
 
 use crate::directory;
 use crate::error::AuditError;
@@ -211,7 +211,7 @@ impl Chain {
         if !self.is_synced {
             self.file.sync_data()?;
             let head = head::sign(self.newest, &self.config.server, &self.key);
-            directory::replace(&self.config.directory, directory::HEAD_FILE, &head)?;
+            replace_file(&self.config.directory.join(directory::HEAD_FILE), &head)?;
             self.is_synced = true;
         }
         Ok(())
@@ -306,7 +306,7 @@ fn head(config: &AuditConfig, key: &PublicKey) -> Option<Anchor> {
 /// Puts the public key beside the files.
 fn publish(config: &AuditConfig, key: &PublicKey) -> Result<(), AuditError> {
     let path: PathBuf = config.directory.join(directory::PUBLIC_KEY_FILE);
-    directory::replace(&config.directory, directory::PUBLIC_KEY_FILE, key.to_pem().as_bytes())
+    replace_file(&config.directory.join(directory::PUBLIC_KEY_FILE), key.to_pem().as_bytes())
         .map_err(AuditError::file("write", &path))
 }
 

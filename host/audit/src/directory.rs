@@ -1,7 +1,7 @@
 //! The files of a log.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::AuditError;
@@ -105,18 +105,6 @@ pub(crate) fn end_of(file: &mut File, limit: u64) -> io::Result<(Vec<u8>, bool)>
     Ok((bytes, start == 0))
 }
 
-/// Replaces a file so that readers find the old content or the new. A link is replaced and never followed.
-pub(crate) fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.new"));
-    // Left behind by a crash, or laid there. What is created anew follows no link.
-    let _ = fs::remove_file(&temporary);
-    let mut file = private(OpenOptions::new().create_new(true).write(true)).open(&temporary)?;
-    file.write_all(content)?;
-    // A power failure is not to leave an empty one.
-    file.sync_data()?;
-    fs::rename(&temporary, directory.join(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,20 +118,6 @@ mod tests {
         {
             assert_eq!(number_of(name), None, "{name}");
         }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn links_are_replaced_and_not_followed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (path, other) = (|name: &str| folder.path().join(name), "other");
-        fs::write(path(other), "theirs").expect("written");
-        for name in ["head", "head.new"] {
-            std::os::unix::fs::symlink(path(other), path(name)).expect("a link");
-        }
-        replace(folder.path(), "head", b"ours").expect("replaced");
-        assert_eq!(fs::read(path("head")).expect("it is there"), b"ours");
-        assert_eq!(fs::read(path(other)).expect("it is there"), b"theirs");
     }
 
     #[test]

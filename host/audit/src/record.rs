@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use stepbox_trust::is_unseen;
 
 use crate::timestamp::Timestamp;
 
@@ -124,7 +125,7 @@ pub(crate) fn harmless(text: &str, limit: usize) -> String {
     let mut safe = String::with_capacity(text.len().min(limit));
     for character in text.chars() {
         let before = safe.len();
-        if is_harmful(character) {
+        if is_unseen(character) {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);
@@ -136,13 +137,6 @@ pub(crate) fn harmless(text: &str, limit: usize) -> String {
         }
     }
     safe
-}
-
-/// Control characters, line and paragraph separators, what turns the direction of writing, and what cannot be seen.
-fn is_harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 #[cfg(test)]

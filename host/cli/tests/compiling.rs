@@ -196,14 +196,18 @@ fn a_broker_that_is_killed_takes_its_worker_along_and_is_started_anew() {
     assert_ne!(broker.process_id(), process);
 }
 
-#[test]
-fn a_replaced_program_goes_on_and_a_lost_broker_that_cannot_be_started_says_so() {
+/// A broker whose program is not there any more: it cannot be started anew.
+fn broker_without_program() -> Arc<Broker> {
     let folder = Folder::new();
     let program = folder.path("program");
     fs::copy(PROGRAM, &program).unwrap();
-    let broker = Arc::new(Broker::start_program(&program, PLENTY).unwrap());
+    Arc::new(Broker::start_program(&program, PLENTY).unwrap())
+}
+
+#[test]
+fn a_replaced_program_goes_on_and_a_lost_broker_that_cannot_be_started_says_so() {
+    let broker = broker_without_program();
     let sandbox = sandbox(&broker);
-    fs::remove_file(&program).unwrap();
     // The broker starts workers of the program that it is, whatever has become of the file.
     sandbox.admit(&component("sgd")).unwrap();
 
@@ -215,12 +219,8 @@ fn a_replaced_program_goes_on_and_a_lost_broker_that_cannot_be_started_says_so()
 
 #[test]
 fn what_is_forbidden_never_reaches_the_compiler() {
-    let folder = Folder::new();
-    let program = folder.path("program");
-    fs::copy(PROGRAM, &program).unwrap();
-    let broker = Arc::new(Broker::start_program(&program, PLENTY).unwrap());
+    let broker = broker_without_program();
     let sandbox = sandbox(&broker);
-    fs::remove_file(&program).unwrap();
     signal(broker.process_id(), "-KILL");
     // There is no compiler any more, and none is missed.
     let error = refused(&sandbox, &bombs::nested_loops(10, 5_000));

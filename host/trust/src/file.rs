@@ -16,8 +16,12 @@ pub(crate) fn read_text(file: impl Read, limit: usize) -> io::Result<String> {
 }
 
 /// Replaces a file so that a crash at any moment leaves the old content or the new, never a part: written beside it, for
-/// its owner alone, synced, renamed over it, and the directory synced. Links are replaced and never followed.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+/// its owner alone, synced, renamed over it, and the directory synced. Links are replaced and never followed. The file beside
+/// it has its name and `.tmp`; one that a crash has left there is removed.
+///
+/// # Errors
+/// The path names no file, or the file system refuses one of these steps; then the old content is there.
+pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
     let mut temporary_name = name.to_owned();
     temporary_name.push(".tmp");
@@ -62,7 +66,7 @@ mod tests {
         for name in ["ledger", "ledger.tmp"] {
             symlink(path("other"), path(name)).expect("a link");
         }
-        replace(&path("ledger"), b"ours").expect("replaced");
+        replace_file(&path("ledger"), b"ours").expect("replaced");
         assert_eq!(fs::read(path("ledger")).expect("it is there"), b"ours");
         assert_eq!(fs::symlink_metadata(path("ledger")).expect("it is there").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read(path("other")).expect("it is there"), b"theirs");

@@ -156,7 +156,7 @@ impl VersionLedger {
         let text = format!(
             "# Highest version of each optimizer that was deployed, and those before it. Written by stepbox.\n\n{text}"
         );
-        file::replace(&self.path, text.as_bytes()).map_err(write_error)?;
+        file::replace_file(&self.path, text.as_bytes()).map_err(write_error)?;
         self.deployed = deployed;
         Ok(())
     }

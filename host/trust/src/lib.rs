@@ -58,6 +58,7 @@ pub use claims::Claims;
 pub use digest::Digest;
 pub use error::{Shortfall, TrustError};
 pub use explain::Explanation;
+pub use file::replace_file;
 #[doc(hidden)]
 pub use fuzz::{fuzz_keys, fuzz_signature, fuzz_trust_policy};
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};

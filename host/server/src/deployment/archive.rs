@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
+use stepbox_trust::replace_file;
 use stepbox_wire::{DeployOptions, OptimizerStatus, SubmissionStatus};
 
 /// Deployments before the present one that can be rolled back to. Each is a component on disk, of 20 to 200 KiB as a
@@ -257,30 +258,11 @@ fn read_plain_file(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
 
 /// Writes a file for its owner alone, so that a crash at any moment leaves what was there before or all of it.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let mut making = fs::DirBuilder::new();
-    let mut options = OpenOptions::new();
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-        making.mode(0o700);
-        options.mode(0o600);
-    }
-    making.recursive(true).create(folder)?;
-    let temporary = path.with_extension(TEMPORARY);
-    // Left behind by a crash. What is created anew follows no link and has the mode that is asked for.
-    let _ = fs::remove_file(&temporary);
-    let written = options.write(true).create_new(true).open(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    if written.is_err() {
-        // The error that matters is the one above.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    File::open(folder)?.sync_all()
+    std::os::unix::fs::DirBuilderExt::mode(&mut making, 0o700);
+    making.recursive(true).create(path.parent().unwrap_or(Path::new(".")))?;
+    replace_file(path, bytes)
 }
 
 #[cfg(test)]

@@ -234,11 +234,7 @@ fn of_sandbox(limits: &SandboxLimits) -> [Limit; 10] {
         ),
     ];
     let (values, defaults) = (read(limits), read(&SandboxLimits::default()));
-    std::array::from_fn(|index| {
-        let (name, unit, reason) = about[index];
-        let (value, default) = (values[index].number(), defaults[index].number());
-        Limit { section: "sandbox.limits", name, value, default, unit, reason }
-    })
+    listed("sandbox.limits", about, values, defaults)
 }
 
 fn of_compiler(limits: &CompilerLimits) -> [Limit; 4] {
@@ -261,10 +257,19 @@ fn of_compiler(limits: &CompilerLimits) -> [Limit; 4] {
         ),
     ];
     let (values, defaults) = (read(limits), read(&CompilerLimits::default()));
+    listed("compiler", about, values, defaults)
+}
+
+/// The limits of a section: what is said of each, its value and its default, in the same order.
+fn listed<const N: usize>(
+    section: &'static str,
+    about: [(&'static str, &'static str, &'static str); N],
+    values: [impl Setting; N],
+    defaults: [impl Setting; N],
+) -> [Limit; N] {
     std::array::from_fn(|index| {
         let (name, unit, reason) = about[index];
-        let (value, default) = (values[index].number(), defaults[index].number());
-        Limit { section: "compiler", name, value, default, unit, reason }
+        Limit { section, name, value: values[index].number(), default: defaults[index].number(), unit, reason }
     })
 }
 
