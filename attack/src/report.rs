@@ -23,11 +23,16 @@ pub struct Row {
     pub outcome: String,
     /// Whether that is what must come of it.
     pub contained: bool,
-    /// Whether the server's process is alive and answers, with the right optimizer, and has neither panicked nor taken
-    /// more memory than it can need.
+    /// Whether the server's process is alive and answers, with the right optimizer, and has not panicked.
     pub server_healthy: bool,
     /// Whether everybody trained on, to weights that are bit for bit those of a run that nobody disturbed.
     pub training_went_on: bool,
+    /// Whether the server's resident memory has stayed below the ceiling at every moment.
+    pub memory_bounded: bool,
+    /// The most memory of the server's process that was resident at any moment, in bytes.
+    pub peak_resident_bytes: u64,
+    /// The most that may be, in bytes.
+    pub memory_ceiling_bytes: u64,
     /// The codes that contain it.
     pub expected: Vec<&'static str>,
     /// Rounds done from before the attack until after it.
@@ -41,7 +46,7 @@ pub struct Row {
 impl Row {
     /// Whether everything is as it must be.
     pub fn held(&self) -> bool {
-        self.contained && self.server_healthy && self.training_went_on
+        self.contained && self.server_healthy && self.training_went_on && self.memory_bounded
     }
 }
 
@@ -58,12 +63,14 @@ impl Display for Table<'_> {
             }
             writeln!(
                 formatter,
-                "  {} {:<66} {:<14} {:<9} {}",
+                "  {} {:<66} {:<14} {:<9} {:<18} {:>5} MiB{}",
                 if row.held() { " " } else { "!" },
                 row.attack,
                 if row.contained { "contained" } else { "NOT CONTAINED" },
                 if row.server_healthy { "healthy" } else { "UNHEALTHY" },
                 if row.training_went_on { "trained on" } else { "TRAINING DISTURBED" },
+                row.peak_resident_bytes >> 20,
+                if row.memory_bounded { "" } else { ", TOO MUCH MEMORY" },
             )?;
             let outcome: String = row.outcome.chars().take(SHOWN).collect();
             let cut = if row.outcome.chars().count() > SHOWN { " …" } else { "" };
@@ -79,10 +86,12 @@ impl Display for Table<'_> {
         }
         let held = self.0.iter().filter(|row| row.held()).count();
         let rounds: u64 = self.0.iter().map(|row| row.rounds).sum();
+        let peak = self.0.iter().map(|row| row.peak_resident_bytes).max().unwrap_or(0);
         write!(
             formatter,
-            "\n{held} of {} attacks refused or contained; {rounds} rounds trained meanwhile",
-            self.0.len()
+            "\n{held} of {} attacks refused or contained; {rounds} rounds trained meanwhile; {} MiB resident at most",
+            self.0.len(),
+            peak >> 20
         )
     }
 }
@@ -108,7 +117,7 @@ fn wrapped(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn row(contained: bool, server_healthy: bool, training_went_on: bool) -> Row {
+    fn row(contained: bool, server_healthy: bool, training_went_on: bool, memory_bounded: bool) -> Row {
         Row {
             threat: Threat::Forgery,
             attack: "unsigned".into(),
@@ -116,6 +125,9 @@ mod tests {
             contained,
             server_healthy,
             training_went_on,
+            memory_bounded,
+            peak_resident_bytes: 60 << 20,
+            memory_ceiling_bytes: 512 << 20,
             expected: vec!["untrusted"],
             rounds: 7,
             seconds: 0.5,
@@ -125,8 +137,9 @@ mod tests {
 
     #[test]
     fn a_row_holds_only_if_all_of_it_does() {
-        assert!(row(true, true, true).held());
-        for row in [row(false, true, true), row(true, false, true), row(true, true, false)] {
+        assert!(row(true, true, true, true).held());
+        for wrong in 0..4 {
+            let row = row(wrong != 0, wrong != 1, wrong != 2, wrong != 3);
             assert!(!row.held());
             assert!(Table(&[row]).to_string().contains("0 of 1"));
         }
@@ -134,8 +147,17 @@ mod tests {
 
     #[test]
     fn scripts_find_the_names_they_expect() {
-        let json = serde_json::to_value(row(true, true, true)).unwrap();
-        for name in ["threat", "attack", "outcome", "contained", "server_healthy", "training_went_on"] {
+        let json = serde_json::to_value(row(true, true, true, true)).unwrap();
+        for name in [
+            "threat",
+            "attack",
+            "outcome",
+            "peak_resident_bytes",
+            "contained",
+            "server_healthy",
+            "training_went_on",
+            "memory_bounded",
+        ] {
             assert!(json.get(name).is_some(), "{name}");
         }
         assert_eq!(json["threat"], Threat::Forgery.words());

@@ -31,9 +31,11 @@ fn every_attack_is_made_and_contained_and_its_row_says_so() {
         assert!(row["outcome"].as_str().unwrap().starts_with(code), "{row}");
         assert!(Threat::ALL.iter().any(|threat| row["threat"] == threat.words()), "{row}");
         assert!(row["rounds"].as_u64().unwrap() >= 4, "{row}");
-        for field in ["contained", "server_healthy", "training_went_on"] {
+        for field in ["contained", "server_healthy", "training_went_on", "memory_bounded"] {
             assert_eq!(row[field], true, "{row}");
         }
+        let (peak, ceiling) = (&row["peak_resident_bytes"], &row["memory_ceiling_bytes"]);
+        assert!((1 << 20..ceiling.as_u64().unwrap()).contains(&peak.as_u64().unwrap()), "{row}");
     }
 }
 

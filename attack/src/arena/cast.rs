@@ -36,17 +36,12 @@ pub const MENDED: &str = "signum";
 /// See [`MENDED`].
 pub const MINIMUM_VERSION: &str = "2.0.0";
 
-/// Connections that an identity may hold here: few, so that a flood is soon one.
-pub const CONNECTIONS_PER_IDENTITY: usize = 12;
-
-/// Seconds for a handshake and for a frame here: short, so that it is soon seen that slowness has an end.
-pub const PATIENCE_SECONDS: f64 = 3.0;
+/// Identities that deploy by turns. Each may make `limits.changes_per_minute` changes, and all the attacks together make
+/// several a second.
+pub const DEPLOYERS: usize = 12;
 
 /// How often the server looks at its files here: often, so that a revocation is soon seen.
 pub const RELOAD_SECONDS: f64 = 0.5;
-
-/// Requests of a connection that may wait.
-pub const OUTSTANDING_REQUESTS: usize = 64;
 
 /// Identities, keys and files.
 pub struct Cast {
@@ -88,8 +83,8 @@ impl Cast {
         {
             authority.issue(identity)?;
         }
-        for rank in 0..WORKERS {
-            authority.issue(&Self::worker(rank))?;
+        for identity in (0..WORKERS).map(Self::worker).chain((0..DEPLOYERS).map(Self::deployer)) {
+            authority.issue(&identity)?;
         }
         let server = super::authority::Wanted { is_server: true, ..super::authority::Wanted::new("server") };
         authority.issue_as("server", server)?;
@@ -113,6 +108,11 @@ impl Cast {
     /// The identity of a worker.
     pub fn worker(rank: usize) -> String {
         format!("worker-{rank}")
+    }
+
+    /// One of the identities that deploy by turns.
+    pub fn deployer(number: usize) -> String {
+        format!("deployer-{number}")
     }
 
     /// The good optimizer, signed.
@@ -197,18 +197,19 @@ impl Cast {
         text
     }
 
-    /// The configuration of the server that is attacked, and of its twin.
+    /// The configuration of the server that is attacked, and of its twin. All of `[limits]`, `[compiler]` and
+    /// `[sandbox.component]` is as it is by default, and so is what bounds memory, fuel and time in `[sandbox.limits]`.
     fn configuration(&self) -> Result<String> {
         let Credentials { certificate, key } = self.credentials("server");
         let workers: Vec<_> = (0..WORKERS).map(Self::worker).collect();
-        let (ca, seconds) = (self.authority.certificate(), PATIENCE_SECONDS);
+        let ca = self.authority.certificate();
+        let in_turn: Vec<_> = (0..DEPLOYERS).map(Self::deployer).chain(["deployer".to_owned()]).collect();
+        let and = |other: &str| Value::try_from(in_turn.iter().map(String::as_str).chain([other]).collect::<Vec<_>>());
         let configuration = toml::toml! {
             listen = "127.0.0.1:0"
             state_directory = "state"
             shard_threads = 2
             [access]
-            publishers = ["deployer", "submitter"]
-            deployers = ["deployer", "activator"]
             operators = ["operator", "insider"]
             grant = [{ identities = ["evaluator"], rights = ["pull"], keys = ["bias"] }]
             [jobs.other]
@@ -216,6 +217,9 @@ impl Cast {
             access = { publishers = ["neighbour"], deployers = ["neighbour"], operators = ["neighbour"] }
         };
         let mut configuration = configuration;
+        let access = configuration["access"].as_table_mut().context("there is a section [access]")?;
+        access.insert("publishers".to_owned(), and("submitter")?);
+        access.insert("deployers".to_owned(), and("activator")?);
         let mut section = |name: &str, fields: Vec<(&str, Value)>| {
             let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             configuration.insert(name.to_owned(), Value::Table(fields));
@@ -239,23 +243,10 @@ impl Cast {
                 ("reconnect_grace_seconds", Value::Float(HANGS.as_secs_f64())),
             ],
         );
-        // Small, so that a tensor is stepped in many calls.
+        // Small, so that a tensor is stepped in many calls. It is a size and not a limit.
         section(
             "sandbox",
             vec![("limits", toml::Table::from_iter([("block_elements".to_owned(), 8192.into())]).into())],
-        );
-        // Little, so that it is soon seen that the work for a compiler has an end.
-        section("compiler", vec![("processor_seconds", Value::Integer(3))]);
-        section(
-            "limits",
-            vec![
-                ("connections_per_identity", Value::try_from(CONNECTIONS_PER_IDENTITY)?),
-                ("handshake_seconds", Value::Float(seconds)),
-                ("frame_seconds", Value::Float(seconds)),
-                // One attacker deploys all hostile optimizers here.
-                ("changes_per_minute", Value::Integer(1_000_000)),
-                ("outstanding_requests", Value::try_from(OUTSTANDING_REQUESTS)?),
-            ],
         );
         Ok(toml::to_string(&configuration)?)
     }

@@ -11,6 +11,7 @@ mod twin;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use rustls::ClientConfig as Tls;
@@ -19,10 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 pub use authority::{Authority, Credentials, Wanted};
-pub use cast::{
-    CONNECTIONS_PER_IDENTITY, Cast, GOOD, GOOD_VERSION, GUARDED, MENDED, MINIMUM_VERSION, NARROW, OUTSTANDING_REQUESTS,
-    PATIENCE_SECONDS,
-};
+pub use cast::{Cast, DEPLOYERS, GOOD, GOOD_VERSION, GUARDED, MENDED, MINIMUM_VERSION, NARROW};
 pub use compromised::{Compromised, Doing, When, push, push_as};
 pub use model::{KEYS, Key, WORKERS, bytes};
 pub use process::{NotStarted, Process, Program};
@@ -48,6 +46,8 @@ pub struct Arena {
     twins: u32,
     /// Digest of the optimizer that must be in use.
     good_digest: String,
+    /// Deployments so far, of which the deployers take turns.
+    deployments: AtomicUsize,
 }
 
 /// What there was before an attack.
@@ -65,6 +65,8 @@ pub struct After {
     pub disturbed: Option<String>,
     /// Rounds done since before the attack.
     pub rounds: u64,
+    /// The most memory that the server's process has had resident since before the attack, in bytes; 0 if it has ended.
+    pub peak_resident_bytes: u64,
 }
 
 impl Arena {
@@ -76,7 +78,15 @@ impl Arena {
         let cast = Cast::make(stepbox, components, folder).await?;
         let server = cast.start(&folder.join("server")).await?;
         let (good_digest, training) = begin(&cast, server.address).await?;
-        let mut arena = Self { cast, server: Some(server), training, twin: None, twins: 0, good_digest };
+        let mut arena = Self {
+            cast,
+            server: Some(server),
+            training,
+            twin: None,
+            twins: 0,
+            good_digest,
+            deployments: AtomicUsize::new(0),
+        };
         arena.new_twin().await?;
         Ok(arena)
     }
@@ -148,8 +158,17 @@ impl Arena {
     /// # Errors
     /// The deployer cannot connect.
     pub async fn deploy_with(&self, component: Vec<u8>, options: &DeployOptions) -> Result<Answer> {
-        let deployer = self.client("deployer").await?;
+        let deployer = self.deployer().await?;
         Ok(Answer::of(in_time(deployer.deploy(component, options)).await?))
+    }
+
+    /// The client of the deployer whose turn it is: one alone would soon reach `limits.changes_per_minute`.
+    ///
+    /// # Errors
+    /// The server refuses the connection.
+    async fn deployer(&self) -> Result<Client> {
+        let number = self.deployments.fetch_add(1, Ordering::Relaxed) % DEPLOYERS;
+        self.client(&Cast::deployer(number)).await
     }
 
     /// Has the attacker's worker do something besides its duty, and waits for what comes of it.
@@ -196,6 +215,9 @@ impl Arena {
     /// The state of things before an attack. Everybody trains from here on.
     pub fn begin(&mut self) -> Before {
         self.training.start();
+        if let Some(server) = &self.server {
+            server.forget_peak();
+        }
         Before { log_length: self.server.as_ref().map_or(0, Process::log_length), rounds: self.training.rounds() }
     }
 
@@ -203,7 +225,9 @@ impl Arena {
     pub async fn end(&mut self, before: &Before) -> After {
         let disturbed = self.check_training().await.err().map(|error| format!("{error:#}"));
         let unhealthy = self.check_server(before).await.err().map(|error| format!("{error:#}"));
-        After { unhealthy, disturbed, rounds: self.training.rounds().saturating_sub(before.rounds) }
+        let peak = self.server.as_ref().and_then(|server| server.peak_resident_bytes().ok());
+        let rounds = self.training.rounds().saturating_sub(before.rounds);
+        After { unhealthy, disturbed, rounds, peak_resident_bytes: peak.unwrap_or(0) }
     }
 
     async fn check_training(&mut self) -> Result<()> {
@@ -222,7 +246,7 @@ impl Arena {
     async fn check_server(&mut self, before: &Before) -> Result<()> {
         let server = self.server.as_mut().context("the server does not run")?;
         ensure!(server.is_alive(), "the server's process has ended");
-        ensure!(server.memory_is_bounded(), "the server holds {:?} bytes", server.resident_bytes());
+        server.peak_resident_bytes()?;
         let log = server.log_since(before.log_length);
         if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
             anyhow::bail!("the server panicked: {line}");
@@ -261,7 +285,7 @@ impl Arena {
         self.training.finish(0).await?;
         // Keys may be a round apart now, and those behind are still to do that round with the optimizer that failed. When
         // another one has all of them, all begin with the good one at the same round, as the undisturbed run does.
-        let deployer = self.client("deployer").await?;
+        let deployer = self.deployer().await?;
         let interim = self.cast.signed(cast::INTERIM, "1.0.0")?;
         in_time(deployer.deploy(interim, &DeployOptions::default())).await?.context("the optimizer in between")?;
         for _ in 0..=KEYS.len() {

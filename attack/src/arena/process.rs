@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of the server's log that are shown when it does not start.
 const SHOWN_LOG_LINES: usize = 20;
 
-/// More resident memory than this is none that this model and these optimizers can need.
-const MOST_RESIDENT_BYTES: u64 = 2 << 30;
+/// Tells the kernel to forget the highest resident memory so far (proc(5), `clear_refs`).
+const FORGET_PEAK: &str = "5";
 
 /// The program `stepbox`, and how it is started here.
 #[derive(Debug, Clone)]
@@ -149,16 +149,25 @@ impl Process {
         fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
     }
 
-    /// Whether it holds no more memory than it can have use for; where the system tells.
-    pub fn memory_is_bounded(&self) -> bool {
-        self.resident_bytes().is_none_or(|bytes| bytes < MOST_RESIDENT_BYTES)
+    /// Begins to measure [`peak_resident_bytes`](Self::peak_resident_bytes) anew. Where the system does not allow it, the
+    /// peak is that of the whole life of the process, which can only be higher.
+    pub fn forget_peak(&self) {
+        if let Some(id) = self.id() {
+            let _ = fs::write(format!("/proc/{id}/clear_refs"), FORGET_PEAK);
+        }
     }
 
-    /// Its resident memory, where the system tells.
-    pub fn resident_bytes(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
+    /// The most memory that was resident at any moment since [`forget_peak`](Self::forget_peak), in bytes.
+    ///
+    /// # Errors
+    /// The process has ended, or the system has no `/proc/PID/status`.
+    pub fn peak_resident_bytes(&self) -> Result<u64> {
+        let id = self.id().context("the server has ended")?;
+        let status = fs::read_to_string(format!("/proc/{id}/status")).context("the server's memory")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the server's peak of memory")?;
+        let kibibytes: u64 = line.split_whitespace().next().context("an empty peak of memory")?.parse()?;
+        Ok(kibibytes << 10)
     }
 
     /// The processes it has started, where the system tells.

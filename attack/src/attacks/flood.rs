@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Attack;
 use crate::answer::{ACCEPTED, Answer, CLOSED};
-use crate::arena::{Arena, CONNECTIONS_PER_IDENTITY, Compromised, OUTSTANDING_REQUESTS, When};
+use crate::arena::{Arena, Compromised, When};
 use crate::in_time;
 use crate::raw::{RawPeer, dial};
 use crate::threat::Threat::Flood;
@@ -18,8 +18,15 @@ use crate::threat::Threat::Flood;
 /// Connections of a flood, less than the files that a process may usually have open.
 const CONNECTIONS: usize = 400;
 
-/// Requests of a flood.
-const REQUESTS: usize = 4_000;
+/// Requests of a flood, more than may wait for their answers by default.
+const REQUESTS: usize = 20_000;
+
+/// More requests than may wait on a connection by default, and few enough that what is answered at once fits the sockets'
+/// buffers.
+const WAITING_REQUESTS: usize = 8_500;
+
+/// More connections than an identity may have by default.
+const CONNECTIONS_OF_ONE: usize = 64;
 
 /// Between two bytes of somebody who dribbles.
 const DRIBBLE: Duration = Duration::from_millis(200);
@@ -45,7 +52,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         Attack::new(Flood, "more connections of one identity than it may have", &["rate-limited"], |arena| {
             Box::pin(too_many_connections(arena))
         }),
-        Attack::new(Flood, "4,000 requests whose answers nobody reads", &["held back", "busy", CLOSED], |arena| {
+        Attack::new(Flood, "20,000 requests whose answers nobody reads", &["held back", "busy", CLOSED], |arena| {
             Box::pin(unread_answers(arena))
         }),
         Attack::new(Flood, "more waiting requests than a connection may have", &["busy"], |arena| {
@@ -151,7 +158,7 @@ async fn handshakes(arena: &mut Arena) -> Result<Answer> {
 async fn too_many_connections(arena: &mut Arena) -> Result<Answer> {
     let (address, tls) = (arena.address()?, arena.tls("insider")?);
     let mut held = Vec::new();
-    for number in 0..CONNECTIONS_PER_IDENTITY * 2 {
+    for number in 0..CONNECTIONS_OF_ONE {
         match RawPeer::connect(address, tls.clone()).await {
             Err(error) => {
                 let Answer { code, words } = Answer::of_error(&error);
@@ -207,10 +214,11 @@ async fn unread_answers(arena: &mut Arena) -> Result<Answer> {
 
 /// The attacker's worker waits at a barrier, again and again, and then comes back by another connection.
 async fn waiting_requests(worker: &mut Compromised) -> Result<Answer> {
-    for _ in 0..OUTSTANDING_REQUESTS {
+    for _ in 0..WAITING_REQUESTS {
         worker.peer.ask(&Request::Barrier { number: 1 }, &[]).await?;
     }
-    let answer = worker.peer.try_call(&Request::Barrier { number: 1 }, &[]).await?;
+    // The first ones wait for the other workers; what is answered is what had no room.
+    let answer = worker.peer.outcome().await?;
     worker.reconnect().await?;
     Ok(answer)
 }

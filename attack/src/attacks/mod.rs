@@ -29,8 +29,15 @@ pub struct Attack {
     /// The codes of which the answer must have one. What the server really answers stands in the report, and an answer
     /// for another reason is not containment.
     pub expected: Vec<&'static str>,
+    /// The most memory that the server's process may have resident at any moment of it, in bytes.
+    pub memory_ceiling_bytes: u64,
     attempt: Attempt,
 }
+
+/// The server's memory before, during and after an attack. This model, its optimizer and 3 workers take some 60 MiB; the
+/// limits that bound what a peer or an optimizer can add are in docs/limits.md. An attack for which they add up to more
+/// names its own ceiling.
+const MEMORY_CEILING_BYTES: u64 = 512 << 20;
 
 type Attempt = Box<dyn for<'a> Fn(&'a mut Arena) -> Attempting<'a> + Send + Sync>;
 
@@ -44,7 +51,13 @@ impl Attack {
         expected: &[&'static str],
         attempt: impl for<'a> Fn(&'a mut Arena) -> Attempting<'a> + Send + Sync + 'static,
     ) -> Self {
-        Self { threat, name: name.into(), expected: expected.to_vec(), attempt: Box::new(attempt) }
+        Self {
+            threat,
+            name: name.into(),
+            expected: expected.to_vec(),
+            memory_ceiling_bytes: MEMORY_CEILING_BYTES,
+            attempt: Box::new(attempt),
+        }
     }
 
     /// Makes it, while everybody trains, and looks at what is left.
@@ -76,6 +89,9 @@ impl Attack {
             server_healthy: after.unhealthy.is_none(),
             training_went_on: after.disturbed.is_none(),
             expected: self.expected.clone(),
+            memory_bounded: after.peak_resident_bytes <= self.memory_ceiling_bytes,
+            peak_resident_bytes: after.peak_resident_bytes,
+            memory_ceiling_bytes: self.memory_ceiling_bytes,
             rounds: after.rounds,
             seconds: duration.as_secs_f64(),
             remark: after.unhealthy.iter().chain(&after.disturbed).cloned().collect::<Vec<_>>().join("; "),

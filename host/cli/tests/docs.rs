@@ -341,7 +341,9 @@ fn is_a_test(source: &str, name: &str) -> bool {
         .iter()
         .position(|line| line.trim_start_matches("pub ").trim_start_matches("async ").starts_with(&declaration));
     position.is_some_and(|position| {
-        lines[..position].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| line.contains("test"))
+        let attributes: Vec<_> = lines[..position].iter().rev().take_while(|line| line.starts_with("#[")).collect();
+        let is_test = |line: &&&str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        attributes.iter().any(is_test) && !attributes.iter().any(|line| line.starts_with("#[ignore"))
     })
 }
 
@@ -354,7 +356,10 @@ fn is_an_attack(file: &Path, name: &str) -> bool {
 
 #[test]
 fn tests_are_told_from_other_functions() {
-    let source = "#[test]\npub fn a() {}\n\nfn b() {}\n#[tokio::test(flavor = \"multi_thread\")]\nasync fn c() {}\n";
+    let source = "#[test]\npub fn a() {}\n\nfn b() {}\n#[tokio::test(flavor = \"multi_thread\")]\nasync fn c() {}\n\
+                  #[cfg(test)]\nfn e() {}\n#[test]\n#[ignore = \"slow\"]\nfn f() {}\n";
     assert!(is_a_test(source, "a") && is_a_test(source, "c"));
-    assert!(!is_a_test(source, "b") && !is_a_test(source, "d"));
+    for name in ["b", "d", "e", "f"] {
+        assert!(!is_a_test(source, name), "{name}");
+    }
 }

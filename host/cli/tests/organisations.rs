@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::{Folder, component};
+use stepbox_test_skip::skip;
 
 /// Keys of a team and of a board, and the policy that asks for both.
 fn organisation() -> Folder {
@@ -30,7 +31,7 @@ const SIGN: &str = "sign adamw.wasm --name team-a/adamw --version 1.0.0";
 /// A program that signs with a key it keeps, by way of `openssl`; `None` where that is not installed.
 fn signer_program(folder: &Folder) -> Option<String> {
     if Command::new("openssl").arg("version").output().is_err() {
-        eprintln!("SKIPPED: there is no `openssl` to run");
+        skip("there is no `openssl` to run");
         return None;
     }
     let script =

@@ -3,6 +3,7 @@
 //! All of them build in cargo's release profile: the tests of a numeric program need its speed, and one profile means
 //! that the large dependencies are compiled once.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::tools::{CARGO_DENY, nightly, no_nightly};
 use crate::workspace::{cargo, host_triple};
 use crate::{attack, fuzz, guests};
 use anyhow::{Context, Result, bail};
+use stepbox_test_skip::SKIPPED_TESTS;
 
 /// How long the advisories may take to arrive, some 15 MB.
 const ADVISORIES_LIMIT: Duration = Duration::from_secs(60);
@@ -108,10 +110,24 @@ fn deny(surroundings: &Surroundings) -> Result<Verdict> {
 
 fn tests(surroundings: &Surroundings) -> Result<Verdict> {
     // This program apart from the rest: together, its dependencies' features would have the sandbox's compiled anew.
-    let mut rest = cargo(&surroundings.root);
-    pass(rest.args(["test", "--release", "--locked", "--workspace", "--exclude", "xtask"]))?;
-    pass(cargo(&surroundings.root).args(["test", "--release", "--locked", "--package", "xtask"]))?;
-    Ok(Verdict::Passed)
+    let skipped = surroundings.root.join("target").join("skipped-tests.txt");
+    fs::write(&skipped, "").with_context(|| skipped.display().to_string())?;
+    let test = |arguments: &[&str]| {
+        let mut command = cargo(&surroundings.root);
+        pass(command.args(["test", "--release", "--locked"]).args(arguments).env(SKIPPED_TESTS, &skipped))
+    };
+    test(&["--workspace", "--exclude", "xtask"])?;
+    test(&["--package", "xtask"])?;
+    let skipped = fs::read_to_string(&skipped).with_context(|| skipped.display().to_string())?;
+    Ok(without_skipped(&skipped))
+}
+
+/// The verdict on tests of which these could not run here, a line for each.
+fn without_skipped(tests: &str) -> Verdict {
+    match tests.lines().collect::<Vec<_>>() {
+        tests if tests.is_empty() => Verdict::Passed,
+        tests => Verdict::PassedWithout(format!("{} that cannot run here: {}", tests.len(), tests.join("; "))),
+    }
 }
 
 fn documentation(surroundings: &Surroundings) -> Result<Verdict> {
@@ -188,4 +204,18 @@ fn nightly_cargo(root: &Path) -> Command {
     let mut command = nightly(Path::new("cargo"));
     command.current_dir(root);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_that_cannot_run_stand_in_the_summary() {
+        assert!(matches!(without_skipped(""), Verdict::Passed));
+        let Verdict::PassedWithout(part) = without_skipped("one: no root\ntwo: no openssl\n") else {
+            panic!("they are not mentioned")
+        };
+        assert_eq!(part, "2 that cannot run here: one: no root; two: no openssl");
+    }
 }
