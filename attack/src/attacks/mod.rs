@@ -34,10 +34,10 @@ pub struct Attack {
     attempt: Attempt,
 }
 
-/// The server's memory before, during and after an attack. This model, its optimizer and 3 workers take some 60 MiB; the
+/// The server's memory before, during and after an attack. This model, its optimizer and 3 workers take some 75 MiB; the
 /// limits that bound what a peer or an optimizer can add are in docs/limits.md. An attack for which they add up to more
 /// names its own ceiling.
-const MEMORY_CEILING_BYTES: u64 = 512 << 20;
+const MEMORY_CEILING_BYTES: u64 = 256 << 20;
 
 type Attempt = Box<dyn for<'a> Fn(&'a mut Arena) -> Attempting<'a> + Send + Sync>;
 
