@@ -17,7 +17,7 @@
 //! let signed = sign(component, "adamw", "1.0.0", &key)?;
 //!
 //! let store = TrustStore::parse(&format!(
-//!     "[[publisher]]\nname = 'Example'\npublic_key = '{}'\n",
+//!     "[[publisher]]\nname = 'Example'\npublic_key = '{}'\n[end]\n",
 //!     key.public_key()
 //! ))?;
 //! let verified = store.verify(signed)?;
@@ -36,8 +36,10 @@
 
 mod claims;
 mod digest;
+mod end_mark;
 mod error;
 mod explain;
+mod exposure;
 mod file;
 mod fuzz;
 mod hex;
@@ -56,9 +58,11 @@ mod verify;
 
 pub use claims::Claims;
 pub use digest::Digest;
+pub use end_mark::{END_MARK, has_end_mark};
 pub use error::{Shortfall, TrustError};
 pub use explain::Explanation;
-pub use file::replace_file;
+pub use exposure::{Exposure, exposure};
+pub use file::{PRIVATE_MODE, PUBLIC_MODE, create_file, replace_file};
 #[doc(hidden)]
 pub use fuzz::{fuzz_keys, fuzz_signature, fuzz_trust_policy};
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};
