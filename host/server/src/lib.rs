@@ -78,6 +78,7 @@ mod status;
 mod tls;
 mod update;
 mod weights;
+mod weights_digest;
 
 pub use access::{Grant, MAX_GRANT_PATTERN_BYTES, MAX_GRANT_PATTERNS, MAX_GRANTS, Right};
 pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_AUDIT_FILES, OnAuditFailure};

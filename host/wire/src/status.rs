@@ -76,8 +76,9 @@ pub struct ServerStatus {
     pub mean_update_microseconds: f64,
     /// Requests refused since the start.
     pub refusals: u64,
-    /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
-    /// asked for.
+    /// SHA-256 over `stepbox weights 1` and a line feed, the number of keys, and in order of name each key's name, element
+    /// type (such as `f32`), number of extents, extents and weights. Numbers are 64 bits, little-endian; texts and weights
+    /// have their length in bytes before them. Hexadecimal. Only where asked for.
     pub weights_digest: Option<String>,
     /// Whether what is deployed is trusted, and what can be rolled back to.
     pub deployment: DeploymentStatus,
