@@ -18,6 +18,7 @@ mod hardening;
 mod inspect;
 mod key;
 mod limits;
+mod logging;
 mod optimizers;
 mod output;
 mod plan;

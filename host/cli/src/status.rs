@@ -105,6 +105,12 @@ impl Report for Shown {
             }
             None => line("audit", "switched off".to_owned()),
         }
+        if let Some(log) = &status.log {
+            line("log", format!("{} lines lost", log.lost_lines));
+            if let Some(reason) = &log.failing {
+                line("", format!("cannot be written: {reason}"));
+            }
+        }
         for (index, protection) in status.protections.iter().enumerate() {
             let name = if index == 0 { "protection" } else { "" };
             let state = if protection.active { "active" } else { "NOT ACTIVE" };

@@ -55,6 +55,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         weights_digest,
         deployment: deployment::status(job),
         audit: job.audit.status(),
+        log: job.log.get().map(|log| log.status(Instant::now())),
         protections: job.protections.get().cloned().unwrap_or_default(),
         warnings: job.warnings.all(),
     })
