@@ -4,15 +4,23 @@ use sha2::{Digest, Sha256};
 
 use crate::mlp::{KEYS, Parameters};
 
-/// SHA-256 over the tensors in order of name, each as its name, a zero byte and its values, little-endian; hexadecimal.
-/// Equals the `weights_digest` in a server's status where the server holds these weights and nothing else.
+/// The `weights_digest` of a server that holds these weights and nothing else, hexadecimal. SHA-256 over a first line, the
+/// number of tensors, and, in order of name, each tensor's name, element type, number of extents, extents and values.
+/// Numbers are 64 bits, little-endian; a text and the values have their length in bytes before them.
 pub fn weights_digest(parameters: &Parameters) -> String {
-    let mut tensors: Vec<_> = KEYS.iter().map(|key| key.name).zip(&parameters.0).collect();
-    tensors.sort_by_key(|(name, _)| *name);
-    let mut hash = Sha256::new();
-    for (name, values) in tensors {
-        hash.update(name);
-        hash.update([0]);
+    let mut tensors: Vec<_> = KEYS.iter().zip(&parameters.0).collect();
+    tensors.sort_by_key(|(key, _)| key.name);
+    let mut hash = Sha256::new_with_prefix("stepbox weights 1\n");
+    let number = |hash: &mut Sha256, number: usize| hash.update((number as u64).to_le_bytes());
+    number(&mut hash, tensors.len());
+    for (key, values) in tensors {
+        for text in [key.name, "f32"] {
+            number(&mut hash, text.len());
+            hash.update(text);
+        }
+        number(&mut hash, key.shape.len());
+        key.shape.iter().for_each(|extent| hash.update(extent.to_le_bytes()));
+        number(&mut hash, size_of_val(values.as_slice()));
         values.iter().for_each(|value| hash.update(value.to_le_bytes()));
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -2,17 +2,28 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use stepbox_trust::SigningRequest;
 
 use super::Attack;
+use crate::HANGS;
 use crate::answer::{ACCEPTED, Answer};
 use crate::arena::Arena;
 use crate::threat::Threat::NoRecord;
 
 /// Lines that are cut off: more than are written while the log is copied.
 const CUT_OFF: usize = 12;
+
+/// Refusals of one peer, far more than a person reads.
+const REFUSALS: usize = 200;
+
+/// What the server notes of the log's end, beside it.
+const HEAD: &str = "audit.head";
+
+/// How often the server's log is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What `stepbox audit verify` ends in where something was changed.
 const FOUND: &[&str] = &["found"];
@@ -29,6 +40,37 @@ pub(super) fn attacks() -> Vec<Attack> {
         changed("two lines of the audit log exchanged", |lines| lines.swap(2, 3)),
         changed("a line of the audit log repeated", |lines| lines.insert(3, lines[2].clone())),
         changed("the audit log cut off at its end", |lines| lines.truncate(lines.len() - CUT_OFF)),
+        changed("a whole line without a signature added to the audit log", |lines| lines.push(forged(lines.len(), ""))),
+        changed("a whole line with a made-up signature added to the audit log", |lines| {
+            lines.push(forged(lines.len(), &format!(r#","signature":"{}==""#, "A".repeat(86))));
+        }),
+        changed("a whole line with more behind it, as if cut off, added to the audit log", |lines| {
+            lines.push(forged(lines.len(), "") + "{\"sequence\":");
+        }),
+        Attack::new(NoRecord, "whole lines added to the audit log while the server is down", FOUND, |arena| {
+            Box::pin(added_while_down(arena))
+        }),
+        Attack::new(
+            NoRecord,
+            "the file of the audit log moved away while the server writes it",
+            &["noticed"],
+            |arena| Box::pin(behind_its_back(arena, |file| fs::rename(file, file.with_extension("away")))),
+        ),
+        Attack::new(NoRecord, "the file of the audit log emptied while the server writes it", &["noticed"], |arena| {
+            Box::pin(behind_its_back(arena, |file| fs::write(file, "")))
+        }),
+        Attack::new(
+            NoRecord,
+            "a key's name that rewrites the terminal of whoever reads the log",
+            &["escaped"],
+            |arena| Box::pin(misleading_name(arena)),
+        ),
+        Attack::new(
+            NoRecord,
+            "the same refusal again and again, to push others out of the log",
+            &["throttled"],
+            |arena| Box::pin(repeated_refusals(arena)),
+        ),
         Attack::new(NoRecord, "an attack that nobody records", &["recorded"], |arena| Box::pin(unrecorded(arena))),
     ]
 }
@@ -59,13 +101,136 @@ fn changed(name: &'static str, change: fn(&mut Vec<String>)) -> Attack {
     })
 }
 
+/// A line that the server has not written.
+fn forged(number: usize, signature: &str) -> String {
+    let (sequence, previous) = (number + 1, "0".repeat(64));
+    format!(
+        r#"{{"sequence":{sequence},"time":"2026-01-31T12:00:00.000000Z","server":"server","action":"deploy","outcome":"allowed","identity":"operator","previous":"{previous}"{signature}}}"#
+    )
+}
+
+/// The server goes on with a log that has more in it than it has written, and the log is verified.
+async fn added_while_down(arena: &mut Arena) -> Result<Answer> {
+    let log = arena.server_folder().join("state/audit");
+    arena.server.take().context("the server does not run")?.kill().await?;
+    let kept = kept(&log)?;
+    let file = last_file(&log)?;
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, format!("{text}{}\n", forged(text.lines().count(), "")))?;
+    arena.start_again().await?;
+    let damaged = arena.status().await?.audit.and_then(|audit| audit.damaged).unwrap_or_default();
+    let path = log.to_str().context("the folder's name is not UTF-8")?;
+    let (intact, said) = arena.cast.program.run(&arena.cast.folder, &["audit", "verify", path]).await?;
+    put_back(arena, &log, &kept).await?;
+    let is_found = !intact && said.contains("bad-signature") && damaged.contains("not signed");
+    Ok(Answer::new(if is_found { "found" } else { ACCEPTED }, format!("{damaged}; {said}")))
+}
+
+/// Somebody does something to the file that the server writes. What the status says of it, a request later.
+async fn behind_its_back(arena: &mut Arena, act: fn(&Path) -> std::io::Result<()>) -> Result<Answer> {
+    let log = arena.server_folder().join("state/audit");
+    let kept = kept(&log)?;
+    act(&last_file(&log)?)?;
+    // Asking for the status has a line in the log. The next status knows what became of it.
+    let mut damaged = None;
+    for _ in 0..100 {
+        damaged = arena.status().await?.audit.context("the status knows of no audit log")?.damaged;
+        if damaged.is_some() {
+            break;
+        }
+    }
+    arena.server.take().context("the server does not run")?.kill().await?;
+    put_back(arena, &log, &kept).await?;
+    Ok(damaged.map_or_else(
+        || Answer::new(ACCEPTED, "the status says nothing of it"),
+        |damaged| Answer::new("noticed", damaged),
+    ))
+}
+
+/// A copy of the log's folder, beside it.
+fn kept(log: &Path) -> Result<PathBuf> {
+    let kept = log.with_extension("kept");
+    let _ = fs::remove_dir_all(&kept);
+    fs::create_dir(&kept)?;
+    // A head that is older than the log is one that the log has.
+    fs::copy(log.join(HEAD), kept.join(HEAD))?;
+    for entry in fs::read_dir(log)? {
+        let path = entry?.path();
+        let name = path.file_name().context("a file has a name")?;
+        if name != HEAD {
+            fs::copy(&path, kept.join(name))?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Puts the copy in the log's place, for the attacks that follow, and starts the server again.
+async fn put_back(arena: &mut Arena, log: &Path, kept: &Path) -> Result<()> {
+    if let Some(server) = arena.server.take() {
+        server.kill().await?;
+    }
+    for entry in fs::read_dir(log)? {
+        fs::remove_file(entry?.path())?;
+    }
+    for entry in fs::read_dir(kept)? {
+        let path = entry?.path();
+        fs::rename(&path, log.join(path.file_name().context("a file has a name")?))?;
+    }
+    fs::remove_dir(kept)?;
+    arena.start_again().await
+}
+
+/// Waits until the server's log has said this since it was so long, and gives what it has said since.
+async fn logged(arena: &Arena, since: u64, text: &str) -> Result<String> {
+    let server = arena.server.as_ref().context("the server does not run")?;
+    let said = async {
+        loop {
+            let log = server.log_since(since);
+            if log.contains(text) {
+                return log;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(HANGS, said).await.with_context(|| format!("the log does not say `{text}`"))
+}
+
+async fn misleading_name(arena: &mut Arena) -> Result<Answer> {
+    let since = arena.server.as_ref().context("the server does not run")?.log_length();
+    let name = "misleading\u{202e}\u{feff}\u{2028}ERROR  the server is lost";
+    let client = arena.client("activator").await?;
+    ensure!(client.pull(name).await.is_err(), "the key was not to be there");
+    client.close().await;
+    let log = logged(arena, since, "misleading").await?;
+    let line = log.lines().find(|line| line.contains("misleading")).unwrap_or_default().to_owned();
+    let is_escaped = !line.contains(stepbox_trust::is_unseen) && line.contains("ERROR");
+    Ok(Answer::new(if is_escaped { "escaped" } else { ACCEPTED }, line.escape_debug().to_string()))
+}
+
+async fn repeated_refusals(arena: &mut Arena) -> Result<Answer> {
+    let since = arena.server.as_ref().context("the server does not run")?.log_length();
+    let (client, other) = (arena.client("activator").await?, arena.client("operator").await?);
+    for number in 0..REFUSALS {
+        ensure!(client.pull(&format!("flooded-{number}")).await.is_err(), "the key was not to be there");
+    }
+    // Somebody else's refusal is logged all the same, and behind those.
+    ensure!(other.pull("not-flooded").await.is_err(), "the key was not to be there");
+    client.close().await;
+    other.close().await;
+    let log = logged(arena, since, "not-flooded").await?;
+    let lines = log.lines().filter(|line| line.contains("flooded-")).count();
+    let is_throttled = lines < REFUSALS / 2;
+    let words = format!("{lines} lines of {REFUSALS} refusals");
+    Ok(Answer::new(if is_throttled { "throttled" } else { ACCEPTED }, words))
+}
+
 /// The log as it is at this moment: its head, which the copy is held against, before its files.
 fn copied(arena: &Arena) -> Result<PathBuf> {
     let (log, copy) = (arena.server_folder().join("state/audit"), arena.cast.folder.join("audit-copy"));
     let _ = fs::remove_dir_all(&copy);
     fs::create_dir_all(&copy)?;
     // A head that is older than the log is one that the log has.
-    let mut files = vec![log.join("audit.head"), log.join("audit.pub")];
+    let mut files = vec![log.join(HEAD), log.join("audit.pub")];
     files.extend(log_files(&log)?);
     for file in files {
         let name = file.file_name().context("a file has a name")?;

@@ -5,69 +5,22 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stepbox_trust::{Digest, PublicKey, SigningKey, replace_file};
 
+use crate::damage::Damage;
 use crate::directory;
+use crate::end::{End, signed, torn_or_damage};
 use crate::error::AuditError;
 use crate::head;
-use crate::line::{self, Anchor, Line, MAX_LINE_BYTES, Repeated, Torn};
+use crate::line::{Anchor, Line, Repeated, Torn};
 use crate::log::{AuditConfig, MIN_FILE_BYTES};
 use crate::record::{Outcome, Record};
 
 /// How long a line may be in the file before it is made sure that it is on disk.
 pub const MAX_UNSYNCED: Duration = Duration::from_secs(1);
-
-/// How much of a file's end is looked at for the last line.
-const END_BYTES: u64 = 4 * MAX_LINE_BYTES as u64;
-
-/// What a process finds wrong with the log that it takes up. It goes on, and the log has a line about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Damage {
-    /// The log ends before a line that had been written.
-    EndMissing {
-        /// The last line that is there, 0 for none.
-        last: u64,
-        /// The line that had been written, as `audit.head` has it.
-        written: u64,
-    },
-    /// Its last line is there, and is not the one that had been written under this number.
-    EndChanged {
-        /// The line's number.
-        line: u64,
-    },
-    /// There are lines, and no head that says, signed, which is the newest.
-    HeadMissing,
-    /// Its last lines are not signed with the server's key, or cannot be read at all.
-    NotOurs,
-}
-
-impl Damage {
-    /// The line about it.
-    pub(crate) fn record(&self) -> Record {
-        let (code, reason) = match self {
-            Self::EndMissing { last, written } => (
-                "end-missing",
-                format!(
-                    "the log ended with line {last}, but line {written} had been written (audit.head): lines were removed"
-                ),
-            ),
-            Self::EndChanged { line } => {
-                ("end-changed", format!("line {line} is not the one that had been written (audit.head)"))
-            }
-            Self::HeadMissing => (
-                "head-missing",
-                "audit.head was not there, or not ours: whether lines were removed at the end cannot be told"
-                    .to_owned(),
-            ),
-            Self::NotOurs => ("not-ours", "the log's last lines are not signed with the server's key".to_owned()),
-        };
-        Record { code: code.into(), reason, ..Record::new("audit", Outcome::Noted) }
-    }
-}
 
 /// A log that is being written.
 #[derive(Debug)]
@@ -76,59 +29,36 @@ pub(crate) struct Chain {
     key: SigningKey,
     file: File,
     number: u64,
-    /// Of the file, up to the last whole line.
+    /// Of the file, up to the last whole line, or with all of it where the file was taken up.
     length: u64,
+    /// The file does not end with a line feed: the next line brings one. Alone it could be all that a crash leaves.
+    lacks_line_feed: bool,
     /// A failed write has left something behind this length that could not be cut off.
     has_rest: bool,
     newest: Anchor,
     torn: Option<Torn>,
+    /// What is wrong and has no line yet.
+    untold: Vec<Damage>,
+    /// What is wrong and was not asked for yet.
+    found: Vec<Damage>,
     is_synced: bool,
     _lock: File,
 }
 
-/// How a log ends.
-struct End {
-    newest: Option<Anchor>,
-    torn: Option<Torn>,
-    is_ours: bool,
-}
-
 impl Chain {
-    /// Opens a log, or begins one.
-    pub(crate) fn open(mut config: AuditConfig, key: SigningKey) -> Result<(Self, Vec<Damage>), AuditError> {
+    /// Opens a log, or begins one. What is wrong with it is told in its next lines.
+    pub(crate) fn open(mut config: AuditConfig, key: SigningKey) -> Result<Self, AuditError> {
         config.file_bytes = config.file_bytes.max(MIN_FILE_BYTES);
         config.files = config.files.max(2);
         directory::make(&config.directory)?;
         let lock = directory::lock(&config.directory)?;
         let public_key = key.public_key();
         publish(&config, &public_key)?;
-        let mut damages = Vec::new();
 
         let numbers = directory::numbered(&config.directory)?;
-        let mut end = End { newest: None, torn: None, is_ours: true };
-        // The last file may have no line yet.
-        for number in numbers.iter().rev() {
-            end = end_of(&config, *number, &public_key, end.torn)?;
-            if end.newest.is_some() || !end.is_ours {
-                break;
-            }
-        }
-        if !end.is_ours {
-            damages.push(Damage::NotOurs);
-        }
-        let mut newest = end.newest.unwrap_or_else(nothing);
+        let end = End::find(&config, &numbers, &public_key)?;
         let head = head(&config, &public_key);
-        if let Some(head) = head {
-            if head.sequence > newest.sequence {
-                damages.push(Damage::EndMissing { last: newest.sequence, written: head.sequence });
-                // A number is used once: who kept a removed line can show that it was there.
-                newest.sequence = head.sequence;
-            } else if head.sequence == newest.sequence && head.hash != newest.hash {
-                damages.push(Damage::EndChanged { line: head.sequence });
-            }
-        } else if end.newest.is_some() && end.is_ours {
-            damages.push(Damage::HeadMissing);
-        }
+        let (newest, torn, untold) = end.judge(head);
 
         let number = numbers.last().copied().unwrap_or(1);
         let path = directory::path_of(&config.directory, number);
@@ -136,16 +66,19 @@ impl Chain {
             true => directory::begin(&config.directory, number).map_err(AuditError::file("make", &path))?,
             false => directory::go_on(&path)?,
         };
-        let length = end_with_line_feed(&mut file).map_err(AuditError::file("write", &path))?;
+        let (length, lacks_line_feed) = ending(&mut file).map_err(AuditError::file("read", &path))?;
         let mut chain = Self {
             config,
             key,
             file,
             number,
             length,
+            lacks_line_feed,
             has_rest: false,
             newest,
-            torn: end.torn,
+            torn,
+            found: untold.clone(),
+            untold,
             is_synced: true,
             _lock: lock,
         };
@@ -153,7 +86,17 @@ impl Chain {
         let path = chain.config.directory.join(directory::HEAD_FILE);
         chain.is_synced = head.is_some_and(|head| head.sequence >= chain.newest.sequence);
         chain.sync().map_err(AuditError::file("write", &path))?;
-        Ok((chain, damages))
+        Ok(chain)
+    }
+
+    /// Whether something is wrong that has no line yet.
+    pub(crate) fn has_to_tell(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// What was found wrong since this was asked last.
+    pub(crate) fn take_found(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.found)
     }
 
     /// The newest line.
@@ -166,21 +109,27 @@ impl Chain {
         self.is_synced
     }
 
-    /// Appends a line for each of these, or none of them.
+    /// Appends a line for each of these, or none of them; before them, lines about what is wrong with the log.
     pub(crate) fn append(&mut self, records: &[(Record, Option<Repeated>)]) -> io::Result<()> {
+        if self.has_rest {
+            self.take_rest()?;
+        }
+        self.look_at_file()?;
+        let about: Vec<_> = self.untold.iter().map(|damage| (damage.record(), None)).collect();
+        self.write(&about)?;
+        self.untold.clear();
+        if !records.is_empty() && self.length > 0 && self.length >= self.config.file_bytes {
+            self.rotate()?;
+        }
+        self.write(records)
+    }
+
+    fn write(&mut self, records: &[(Record, Option<Repeated>)]) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
         }
-        if self.has_rest {
-            self.torn = self.rest()?;
-            self.length = end_with_line_feed(&mut self.file)?;
-            self.has_rest = false;
-        }
-        if self.length > 0 && self.length >= self.config.file_bytes {
-            self.rotate()?;
-        }
         let (mut newest, mut torn) = (self.newest, self.torn.clone());
-        let mut bytes = Vec::new();
+        let mut bytes = if self.lacks_line_feed { vec![b'\n'] } else { Vec::new() };
         for (record, repeated) in records {
             let line = Line {
                 sequence: newest.sequence + 1,
@@ -202,6 +151,7 @@ impl Chain {
         self.length += bytes.len() as u64;
         self.newest = newest;
         self.torn = torn;
+        self.lacks_line_feed = false;
         self.is_synced = false;
         Ok(())
     }
@@ -217,11 +167,65 @@ impl Chain {
         Ok(())
     }
 
-    /// What a failed write has left.
-    fn rest(&mut self) -> io::Result<Option<Torn>> {
-        let length = self.file.metadata()?.len();
-        let (rest, _) = directory::end_of(&mut self.file, length.saturating_sub(self.length))?;
-        Ok(torn(&rest))
+    /// Cuts off what a failed write has left. Where that cannot be (a file that may only be appended to), it is taken up:
+    /// whole lines of it are lines of the log.
+    fn take_rest(&mut self) -> io::Result<()> {
+        if self.file.set_len(self.length).is_err() {
+            let numbers = directory::numbered(&self.config.directory).map_err(io::Error::other)?;
+            let end = End::find(&self.config, &numbers, &self.key.public_key()).map_err(io::Error::other)?;
+            if let Some(newest) = end.newest.filter(|newest| newest.sequence > self.newest.sequence) {
+                (self.newest, self.is_synced) = (newest, false);
+            }
+            let (torn, damage) = torn_or_damage(&end.rest, self.newest.sequence);
+            self.torn = torn;
+            damage.into_iter().for_each(|damage| self.find(damage));
+            (self.length, self.lacks_line_feed) = ending(&mut self.file)?;
+        }
+        self.has_rest = false;
+        Ok(())
+    }
+
+    fn find(&mut self, damage: Damage) {
+        self.found.push(damage.clone());
+        self.untold.push(damage);
+    }
+
+    /// Notices where somebody has moved, removed, replaced, cut or extended the file since the last line. Where it is not
+    /// in its place the log goes on in a new one.
+    fn look_at_file(&mut self) -> io::Result<()> {
+        let path = directory::path_of(&self.config.directory, self.number);
+        let own = self.file.metadata()?;
+        let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_in_place = match fs::symlink_metadata(&path) {
+            Ok(there) => directory::is_same_file(&own, &there),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !is_in_place {
+            let damage = Damage::FileGone { file: name(), last: self.newest.sequence };
+            self.begin_elsewhere()?;
+            self.find(damage);
+        } else if own.len() != self.length {
+            self.find(Damage::FileChanged { file: name(), written: self.length, found: own.len() });
+            (self.length, self.lacks_line_feed) = ending(&mut self.file)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new file, and in a new directory where that is gone, too.
+    fn begin_elsewhere(&mut self) -> io::Result<()> {
+        if !self.config.directory.is_dir() {
+            directory::make(&self.config.directory).map_err(io::Error::other)?;
+            self._lock = directory::lock(&self.config.directory).map_err(io::Error::other)?;
+        }
+        publish(&self.config, &self.key.public_key()).map_err(io::Error::other)?;
+        let numbers = directory::numbered(&self.config.directory).map_err(io::Error::other)?;
+        let number = numbers.last().copied().unwrap_or(0).max(self.number) + 1;
+        let file = directory::begin(&self.config.directory, number)?;
+        (self.file, self.number, self.length) = (file, number, 0);
+        // What was torn is in the file that is gone.
+        (self.torn, self.lacks_line_feed, self.is_synced) = (None, false, false);
+        Ok(())
     }
 
     /// Goes on in a new file, and removes the oldest ones.
@@ -229,72 +233,42 @@ impl Chain {
         self.sync()?;
         let file = directory::begin(&self.config.directory, self.number + 1)?;
         (self.file, self.number, self.length) = (file, self.number + 1, 0);
+        self.lacks_line_feed = false;
         let numbers = directory::numbered(&self.config.directory).map_err(io::Error::other)?;
         let too_many = numbers.len().saturating_sub(self.config.files);
         for pair in numbers.windows(2).take(too_many) {
             let [oldest, next] = [pair[0], pair[1]].map(|number| directory::path_of(&self.config.directory, number));
-            let through = first_sequence(&next)?.saturating_sub(1);
+            let through = self.first_sequence(&next)?.saturating_sub(1);
             let name = oldest.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let retired = Record { code: "retired".into(), subject: name, ..Record::new("audit", Outcome::Noted) };
             // On disk before the file is gone: a crash in between is not to look like tampering.
-            self.append(&[(retired.with("through", through), None)])?;
+            self.write(&[(retired.with("through", through), None)])?;
             self.sync()?;
             fs::remove_file(&oldest)?;
             tracing::info!(file = %oldest.display(), through, "the oldest file of the audit log is removed (audit.files)");
         }
         Ok(())
     }
-}
 
-fn nothing() -> Anchor {
-    Anchor { sequence: 0, hash: line::no_line() }
-}
-
-fn torn(rest: &[u8]) -> Option<Torn> {
-    let rest = rest.strip_suffix(b"\n").unwrap_or(rest);
-    (!rest.is_empty()).then(|| Torn { bytes: rest.len() as u64, sha256: Digest::of(rest) })
-}
-
-/// Gives the length.
-fn end_with_line_feed(file: &mut File) -> io::Result<u64> {
-    let (last, _) = directory::end_of(file, 1)?;
-    if !matches!(last.as_slice(), [] | [b'\n']) {
-        file.write_all(b"\n")?;
-    }
-    Ok(file.metadata()?.len())
-}
-
-/// Finds the last line of a file that we have signed, and what lies behind it. `after` is what lies in files after it.
-fn end_of(config: &AuditConfig, number: u64, key: &PublicKey, after: Option<Torn>) -> Result<End, AuditError> {
-    let path = directory::path_of(&config.directory, number);
-    let mut file = File::open(&path).map_err(AuditError::file("open", &path))?;
-    let (bytes, is_all) = directory::end_of(&mut file, END_BYTES).map_err(AuditError::file("read", &path))?;
-    // The first may be the end of a line only.
-    let skipped =
-        if is_all { 0 } else { bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1) };
-    let mut end = bytes.len();
-    let lines: Vec<&[u8]> = bytes[skipped..].split_inclusive(|byte| *byte == b'\n').collect();
-    for line in lines.iter().rev() {
-        let content = line.strip_suffix(b"\n").unwrap_or(line);
-        if line::is_signed(content, std::slice::from_ref(key))
-            && let Some(read) = Line::read(content)
-        {
-            let anchor = Anchor { sequence: read.sequence, hash: line::hash(content) };
-            let rest = torn(&bytes[end..]).or(after);
-            return Ok(End { newest: Some(anchor), torn: rest, is_ours: true });
+    /// The number of a file's first line. Only of a line that is signed is it certain; of another key's lines it is no
+    /// more than what they say, and never more than there are lines.
+    fn first_sequence(&self, path: &Path) -> io::Result<u64> {
+        let (key, mut unsigned) = (self.key.public_key(), None);
+        for line in crate::tail::Lines::new(File::open(path)?) {
+            let content = line?.content;
+            if let Some(anchor) = signed(&content, &key) {
+                return Ok(anchor.sequence);
+            }
+            unsigned = unsigned.or(Line::read(&content).map(|line| line.sequence));
         }
-        end -= line.len();
+        Ok(unsigned.unwrap_or(0).min(self.newest.sequence))
     }
-    // A line of another key's is gone on from, so that the chain at least is whole.
-    let readable = lines.iter().rev().find_map(|line| {
-        let content = line.strip_suffix(b"\n").unwrap_or(line);
-        Line::read(content).map(|read| (read.sequence, content))
-    });
-    if let Some((sequence, content)) = readable {
-        let anchor = Anchor { sequence, hash: line::hash(content) };
-        return Ok(End { newest: Some(anchor), torn: None, is_ours: false });
-    }
-    Ok(End { newest: None, torn: torn(&bytes).or(after), is_ours: is_all })
+}
+
+/// The length of a file, and whether its last line lacks its line feed.
+fn ending(file: &mut File) -> io::Result<(u64, bool)> {
+    let (last, _) = directory::end_of(file, 1)?;
+    Ok((file.metadata()?.len(), !matches!(last.as_slice(), [] | [b'\n'])))
 }
 
 /// The head that we have signed.
@@ -308,14 +282,4 @@ fn publish(config: &AuditConfig, key: &PublicKey) -> Result<(), AuditError> {
     let path: PathBuf = config.directory.join(directory::PUBLIC_KEY_FILE);
     replace_file(&config.directory.join(directory::PUBLIC_KEY_FILE), key.to_pem().as_bytes())
         .map_err(AuditError::file("write", &path))
-}
-
-fn first_sequence(path: &std::path::Path) -> io::Result<u64> {
-    for line in crate::tail::Lines::new(File::open(path)?) {
-        // What lies before the first line is the rest of one that was not written to its end.
-        if let Some(line) = Line::read(&line?.content) {
-            return Ok(line.sequence);
-        }
-    }
-    Ok(0)
 }

@@ -89,6 +89,19 @@ pub(crate) fn go_on(path: &Path) -> Result<File, AuditError> {
     OpenOptions::new().append(true).read(true).open(path).map_err(AuditError::file("open", path))
 }
 
+/// Whether both are of the same file.
+#[cfg(unix)]
+pub(crate) fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Where files cannot be told apart, whatever has the name is the file.
+#[cfg(not(unix))]
+pub(crate) fn is_same_file(_: &fs::Metadata, other: &fs::Metadata) -> bool {
+    other.is_file()
+}
+
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);

@@ -19,6 +19,8 @@
 //! | `line` | one line: written, signed, read |
 //! | `fold` | many of a kind become one |
 //! | `head` | says, signed, which line is the newest |
+//! | `end`, `cut_off` | how a log ends that another process has written |
+//! | `damage` | what the server finds wrong with its log |
 //! | `directory` | the files: found, begun, retired |
 //! | `chain` | appends lines to the files; takes up where another process has ended |
 //! | `log` | the queue and the thread that writes |
@@ -29,7 +31,10 @@
 #![deny(missing_docs)]
 
 mod chain;
+mod cut_off;
+mod damage;
 mod directory;
+mod end;
 mod error;
 mod fold;
 mod head;
@@ -40,7 +45,8 @@ mod tail;
 mod timestamp;
 mod verify;
 
-pub use chain::{Damage, MAX_UNSYNCED};
+pub use chain::MAX_UNSYNCED;
+pub use damage::Damage;
 pub use directory::{HEAD_FILE, PUBLIC_KEY_FILE, files_of};
 pub use error::AuditError;
 pub use fold::{FOLD_BURST, FOLD_WINDOW, MAX_FOLDED_SUBJECTS, MAX_KINDS};

@@ -14,6 +14,9 @@ use crate::timestamp::Timestamp;
 /// Longest line that is read. What a record may hold stays below, escaped as JSON escapes it.
 pub const MAX_LINE_BYTES: usize = 128 << 10;
 
+/// Highest number of a line: more than can ever be written, and low enough to count on from.
+const MAX_SEQUENCE: u64 = 1 << 53;
+
 /// Between what is signed and the signature.
 const BEFORE_SIGNATURE: &str = ",\"signature\":\"";
 
@@ -85,7 +88,7 @@ impl Line {
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let mut line: Self = serde_json::from_slice(bytes).ok()?;
         line.record.time = line.time;
-        Some(line)
+        (line.sequence <= MAX_SEQUENCE).then_some(line)
     }
 }
 

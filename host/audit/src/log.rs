@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use stepbox_trust::SigningKey;
 use thiserror::Error;
 
-use crate::chain::{Chain, Damage, MAX_UNSYNCED};
+use crate::chain::{Chain, MAX_UNSYNCED};
+use crate::damage::Damage;
 use crate::error::AuditError;
 use crate::fold::Folds;
 use crate::line::{Anchor, Repeated};
@@ -28,6 +29,9 @@ const BATCH: usize = 256;
 
 /// The shortest file that is followed by another; room for what a new file begins with.
 pub const MIN_FILE_BYTES: u64 = 64 << 10;
+
+/// Damages that the status tells of; further ones stand in the log.
+const MAX_TOLD_DAMAGES: usize = 8;
 
 /// How long a log that cannot be written rests before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -62,7 +66,7 @@ pub struct LogStatus {
     pub lost: u64,
     /// Why it cannot be written now.
     pub failing: Option<String>,
-    /// What was wrong with it when it was opened.
+    /// What was found wrong with it, when it was opened and since.
     pub damaged: Option<String>,
 }
 
@@ -75,11 +79,24 @@ pub struct NotRecorded(String);
 struct Shared {
     newest: Mutex<Anchor>,
     failing: Mutex<Option<String>>,
-    damaged: Option<String>,
+    /// What was found wrong, the first of it.
+    damages: Mutex<Vec<String>>,
     /// By a full queue.
     dropped: AtomicU64,
     /// By files that could not be written.
     unwritten: AtomicU64,
+}
+
+impl Shared {
+    fn tell_of(&self, damages: &[Damage]) {
+        let mut told = self.damages.lock();
+        for reason in damages.iter().map(|damage| damage.record().reason) {
+            tracing::error!(reason, "the audit log is damaged");
+            if told.len() < MAX_TOLD_DAMAGES {
+                told.push(reason);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -96,25 +113,22 @@ impl AuditLog {
     /// # Errors
     /// [`AuditError`] where its files cannot be read or written, or another process writes to it.
     pub fn open(config: AuditConfig, key: SigningKey) -> Result<Self, AuditError> {
-        let (chain, damages) = Chain::open(config, key)?;
-        let records: Vec<Record> = damages.iter().map(Damage::record).collect();
-        let reasons: Vec<&str> = records.iter().map(|record| record.reason.as_str()).collect();
-        if !reasons.is_empty() {
-            tracing::error!(reason = reasons.join("; "), "the audit log is damaged");
-        }
+        let mut chain = Chain::open(config, key)?;
         let shared = Arc::new(Shared {
             newest: Mutex::new(chain.newest()),
             failing: Mutex::default(),
-            damaged: (!reasons.is_empty()).then(|| reasons.join("; ")),
+            damages: Mutex::default(),
             dropped: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
         });
+        // Whoever asks first is to know already.
+        shared.tell_of(&chain.take_found());
         let (sender, receiver) = sync_channel(QUEUED_RECORDS);
         let mut writer = Writer {
             chain,
             folds: Folds::default(),
             shared: Arc::clone(&shared),
-            pending: records.into_iter().map(|record| (record, None)).collect(),
+            pending: Vec::new(),
             reported: 0,
             retry_at: None,
             sync_at: None,
@@ -147,12 +161,13 @@ impl AuditLog {
 
     /// How it is.
     pub fn status(&self) -> LogStatus {
-        let Shared { newest, failing, damaged, dropped, unwritten } = &*self.shared;
+        let Shared { newest, failing, damages, dropped, unwritten } = &*self.shared;
+        let damages = damages.lock();
         LogStatus {
             newest: *newest.lock(),
             lost: dropped.load(Ordering::Relaxed) + unwritten.load(Ordering::Relaxed),
             failing: failing.lock().clone(),
-            damaged: damaged.clone(),
+            damaged: (!damages.is_empty()).then(|| damages.join("; ")),
         }
     }
 
@@ -256,7 +271,7 @@ impl Writer {
     fn write(&mut self, urgent: bool) -> Result<(), NotRecorded> {
         let lost = self.shared.dropped.load(Ordering::Relaxed) + self.shared.unwritten.load(Ordering::Relaxed);
         let told = lost - self.reported;
-        if self.pending.is_empty() && told == 0 {
+        if self.pending.is_empty() && told == 0 && !self.chain.has_to_tell() {
             return Ok(());
         }
         let mut records = std::mem::take(&mut self.pending);
@@ -270,7 +285,9 @@ impl Writer {
             let note = Record { code: "lost".into(), ..Record::new("audit", Outcome::Noted) }.with("events", told);
             records.insert(0, (note, None));
         }
-        match self.chain.append(&records) {
+        let appended = self.chain.append(&records);
+        self.shared.tell_of(&self.chain.take_found());
+        match appended {
             Ok(()) => {
                 self.reported += told;
                 if self.retry_at.take().is_some() {

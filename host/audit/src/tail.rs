@@ -13,8 +13,6 @@ use crate::line::{Line, MAX_LINE_BYTES};
 pub(crate) struct RawLine {
     /// Without the line feed, and cut where it is longer than any line of ours.
     pub content: Vec<u8>,
-    /// Whether it has a line feed.
-    pub is_ended: bool,
     /// Whether it was cut.
     pub is_too_long: bool,
 }
@@ -35,7 +33,7 @@ impl<Source: Read> Lines<Source> {
         }
         let is_ended = content.pop_if(|last| *last == b'\n').is_some();
         let is_too_long = !is_ended && content.len() == MAX_LINE_BYTES;
-        Ok(Some(RawLine { content, is_ended, is_too_long }))
+        Ok(Some(RawLine { content, is_too_long }))
     }
 }
 

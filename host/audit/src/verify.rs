@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use stepbox_trust::{Digest, PublicKey};
 
+use crate::cut_off::is_cut_off;
 use crate::directory::HEAD_FILE;
 use crate::error::AuditError;
 use crate::head;
@@ -60,7 +61,7 @@ pub enum FindingKind {
     HeadMissing,
     /// The line that an anchor knows is another one.
     AnchorMismatch,
-    /// The server has found the log changed when it started, and has said so in it.
+    /// The server has found the log changed, when it started or while it wrote, and has said so in it.
     Recorded,
     /// There are no lines.
     Empty,
@@ -205,7 +206,6 @@ struct Rest {
     bytes: Vec<u8>,
     lines: u64,
     findings: Vec<Finding>,
-    is_ended: bool,
     first: Option<PathBuf>,
 }
 
@@ -267,14 +267,16 @@ impl Check<'_> {
         };
 
         let rest = std::mem::take(&mut self.rest);
-        let is_vouched = line.torn.as_ref().is_some_and(|torn| rest.is(torn.bytes, &torn.sha256));
+        let is_as_told = line.torn.as_ref().is_some_and(|torn| rest.is(torn.bytes, &torn.sha256));
+        // A server that was fooled may have told of whole lines.
+        let is_vouched = is_as_told && rest.is_cut_off();
         let mut unsigned = rest.lines;
         if is_vouched {
             unsigned = 0;
             self.notes.extend(rest.first.map(|file| Note::Torn { file, bytes: rest.bytes.len() as u64 }));
         } else {
             rest.findings.into_iter().for_each(|finding| self.find(finding));
-            if let Some(torn) = &line.torn {
+            if let Some(torn) = line.torn.as_ref().filter(|_| !is_as_told) {
                 let message = format!(
                     "line {} tells of {} bytes before it that a cut-off write had left; they are not as they were",
                     line.sequence, torn.bytes
@@ -344,14 +346,13 @@ impl Check<'_> {
 
     fn end(mut self, files: usize, part: bool) -> Verified {
         let nowhere = |kind, message| Finding { kind, file: None, line: None, message };
-        let mut rest = std::mem::take(&mut self.rest);
+        let rest = std::mem::take(&mut self.rest);
         // A line that has no end yet: being written, or cut off by the server's end.
-        if !rest.is_ended
-            && let Some(last) = rest.findings.pop()
-        {
-            self.notes.extend(last.file.map(|file| Note::Torn { file, bytes: rest.last_bytes() }));
+        if rest.is_cut_off() {
+            self.notes.extend(rest.first.map(|file| Note::Torn { file, bytes: rest.bytes.len() as u64 }));
+        } else {
+            rest.findings.into_iter().for_each(|finding| self.find(finding));
         }
-        rest.findings.into_iter().for_each(|finding| self.find(finding));
 
         match self.first {
             None => self.find(nowhere(FindingKind::Empty, "there is no line that the server has signed".to_owned())),
@@ -406,7 +407,6 @@ impl Rest {
             self.bytes.extend_from_slice(&raw.content);
         }
         self.lines += 1;
-        self.is_ended = raw.is_ended;
         self.first.get_or_insert_with(|| path.to_owned());
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding);
@@ -417,8 +417,8 @@ impl Rest {
         self.bytes.len() as u64 == bytes && Digest::of(&self.bytes) == *sha256
     }
 
-    fn last_bytes(&self) -> u64 {
-        let last = self.bytes.rsplit(|byte| *byte == b'\n').next();
-        last.map_or(0, |last| last.len() as u64)
+    /// Whether a write that was cut off can have left it.
+    fn is_cut_off(&self) -> bool {
+        self.bytes.len() <= MAX_REST_BYTES && is_cut_off(&self.bytes)
     }
 }

@@ -8,7 +8,7 @@ use stepbox_client::{DeployOptions, Deployment, OptimizerStatus, ScheduleStatus}
 
 use crate::connection::Connection;
 use crate::files;
-use crate::output::{Failure, Report};
+use crate::output::{Failure, Report, quoted};
 use crate::{deployment_file, schedule};
 
 /// No frame holds more than this, so no server takes a larger component whatever its limit: 1 GiB.
@@ -107,6 +107,7 @@ impl From<Deployment> for Deployed {
 impl Report for Deployed {
     fn text(&self) -> String {
         let OptimizerStatus { name, version, publisher, digest } = &self.optimizer;
+        let (name, version) = (quoted(name), quoted(version));
         let state = if self.state_kept { "the state before it is kept" } else { "it starts with fresh state" };
         let mut text = format!(
             "deployed {name} {version}, signed with key {publisher}\n\
@@ -117,7 +118,7 @@ impl Report for Deployed {
             schedule::describe(&self.schedule)
         );
         for Taken { name, keys } in &self.groups {
-            text += &format!("\ngroup    {name}: {keys} keys so far");
+            text += &format!("\ngroup    {}: {keys} keys so far", quoted(name));
         }
         text
     }

@@ -19,6 +19,7 @@ mod hardening;
 mod inspect;
 mod key;
 mod limits;
+mod logging;
 mod optimizers;
 mod output;
 mod plan;

@@ -1,13 +1,15 @@
 //! How a verb's outcome reaches a person or a script: text or JSON, and an exit code.
 
-use std::fmt;
-use std::io::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
 use stepbox_audit::AuditError;
 use stepbox_client::ClientError;
-use stepbox_trust::{KeyError, SignError, TrustError, TrustStoreError};
+use stepbox_trust::{KeyError, SignError, TrustError, TrustStoreError, is_unseen};
+
+pub(crate) use stepbox_trust::printable;
 
 use crate::exit_code;
 
@@ -45,8 +47,9 @@ impl Format {
     /// Prints a report on standard output.
     pub(crate) fn print(self, report: &impl Report) -> Result<(), Failure> {
         let line = match self {
-            Self::Text => report.text(),
+            Self::Text => printable_lines(&report.text()),
             Self::Json => serde_json::to_string(report)
+                .map(|json| json_escaped(&json))
                 .map_err(|error| Failure::here("output", format!("cannot write JSON: {error}")))?,
         };
         let mut stdout = io::stdout().lock();
@@ -146,8 +149,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)?;
-        self.lines.iter().try_for_each(|line| write!(formatter, "\n{line}"))
+        formatter.write_str(&printable_lines(&self.message))?;
+        self.lines.iter().try_for_each(|line| write!(formatter, "\n{}", printable(line)))
     }
 }
 
@@ -191,7 +194,8 @@ impl From<SignError> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        let message = error.to_string();
+        // One line: what a server says cannot look like something else.
+        let message = printable(&error.to_string());
         let (kind, code) = match &error {
             ClientError::Refused { code, .. } => (Kind::Refused, code.name()),
             ClientError::Unreachable { .. } => (Kind::NoServer, "unreachable"),
@@ -208,12 +212,72 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// Makes text that comes out of a component harmless for a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| match stepbox_trust::is_unseen(character) {
-            true => character.escape_default().to_string(),
-            false => character.to_string(),
-        })
-        .collect()
+/// [`printable`], line by line: for a text whose lines are this program's own.
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// A name that somebody else has chosen, within a line: as it is where it is plain, and otherwise in quotation marks and
+/// without what could pass for a column or wrap onto a line of its own.
+pub(crate) fn quoted(name: &str) -> String {
+    let is_plain = |character: char| character.is_alphanumeric() || "-_./:@+".contains(character);
+    if !name.is_empty() && name.chars().all(is_plain) {
+        return name.to_owned();
+    }
+    let (mut text, mut before) = (String::from("\""), '"');
+    for character in name.chars() {
+        match character {
+            '"' | '\\' => text.extend(['\\', character]),
+            ' ' if before == ' ' => text.push_str("\\u{20}"),
+            ' ' => text.push(' '),
+            _ if character.is_whitespace() || is_unseen(character) => text.extend(character.escape_default()),
+            _ => text.push(character),
+        }
+        before = character;
+    }
+    text.push('"');
+    text
+}
+
+/// JSON in which no character does anything to a terminal: it says the same, with `\u202e` and the like. The line feed at
+/// its end stays.
+pub(crate) fn json_escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character != '\n' && is_unseen(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a string does not fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_within_its_column_and_line() {
+        for plain in ["encoder.layers.0/weight:0", "größe", "spiffe://a.b/c"] {
+            assert_eq!(quoted(plain), plain);
+        }
+        assert_eq!(quoted("w  [4]  version 9"), r#""w \u{20}[4] \u{20}version 9""#);
+        assert_eq!(quoted("w\nwarning      none"), r#""w\nwarning \u{20}\u{20}\u{20}\u{20}\u{20}none""#);
+        assert_eq!(quoted("\u{202e}\u{feff}\u{a0}\u{3000}"), r#""\u{202e}\u{feff}\u{a0}\u{3000}""#);
+        assert_eq!(quoted("\"\\"), r#""\"\\""#);
+        assert_eq!(quoted(""), "\"\"");
+    }
+
+    #[test]
+    fn escaped_json_says_the_same() {
+        let value = serde_json::json!({ "key": "a\u{202e}\u{feff}\u{e0001}\u{7f}\n\"ä" });
+        let escaped = json_escaped(&(value.to_string() + "\n"));
+        assert!(escaped.contains(r"\u202e\ufeff\udb40\udc01\u007f\n"), "{escaped}");
+        assert!(!escaped.trim_end().contains(is_unseen));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).expect("JSON"), value);
+    }
 }

@@ -1,17 +1,16 @@
 //! `stepbox serve`: runs a server until it is told to stop.
 
-use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use stepbox_sandbox::{Broker, Compiler};
 use stepbox_server::{Config, Reloader, Server};
-use tracing_subscriber::EnvFilter;
 
 use crate::hardening::Hardening;
+use crate::logging::{LogFormat, Logging};
 use crate::output::{Failure, Format, Report};
 
 /// Run a server
@@ -42,17 +41,9 @@ pub(crate) struct Serve {
     log_format: LogFormat,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// For people
-    Text,
-    /// One JSON object a line
-    Json,
-}
-
 impl Serve {
     pub(crate) fn run(&self, format: Format) -> Result<(), Failure> {
-        start_logging(self.log_format)?;
+        let mut logging = Logging::start(self.log_format)?;
         let about = |error: &dyn std::error::Error| {
             Failure::here("configuration", error.to_string()).about(self.config.display())
         };
@@ -75,15 +66,28 @@ impl Serve {
         runtime.block_on(async {
             // From before anybody is told that the server listens: who reads that may already want it to stop.
             let stop = stop_signal()?;
+            // Confined by now, and no signal of a file that may not grow ends the process any more.
+            logging.start_writing()?;
             let server = Server::bind_with(config, compiler).await.map_err(|error| about(&error))?;
             hardening.confine_calls()?;
-            let server = server.protected_by(hardening.into_protections());
+            let server = server.protected_by(hardening.into_protections()).logging_to(logging.health());
             reload_on_signal(server.reloader())?;
-            format.print(&Listening { listening: server.local_address() })?;
+            announce(Listening { listening: server.local_address() }, format)?;
             server.run(stop).await;
             Ok(())
         })
     }
+}
+
+/// Prints that the server listens, on a thread of its own: nobody may read standard output, or it may be full.
+fn announce(listening: Listening, format: Format) -> Result<(), Failure> {
+    let print = move || {
+        if let Err(failure) = format.print(&listening) {
+            tracing::warn!(reason = %failure, "where the server listens could not be printed");
+        }
+    };
+    let thread = std::thread::Builder::new().name("announce".into()).spawn(print);
+    thread.map(drop).map_err(|error| Failure::here("runtime", format!("cannot start a thread: {error}")))
 }
 
 /// Open files besides connections: the listener, the log, compiled optimizers, what a deployment reads.
@@ -105,26 +109,6 @@ fn make_room_for_connections(config: &Config) {
 
 #[cfg(not(unix))]
 fn make_room_for_connections(_: &Config) {}
-
-fn start_logging(format: LogFormat) -> Result<(), Failure> {
-    let wrong = |reason: String| Failure::here("log", reason);
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) => EnvFilter::try_new(&text)
-            .map_err(|error| wrong(format!("RUST_LOG is `{text}`, which is no filter: {error}")))?,
-        Err(_) => EnvFilter::new("info"),
-    };
-    // https://no-color.org: set and not empty.
-    let wants_no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && !wants_no_colour);
-    let started = match format {
-        LogFormat::Text => logging.try_init(),
-        LogFormat::Json => logging.json().flatten_event(true).try_init(),
-    };
-    started.map_err(|error| wrong(format!("cannot start logging: {error}")))
-}
 
 /// Ends with the first signal that asks the process to stop.
 #[cfg(unix)]

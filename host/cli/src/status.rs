@@ -7,7 +7,7 @@ use serde::Serialize;
 use stepbox_client::{DEFAULT_JOB, DeploymentStatus, OptimizerStatus, RevokedOptimizer, ServerStatus};
 
 use crate::connection::Connection;
-use crate::output::{Failure, Report, printable};
+use crate::output::{Failure, Report, printable, quoted};
 use crate::schedule;
 
 /// Show how a server is
@@ -38,9 +38,9 @@ impl Report for Shown {
     fn text(&self) -> String {
         let status = &self.0;
         let mut text = String::new();
-        // Writing to a string does not fail.
+        // Nothing that a peer, a file or an optimizer says makes a line of its own. Writing to a string does not fail.
         let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "{name:<12} {value}");
+            let _ = writeln!(text, "{name:<12} {}", printable(&value));
         };
         line("software", status.software.clone());
         line("up for", duration(status.uptime_seconds));
@@ -53,13 +53,13 @@ impl Report for Shown {
         }
         let DeploymentStatus { standing, revoked, previous, trust_error } = &status.deployment;
         for RevokedOptimizer { optimizer, message, .. } in revoked {
-            line(standing.name(), format!("{} {}: {message}", optimizer.name, optimizer.version));
+            line(standing.name(), format!("{} {}: {message}", quoted(&optimizer.name), quoted(&optimizer.version)));
         }
         if let Some(error) = trust_error {
             line("trust file", format!("CANNOT BE USED, nothing is deployed until it can: {error}"));
         }
         for before in previous {
-            line("before", format!("{} {}, digest {}", before.name, before.version, before.digest));
+            line("before", format!("{} {}, digest {}", quoted(&before.name), quoted(&before.version), before.digest));
         }
         if let (Some(rate), Some(schedule)) = (status.learning_rate, &status.schedule) {
             line("rate", format!("{rate}; {}", schedule::describe(schedule)));
@@ -82,13 +82,14 @@ impl Report for Shown {
         line("workers", format!("{connected} of {} connected", status.workers.len()));
         for worker in &status.workers {
             let state = if worker.connected { "connected" } else { "away" };
-            line("", format!("{:>4}  {}  {state}", worker.rank, worker.identity));
+            line("", format!("{:>4}  {}  {state}", worker.rank, quoted(&worker.identity)));
         }
         line("keys", status.keys.len().to_string());
         for key in &status.keys {
-            let group = if key.group.is_empty() { String::new() } else { format!(", group {}", key.group) };
+            let group = if key.group.is_empty() { String::new() } else { format!(", group {}", quoted(&key.group)) };
             let shape = &key.tensor.shape;
-            line("", format!("{}  {shape:?}  version {}, {} slices{group}", key.key, key.version, key.slices));
+            let (name, version, slices) = (quoted(&key.key), key.version, key.slices);
+            line("", format!("{name}  {shape:?}  version {version}, {slices} slices{group}"));
         }
         if let Some(digest) = &status.weights_digest {
             line("weights", digest.clone());
@@ -98,11 +99,17 @@ impl Report for Shown {
                 line("audit", format!("{}:{}, {} events lost", audit.line, audit.head, audit.lost));
                 for (name, reason) in [("cannot be written", &audit.failing), ("damaged", &audit.damaged)] {
                     if let Some(reason) = reason {
-                        line("", format!("{name}: {}", printable(reason)));
+                        line("", format!("{name}: {reason}"));
                     }
                 }
             }
             None => line("audit", "switched off".to_owned()),
+        }
+        if let Some(log) = &status.log {
+            line("log", format!("{} lines lost", log.lost_lines));
+            if let Some(reason) = &log.failing {
+                line("", format!("cannot be written: {reason}"));
+            }
         }
         for (index, protection) in status.protections.iter().enumerate() {
             let name = if index == 0 { "protection" } else { "" };
@@ -115,7 +122,7 @@ impl Report for Shown {
 }
 
 fn optimizer(status: &OptimizerStatus) -> String {
-    format!("{} {}, signed with key {}", status.name, status.version, status.publisher)
+    format!("{} {}, signed with key {}", quoted(&status.name), quoted(&status.version), status.publisher)
 }
 
 fn duration(seconds: u64) -> String {

@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::deploy::MAX_FILE_BYTES;
 use crate::digest::Digest;
 use crate::files;
-use crate::output::{Failure, Report, printable};
+use crate::output::{Failure, Report, quoted};
 
 /// Have a server keep a signed optimizer until somebody activates it
 #[derive(Args)]
@@ -73,7 +73,10 @@ impl Report for Submitted {
         let SubmissionStatus { component, .. } = &self.0;
         format!(
             "submitted {} {}, signed with key {}\ndigest    {}\nactivate it with `stepbox activate {3}`",
-            component.name, component.version, component.publisher, component.digest
+            quoted(&component.name),
+            quoted(&component.version),
+            component.publisher,
+            component.digest
         )
     }
 }
@@ -94,9 +97,9 @@ impl Report for Listed {
             format!(
                 "{}  {} {}, {bytes} bytes, by {} at {time}",
                 component.digest,
-                printable(&component.name),
-                printable(&component.version),
-                printable(submitted_by)
+                quoted(&component.name),
+                quoted(&component.version),
+                quoted(submitted_by)
             )
         };
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")

@@ -69,7 +69,7 @@ pub use gradient::{Rows, WholeGradient, WithLoss};
 pub use half_tensor::HalfTensor;
 pub use stepbox_wire::{
     AuditStatus, DEFAULT_JOB, DeployOptions, DeploymentStatus, ElementType, ErrorCode, FrameError, FrameLimits, Group,
-    KeyStatus, OptimizerStatus, Protection, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
+    KeyStatus, LogStatus, OptimizerStatus, Protection, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
     Standing, SubmissionStatus, TensorFilter, TensorType, WorkerStatus,
 };
 pub use tensor::Tensor;

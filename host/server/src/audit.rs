@@ -294,12 +294,14 @@ impl Audit {
     pub(crate) fn record(&self, event: &Event<'_>) {
         let Event { action, outcome, identity, peer, code, subject, reason, details: _ } = event;
         let (action, outcome) = (action.name(), *outcome);
-        let identity = identity.map_or("", Identity::as_str);
-        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        let code = code.map_or("", ErrorCode::name);
+        // What is not known is left out.
+        let identity = identity.map(tracing::field::display);
+        let peer = peer.map(tracing::field::display);
+        let code = code.map(|code| tracing::field::display(code.name()));
+        let subject = Some(*subject).filter(|subject| !subject.is_empty());
         match outcome {
-            Outcome::Refused => tracing::warn!(action, %identity, peer, subject, %code, reason, "refused"),
-            _ => tracing::info!(action, %identity, peer, subject, "{}", outcome.name()),
+            Outcome::Refused => tracing::warn!(action, identity, peer, subject, code, reason, "refused"),
+            _ => tracing::info!(action, identity, peer, subject, "{}", outcome.name()),
         }
         self.note(event);
     }

@@ -22,6 +22,7 @@ use crate::deployment::{Archive, Shown, Trust};
 use crate::gate::Rooms;
 use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
+use crate::log_health::LogHealth;
 use crate::membership::{ConnectionId, Membership, Run};
 use crate::model::Model;
 use crate::optimizer::Deployments;
@@ -74,6 +75,8 @@ pub(crate) struct Job {
     pub connections: Arc<Semaphore>,
     /// For the status: what the process is protected by, once that is known.
     pub protections: Arc<OnceLock<Vec<Protection>>>,
+    /// For the status: how the process's log is, where somebody says so.
+    pub log: Arc<OnceLock<Arc<LogHealth>>>,
     /// Where keys meet whose optimizer combines them.
     pub rendezvous: Rendezvous,
     barrier: watch::Sender<Barrier>,
@@ -150,6 +153,7 @@ impl Job {
             audit: Audit::default(),
             connections: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
             protections: Arc::default(),
+            log: Arc::default(),
             rendezvous: Rendezvous::default(),
             barrier: watch::Sender::new(Barrier::new(workers)),
             shutdown,
@@ -157,9 +161,14 @@ impl Job {
         }
     }
 
-    /// The same job, whose events go there, and which knows what its process is protected by.
-    pub fn told(self, audit: Audit, protections: Arc<OnceLock<Vec<Protection>>>) -> Self {
-        Self { audit, protections, ..self }
+    /// The same job, whose events go there, and which knows what its process is protected by and how its log is.
+    pub fn told(
+        self,
+        audit: Audit,
+        protections: Arc<OnceLock<Vec<Protection>>>,
+        log: Arc<OnceLock<Arc<LogHealth>>>,
+    ) -> Self {
+        Self { audit, protections, log, ..self }
     }
 
     // Membership.

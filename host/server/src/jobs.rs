@@ -20,6 +20,7 @@ use crate::deployment::{ARCHIVE_FOLDER, ARCHIVE_INDEX};
 use crate::identity::Identity;
 use crate::job::Job;
 use crate::limits::Limits;
+use crate::log_health::LogHealth;
 use crate::refusal::{Answered, Refusal};
 use crate::reload::Warnings;
 use crate::server::ServerError;
@@ -39,6 +40,8 @@ pub(crate) struct Jobs {
     pub audit: Audit,
     /// What the process is protected by, once that is known.
     pub protections: Arc<OnceLock<Vec<Protection>>>,
+    /// How the process's log is, where somebody says so.
+    pub log: Arc<OnceLock<Arc<LogHealth>>>,
     /// What an operator should see to.
     pub warnings: Arc<Warnings>,
     /// Refusals that belong to no job.
@@ -54,16 +57,16 @@ impl Jobs {
         shutdown: &watch::Receiver<bool>,
     ) -> Result<(Self, Vec<ShardThreads>), ServerError> {
         let (mut by_name, mut threads) = (BTreeMap::new(), Vec::new());
-        let (protections, warnings) = (Arc::default(), Arc::<Warnings>::default());
+        let (protections, log, warnings) = (Arc::default(), Arc::default(), Arc::<Warnings>::default());
         for settings in settings(config)? {
             let name = settings.name.clone();
             let (job, own) = start(settings, compiler.clone(), shutdown.clone(), Arc::clone(&warnings))?;
-            let job = job.told(audit.of_job(&name), Arc::clone(&protections));
+            let job = job.told(audit.of_job(&name), Arc::clone(&protections), Arc::clone(&log));
             by_name.insert(name, Arc::new(job));
             threads.push(own);
         }
         let (limits, refusals) = (config.limits.clone(), AtomicU64::new(0));
-        let jobs = Self { by_name, limits, audit, protections, warnings, refusals };
+        let jobs = Self { by_name, limits, audit, protections, log, warnings, refusals };
         Ok((jobs, threads))
     }
 

@@ -24,6 +24,7 @@ use crate::deployment;
 use crate::gate::{Accounts, Arrival, Arrivals, Failed, Seldom};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
+use crate::log_health::LogHealth;
 use crate::membership::ConnectionId;
 use crate::reload::{Files, Reloader};
 use crate::session::{self, Peer};
@@ -146,6 +147,14 @@ impl Server {
     pub fn protected_by(self, protections: Vec<Protection>) -> Self {
         // The first word stands.
         let _ = self.jobs.protections.set(protections);
+        self
+    }
+
+    /// Has the status tell how the log is that the process writes. Without it the status says nothing of a log.
+    #[must_use]
+    pub fn logging_to(self, log: Arc<LogHealth>) -> Self {
+        // The first word stands.
+        let _ = self.jobs.log.set(log);
         self
     }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use sha2::{Digest, Sha256};
 use stepbox_wire::{ErrorCode, ServerStatus, WorkerStatus};
 use tokio::sync::Semaphore;
 
@@ -13,6 +13,7 @@ use crate::key::Key;
 use crate::published;
 use crate::refusal::{Answered, Refusal};
 use crate::weights::Weights;
+use crate::weights_digest::WeightsDigest;
 
 /// Collects the status. Hashing all weights, where asked for, runs off the runtime, one at a time.
 pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<ServerStatus> {
@@ -54,21 +55,18 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         weights_digest,
         deployment: deployment::status(job),
         audit: job.audit.status(),
+        log: job.log.get().map(|log| log.status(Instant::now())),
         protections: job.protections.get().cloned().unwrap_or_default(),
         warnings: job.warnings.all(),
     })
 }
 
-/// SHA-256 over the keys in order of name, each as its name, a zero byte and its weights.
+/// See [`WeightsDigest`].
 async fn weights_digest(job: &Arc<Job>) -> Answered<String> {
     let hash = |all: Vec<(Arc<Weights>, Arc<Key>)>| {
-        let mut hash = Sha256::new();
-        for (weights, key) in all {
-            hash.update(key.name.as_bytes());
-            hash.update([0]);
-            weights.chunks().for_each(|chunk| hash.update(chunk));
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut digest = WeightsDigest::of(all.len());
+        all.iter().for_each(|(weights, key)| digest.add(&key.name, &key.tensor, weights));
+        digest.finish()
     };
     in_turn(&job.digesting, all_weights(job), hash).await
 }

@@ -80,5 +80,5 @@ pub use semver::Version;
 pub use sign::{SignError, SigningRequest, add_signature, sign, strip};
 pub use signature::{MAX_SIGNATURES, MESSAGE_BYTES, SIGNATURE_SECTION};
 pub use standing::{JudgedSignature, Standing};
-pub use unseen::is_unseen;
+pub use unseen::{is_unseen, printable};
 pub use verified::{Approval, VerifiedComponent};

@@ -57,4 +57,4 @@ pub use message::{
     ElementType, ErrorCode, Failure, PROTOCOL_VERSION, Request, RequestId, Response, TensorType, UNADDRESSED,
 };
 pub use options::{DeployOptions, Group, Schedule, ScheduleKind, ScheduleStatus, TensorFilter};
-pub use status::{AuditStatus, KeyStatus, OptimizerStatus, Protection, ServerStatus, WorkerStatus};
+pub use status::{AuditStatus, KeyStatus, LogStatus, OptimizerStatus, Protection, ServerStatus, WorkerStatus};

@@ -76,13 +76,16 @@ pub struct ServerStatus {
     pub mean_update_microseconds: f64,
     /// Requests refused since the start.
     pub refusals: u64,
-    /// SHA-256 over keys in order of name, each as name, a zero byte and the weights' bytes; hexadecimal. Only where
-    /// asked for.
+    /// SHA-256 over `stepbox weights 1` and a line feed, the number of keys, and in order of name each key's name, element
+    /// type (such as `f32`), number of extents, extents and weights. Numbers are 64 bits, little-endian; texts and weights
+    /// have their length in bytes before them. Hexadecimal. Only where asked for.
     pub weights_digest: Option<String>,
     /// Whether what is deployed is trusted, and what can be rolled back to.
     pub deployment: DeploymentStatus,
     /// The audit log; none where it is switched off.
     pub audit: Option<AuditStatus>,
+    /// The log for people; none where the program that runs the server does not say.
+    pub log: Option<LogStatus>,
     /// What keeps a server that is taken over from doing more harm.
     pub protections: Vec<Protection>,
     /// What the server's operator should see to, such as a file that has changed and cannot be used.
@@ -100,8 +103,17 @@ pub struct AuditStatus {
     pub lost: u64,
     /// Why it cannot be written now.
     pub failing: Option<String>,
-    /// What was wrong with it at the start.
+    /// What was found wrong with it, at the start and since.
     pub damaged: Option<String>,
+}
+
+/// How the server's log for people is, on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Lines lost since the start, because standard error could not be written or was not read fast enough.
+    pub lost_lines: u64,
+    /// Why no line can be written now.
+    pub failing: Option<String>,
 }
 
 /// Something that the server's process may not do, or does to its memory.

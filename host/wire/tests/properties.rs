@@ -5,9 +5,9 @@ use proptest::option;
 use proptest::prelude::*;
 use stepbox_wire::{
     AuditStatus, DeployOptions, DeploymentStatus, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group,
-    KeyStatus, MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Protection, Request, Response, RevokedOptimizer,
-    Schedule, ScheduleKind, ScheduleStatus, ServerStatus, Standing, SubmissionStatus, TensorFilter, TensorType,
-    WorkerStatus, decode_request, decode_response, encode_request, encode_response, fuzz_frame,
+    KeyStatus, LogStatus, MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Protection, Request, Response,
+    RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus, Standing, SubmissionStatus, TensorFilter,
+    TensorType, WorkerStatus, decode_request, decode_response, encode_request, encode_response, fuzz_frame,
 };
 
 fn key() -> impl Strategy<Value = String> {
@@ -132,6 +132,10 @@ fn audit() -> impl Strategy<Value = AuditStatus> {
         .prop_map(|(line, head, lost, failing, damaged)| AuditStatus { line, head, lost, failing, damaged })
 }
 
+fn log() -> impl Strategy<Value = LogStatus> {
+    (any::<u64>(), option::of(".{0,20}")).prop_map(|(lost_lines, failing)| LogStatus { lost_lines, failing })
+}
+
 fn protection() -> impl Strategy<Value = Protection> {
     (".{0,20}", any::<bool>(), ".{0,20}").prop_map(|(name, active, detail)| Protection { name, active, detail })
 }
@@ -147,7 +151,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
     (
         (".{0,20}", any::<u64>(), "[a-z]{1,20}", option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
-        (option::of(audit()), vec(protection(), 0..3), vec(".{0,20}", 0..3)),
+        (option::of(audit()), option::of(log()), vec(protection(), 0..3), vec(".{0,20}", 0..3)),
         (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
         deployment(),
     )
@@ -155,7 +159,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
             |(
                 (software, uptime_seconds, job, optimizer, pending_optimizer),
                 (learning_rate, schedule, pending_schedule),
-                (audit, protections, warnings),
+                (audit, log, protections, warnings),
                 (workers, keys, shard_threads, updates, mean_update_microseconds, refusals, weights_digest),
                 deployment,
             )| ServerStatus {
@@ -176,6 +180,7 @@ fn status() -> impl Strategy<Value = ServerStatus> {
                 weights_digest,
                 deployment,
                 audit,
+                log,
                 protections,
                 warnings,
             },

@@ -11,7 +11,7 @@ use stepbox_audit::{AuditError, Line, Tail, TailLine, Timestamp};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::output::{Failure, Format, printable};
+use crate::output::{Failure, Format, printable, quoted};
 
 /// How often the log is looked at with `--follow`.
 const POLL: Duration = Duration::from_millis(250);
@@ -129,7 +129,7 @@ fn describe(line: &Line) -> String {
     for (name, value) in fields.map(|(name, value)| (name, value.as_str())).into_iter().chain(details) {
         if !value.is_empty() {
             // Writing to a string does not fail.
-            let _ = write!(text, " {name}={value}");
+            let _ = write!(text, " {name}={}", quoted(value));
         }
     }
     if let Some(repeated) = &line.repeated {
