@@ -9,6 +9,7 @@ mod peer;
 mod publisher;
 mod record;
 mod revocation;
+mod start;
 mod truncation;
 
 use std::pin::Pin;
@@ -113,6 +114,7 @@ pub fn all() -> Vec<Attack> {
         flood::attacks(),
         files::attacks(),
         truncation::attacks(),
+        start::attacks(),
     ]
     .into_iter()
     .flatten()

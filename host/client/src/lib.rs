@@ -57,6 +57,7 @@ mod deployments;
 mod error;
 mod gradient;
 mod half_tensor;
+mod handshake;
 mod progress;
 mod tensor;
 mod tls;
@@ -69,7 +70,7 @@ pub use gradient::{Rows, WholeGradient, WithLoss};
 pub use half_tensor::HalfTensor;
 pub use stepbox_wire::{
     AuditStatus, DEFAULT_JOB, DeployOptions, DeploymentStatus, ElementType, ErrorCode, FrameError, FrameLimits, Group,
-    KeyStatus, LogStatus, OptimizerStatus, Protection, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus,
-    Standing, SubmissionStatus, TensorFilter, TensorType, WorkerStatus,
+    KeyStatus, LogStatus, OptimizerStatus, Protection, RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus,
+    ServerStatus, Standing, SubmissionStatus, TensorFilter, TensorType, WorkerStatus,
 };
 pub use tensor::Tensor;

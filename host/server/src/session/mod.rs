@@ -189,6 +189,9 @@ pub(crate) async fn serve(
         }
         End::Replaced => {
             tracing::warn!(%identity, connection, "replaced: the worker has registered by another connection");
+            waiting.shutdown().await;
+            // The audit log has it from the registration.
+            context.say_farewell(Refusal { audited: true, ..replaced_by_another(identity) }).await;
             true
         }
         End::Peer(error) => {
@@ -267,6 +270,15 @@ pub(crate) enum Unwelcome {
 
 fn invalid(reason: &str) -> Refusal {
     Refusal::new(ErrorCode::CertificateInvalid, format!("{reason}; connect again with a good certificate"))
+}
+
+fn replaced_by_another(identity: &Identity) -> Refusal {
+    let message = format!(
+        "another connection has registered as `{identity}`, and a worker has one. Where two processes use the same \
+         certificate, give each a certificate and an entry in the job's workers of its own, or they replace each other \
+         again and again; where it is this process that has come back, go on with its newer connection"
+    );
+    Refusal::new(ErrorCode::Replaced, message)
 }
 
 /// Has the peer say what its certificate does not: its version, and which job it comes for.
