@@ -44,14 +44,41 @@ struct Entry {
     digest: Digest,
     /// What was the highest before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    earlier: Vec<Earlier>,
+    earlier: Vec<Release>,
+    /// What took effect last, where that is not the highest: after a rollback, and while the highest is recorded but has
+    /// not taken effect, as after a crash in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    in_force: Option<Release>,
 }
 
+impl Entry {
+    fn highest(&self) -> Release {
+        Release { version: self.version.clone(), digest: self.digest }
+    }
+}
+
+/// A version, and its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Earlier {
+struct Release {
     version: Version,
     digest: Digest,
+}
+
+impl Release {
+    fn of(component: &VerifiedComponent) -> Self {
+        Self { version: component.manifest().version.clone(), digest: component.digest() }
+    }
+}
+
+/// A deployment that is recorded and has not taken effect yet: see [`VersionLedger::record`].
+#[derive(Debug)]
+#[must_use = "what was recorded takes effect or is withdrawn"]
+pub struct Intent {
+    name: String,
+    release: Release,
+    /// The entry as it was.
+    before: Option<Entry>,
 }
 
 impl VersionLedger {
@@ -80,7 +107,9 @@ impl VersionLedger {
     }
 
     /// Whether this component may be deployed after what was deployed before: a name not seen yet, a higher version,
-    /// or the very content that was deployed with this version.
+    /// or the very content that was deployed with this version, which must be the highest or the one that took effect
+    /// last. So a version that was rolled back to can be deployed again after a restart, and so can the version that was
+    /// in force when a later one was recorded and never took effect.
     ///
     /// # Errors
     /// [`TrustError::Downgrade`] and [`TrustError::VersionReused`].
@@ -99,6 +128,7 @@ impl VersionLedger {
                 offered: component.digest(),
                 deployed: deployed.digest,
             }),
+            Ordering::Less if deployed.in_force.as_ref() == Some(&Release::of(component)) => Ok(()),
             Ordering::Less => Err(TrustError::Downgrade {
                 name: manifest.name.clone(),
                 offered: manifest.version.clone(),
@@ -111,54 +141,94 @@ impl VersionLedger {
     /// [`MAX_EARLIER_VERSIONS`] before that. For a rollback, which may go below the highest version but to nothing that
     /// was not deployed.
     pub fn was_deployed(&self, component: &VerifiedComponent) -> bool {
-        let manifest = component.manifest();
-        let is_it = |version: &Version, digest| *version == manifest.version && digest == component.digest();
-        self.deployed.get(&manifest.name).is_some_and(|entry| {
-            is_it(&entry.version, entry.digest)
-                || entry.earlier.iter().any(|earlier| is_it(&earlier.version, earlier.digest))
-        })
+        let release = Release::of(component);
+        let entry = self.deployed.get(&component.manifest().name);
+        entry.is_some_and(|entry| entry.highest() == release || entry.earlier.contains(&release))
     }
 
-    /// Remembers that a component which was deployed takes over again, so that it is not forgotten before those deployed
-    /// between; on disk when this returns. The highest version stays what it is.
+    /// Records that a component which was deployed is about to take over again, so that it is not forgotten before those
+    /// deployed between; on disk when this returns. The highest version stays what it is.
     ///
     /// # Errors
     /// [`LedgerError::Write`]; the ledger is then as before.
-    pub fn record_rollback(&mut self, component: &VerifiedComponent) -> Result<(), LedgerError> {
+    pub fn record_rollback(&mut self, component: &VerifiedComponent) -> Result<Intent, LedgerError> {
+        let (name, release) = (component.manifest().name.clone(), Release::of(component));
+        let before = self.deployed.get(&name).cloned();
         let mut deployed = self.deployed.clone();
-        if let Some(entry) = deployed.get_mut(&component.manifest().name)
-            && let Some(place) = entry.earlier.iter().position(|earlier| earlier.digest == component.digest())
+        if let Some(entry) = deployed.get_mut(&name)
+            && let Some(place) = entry.earlier.iter().position(|earlier| *earlier == release)
         {
             entry.earlier[..=place].rotate_right(1);
         }
-        self.write(deployed)
+        self.write(deployed)?;
+        Ok(Intent { name, release, before })
     }
 
-    /// Checks once more and remembers the component as deployed; on disk when this returns. Record before activating,
-    /// so that a crash in between forgets nothing.
+    /// Checks once more and records that the component is about to be deployed; on disk when this returns. Record before
+    /// activating, so that a crash in between forgets nothing: afterwards the recorded content can be deployed, the one
+    /// that was in force, and versions above both.
     ///
     /// # Errors
     /// [`LedgerError`]; the ledger is then as before.
-    pub fn record(&mut self, component: &VerifiedComponent) -> Result<(), LedgerError> {
+    pub fn record(&mut self, component: &VerifiedComponent) -> Result<Intent, LedgerError> {
         self.check(component)?;
-        let manifest = component.manifest();
-        let (version, digest) = (manifest.version.clone(), component.digest());
-        let mut earlier = Vec::new();
-        if let Some(before) = self.deployed.get(&manifest.name) {
-            if (&before.version, before.digest) == (&version, digest) {
-                return Ok(());
+        let (name, release) = (component.manifest().name.clone(), Release::of(component));
+        let before = self.deployed.get(&name).cloned();
+        let intent = Intent { name: name.clone(), release: release.clone(), before };
+        let mut entry = Entry { version: release.version, digest: release.digest, earlier: Vec::new(), in_force: None };
+        if let Some(before) = &intent.before {
+            // The highest, or what was gone back to: there is nothing new to remember.
+            if before.version.cmp_precedence(&entry.version) != Ordering::Less {
+                return Ok(intent);
             }
-            earlier.push(Earlier { version: before.version.clone(), digest: before.digest });
-            earlier.extend_from_slice(&before.earlier);
-            earlier.truncate(MAX_EARLIER_VERSIONS);
+            entry.in_force = Some(before.in_force.clone().unwrap_or_else(|| before.highest()));
+            entry.earlier.push(before.highest());
+            entry.earlier.extend_from_slice(&before.earlier);
+            entry.earlier.truncate(MAX_EARLIER_VERSIONS);
         }
-        let entry = Entry { version, digest, earlier };
         let mut deployed = self.deployed.clone();
-        deployed.insert(manifest.name.clone(), entry);
+        deployed.insert(name, entry);
         if deployed.len() > MAX_LEDGER_NAMES {
             return Err(LedgerError::Full { path: self.path.clone() });
         }
-        self.write(deployed)
+        self.write(deployed)?;
+        Ok(intent)
+    }
+
+    /// Records that what was intended has taken effect.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`]. The ledger in memory knows it all the same. The file says what it says after a crash
+    /// before this call, and lets no version be deployed that it would not let be deployed otherwise, but for the one
+    /// that was in force before.
+    pub fn took_effect(&mut self, intent: Intent) -> Result<(), LedgerError> {
+        let Intent { name, release, .. } = intent;
+        let mut deployed = self.deployed.clone();
+        if let Some(entry) = deployed.get_mut(&name) {
+            entry.in_force = (entry.version.cmp_precedence(&release.version) != Ordering::Equal).then_some(release);
+        }
+        self.write_regardless(deployed)
+    }
+
+    /// Takes back what was intended and has not taken effect: the ledger is as it was before it was recorded.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`]. The ledger in memory is as before all the same; the file still has what was intended.
+    pub fn withdraw(&mut self, intent: Intent) -> Result<(), LedgerError> {
+        let Intent { name, before, .. } = intent;
+        let mut deployed = self.deployed.clone();
+        match before {
+            Some(before) => deployed.insert(name, before),
+            None => deployed.remove(&name),
+        };
+        self.write_regardless(deployed)
+    }
+
+    /// Writes what is so whether or not it can be written. What cannot be written is written with the next change.
+    fn write_regardless(&mut self, deployed: BTreeMap<String, Entry>) -> Result<(), LedgerError> {
+        let outcome = self.write(deployed.clone());
+        self.deployed = deployed;
+        outcome
     }
 
     fn write(&mut self, deployed: BTreeMap<String, Entry>) -> Result<(), LedgerError> {

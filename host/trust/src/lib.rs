@@ -66,7 +66,7 @@ pub use file::{PRIVATE_MODE, PUBLIC_MODE, create_file, replace_file};
 #[doc(hidden)]
 pub use fuzz::{fuzz_keys, fuzz_signature, fuzz_trust_policy};
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};
-pub use ledger::{LedgerError, MAX_EARLIER_VERSIONS, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
+pub use ledger::{Intent, LedgerError, MAX_EARLIER_VERSIONS, MAX_LEDGER_BYTES, MAX_LEDGER_NAMES, VersionLedger};
 pub use manifest::{
     MANIFEST_SECTION, MAX_MANIFEST_BYTES, MAX_NAME_BYTES, MAX_VERSION_BYTES, Manifest, ManifestError, fuzz_manifest,
 };

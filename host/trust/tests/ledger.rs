@@ -17,13 +17,25 @@ fn ledger(directory: &Path) -> VersionLedger {
     VersionLedger::load(directory.join("versions.toml")).unwrap()
 }
 
+/// Has a component take effect.
+fn deploy(ledger: &mut VersionLedger, component: &VerifiedComponent) {
+    let intent = ledger.record(component).unwrap();
+    ledger.took_effect(intent).unwrap();
+}
+
+/// Has one take effect that did before.
+fn roll_back(ledger: &mut VersionLedger, component: &VerifiedComponent) {
+    let intent = ledger.record_rollback(component).unwrap();
+    ledger.took_effect(intent).unwrap();
+}
+
 #[test]
 fn older_versions_are_refused_also_after_a_restart() {
     let world = World::new();
     let directory = tempfile::tempdir().unwrap();
     let mut first = ledger(directory.path());
     first.check(&verified(&world, "adamw", "1.2.0")).unwrap();
-    first.record(&verified(&world, "adamw", "1.2.0")).unwrap();
+    deploy(&mut first, &verified(&world, "adamw", "1.2.0"));
 
     for ledger in [&first, &ledger(directory.path())] {
         for older in ["1.1.9", "1.2.0-rc.1", "0.9.0"] {
@@ -47,7 +59,7 @@ fn a_rollback_finds_what_was_deployed_and_no_other_old_file_also_after_a_restart
     let deployed: Vec<_> = ["1.0.0", "1.1.0", "2.0.0"].map(|version| verified(&world, "adamw", version)).into();
     for component in &deployed {
         assert!(!first.was_deployed(component));
-        first.record(component).unwrap();
+        deploy(&mut first, component);
     }
     let changed = [COMPONENT, &custom_section("changed", b"")].concat();
     let changed = world.store.verify(sign(&changed, "adamw", "1.1.0", &world.key).unwrap()).unwrap();
@@ -63,14 +75,90 @@ fn a_rollback_finds_what_was_deployed_and_no_other_old_file_also_after_a_restart
     }
     let mut used = VersionLedger::load(directory.path().join("versions.toml")).unwrap();
     for minor in 1..=2 * MAX_EARLIER_VERSIONS {
-        used.record_rollback(&deployed[0]).unwrap();
-        used.record(&verified(&world, "adamw", &format!("2.0.{minor}"))).unwrap();
+        roll_back(&mut used, &deployed[0]);
+        deploy(&mut used, &verified(&world, "adamw", &format!("2.0.{minor}")));
         assert!(ledger(directory.path()).was_deployed(&deployed[0]), "what is gone back to again is not forgotten");
     }
     for minor in 1..=MAX_EARLIER_VERSIONS {
-        first.record(&verified(&world, "adamw", &format!("2.{minor}.0"))).unwrap();
+        deploy(&mut first, &verified(&world, "adamw", &format!("2.{minor}.0")));
     }
     assert!(first.was_deployed(&deployed[2]) && !first.was_deployed(&deployed[1]), "only so many are remembered");
+}
+
+/// Which of these contents the ledger lets be deployed: three versions, and other content under the second.
+fn allowed(world: &World, directory: &Path) -> [bool; 4] {
+    let changed = [COMPONENT, &custom_section("changed", b"")].concat();
+    let changed = world.store.verify(sign(&changed, "adamw", "2.0.0", &world.key).unwrap()).unwrap();
+    let ledger = ledger(directory);
+    let own = ["1.0.0", "2.0.0", "1.5.0"].map(|version| ledger.check(&verified(world, "adamw", version)).is_ok());
+    [own[0], own[1], own[2], ledger.check(&changed).is_ok()]
+}
+
+#[test]
+fn wherever_a_deployment_ends_what_was_in_force_and_what_was_intended_can_be_deployed_after_a_restart() {
+    let world = World::new();
+    let [good, bad] = ["1.0.0", "2.0.0"].map(|version| verified(&world, "adamw", version));
+    let with_good = || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = ledger(directory.path());
+        deploy(&mut ledger, &good);
+        (directory, ledger)
+    };
+    // A crash between the record and the effect: either may have been in force.
+    let (directory, mut ledger) = with_good();
+    let intent = ledger.record(&bad).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [true, true, false, false]);
+
+    // It has taken effect: no way back but a rollback, which this ledger knows for a former deployment.
+    ledger.took_effect(intent).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [false, true, false, false]);
+    assert!(ledger.was_deployed(&good));
+
+    // Gone back to, it is what was in force, and so it stays until a higher version takes effect.
+    roll_back(&mut ledger, &good);
+    assert_eq!(allowed(&world, directory.path()), [true, true, false, false]);
+    deploy(&mut ledger, &good);
+    assert_eq!(allowed(&world, directory.path()), [true, true, false, false], "deploying it again changes nothing");
+    let later = ledger.record(&verified(&world, "adamw", "3.0.0")).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [true, false, false, false], "what was in force, not the highest");
+    ledger.took_effect(later).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [false; 4]);
+
+    // Refused after it was recorded: it never was, so its version is free for other content.
+    let (directory, mut ledger) = with_good();
+    let intent = ledger.record(&bad).unwrap();
+    ledger.withdraw(intent).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [true; 4]);
+
+    // The first version of a name.
+    let directory = tempfile::tempdir().unwrap();
+    let intent = self::ledger(directory.path()).record(&bad).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [false, true, false, false]);
+    let mut ledger = self::ledger(directory.path());
+    ledger.withdraw(intent).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [true; 4]);
+}
+
+#[test]
+fn a_disk_that_fails_after_the_effect_leaves_a_ledger_that_holds() {
+    let world = World::new();
+    let [good, bad, worse] = ["1.0.0", "2.0.0", "3.0.0"].map(|version| verified(&world, "adamw", version));
+    let directory = tempfile::tempdir().unwrap();
+    let mut ledger = ledger(directory.path());
+    deploy(&mut ledger, &good);
+    let intent = ledger.record(&bad).unwrap();
+    // In the way of the next write.
+    let obstacle = directory.path().join("versions.toml.tmp");
+    fs::create_dir(&obstacle).unwrap();
+    assert!(matches!(ledger.took_effect(intent), Err(LedgerError::Write { .. })));
+    assert!(ledger.check(&good).is_err(), "the server that runs knows what has taken effect");
+    assert_eq!(allowed(&world, directory.path()), [true, true, false, false], "and the file is as after a crash");
+    assert!(matches!(ledger.record(&worse), Err(LedgerError::Write { .. })));
+    fs::remove_dir(&obstacle).unwrap();
+    let intent = ledger.record(&worse).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [false, true, false, false], "it is written with the next change");
+    ledger.withdraw(intent).unwrap();
+    assert_eq!(allowed(&world, directory.path()), [false, true, false, false]);
 }
 
 #[test]
@@ -78,7 +166,7 @@ fn one_version_is_one_file() {
     let world = World::new();
     let directory = tempfile::tempdir().unwrap();
     let mut ledger = ledger(directory.path());
-    ledger.record(&verified(&world, "adamw", "1.0.0")).unwrap();
+    deploy(&mut ledger, &verified(&world, "adamw", "1.0.0"));
     let changed = [COMPONENT, &custom_section("changed", b"")].concat();
     let changed = sign(&changed, "adamw", "1.0.0", &world.key).unwrap();
     let changed = world.store.verify(changed).unwrap();
@@ -91,7 +179,7 @@ fn a_refused_record_leaves_the_file_as_it_was() {
     let world = World::new();
     let directory = tempfile::tempdir().unwrap();
     let mut ledger = ledger(directory.path());
-    ledger.record(&verified(&world, "adamw", "2.0.0")).unwrap();
+    deploy(&mut ledger, &verified(&world, "adamw", "2.0.0"));
     let before = fs::read_to_string(directory.path().join("versions.toml")).unwrap();
     ledger.record(&verified(&world, "adamw", "1.0.0")).unwrap_err();
     let after = fs::read_to_string(directory.path().join("versions.toml")).unwrap();

@@ -234,7 +234,8 @@ fn taking_signatures_off_or_on_changes_no_identity() {
 
     let directory = tempfile::tempdir().unwrap();
     let mut ledger = VersionLedger::load(directory.path().join("versions.toml")).unwrap();
-    ledger.record(&verified).unwrap();
+    let intent = ledger.record(&verified).unwrap();
+    ledger.took_effect(intent).unwrap();
     let revoking = parse(&format!("revoked_digests = ['{}']\n{relaxed}", verified.digest())).unwrap();
     for variant in [&file, &stripped, &more] {
         let variant_verified = store.verify(&**variant).unwrap();

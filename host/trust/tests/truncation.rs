@@ -98,7 +98,8 @@ fn no_beginning_of_a_ledger_passes_for_the_whole() {
     let mut ledger = VersionLedger::load(&path).unwrap();
     let mut record = |name: &str, version: &str| {
         let component = world.store.verify(sign(COMPONENT, name, version, &world.key).unwrap()).unwrap();
-        ledger.record(&component).unwrap();
+        let intent = ledger.record(&component).unwrap();
+        ledger.took_effect(intent).unwrap();
         component
     };
     for (name, version) in [("adamw", "1.0.0"), ("adamw", "2.0.0"), ("end", "1.0.0")] {

@@ -36,6 +36,7 @@ pub(crate) const INDEX_PATH: &str = "components/index.toml";
 const INDEX: &str = "index.toml";
 const COMPONENT: &str = "wasm";
 const TEMPORARY: &str = "tmp";
+const DAMAGED: &str = "damaged";
 
 /// A component as it was deployed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,10 +48,17 @@ pub(crate) struct Kept {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Index {
-    /// The newest first: the present one, then those that can be rolled back to.
+    /// The newest first: what took effect last, then what did before.
     deployed: Vec<Kept>,
     /// In order of submission.
     submitted: Vec<SubmissionStatus>,
+}
+
+impl Index {
+    /// The last line of its file, so that the beginning of an index does not pass for a whole one.
+    fn end_mark(&self) -> String {
+        format!("# end of index: {} deployed, {} submitted", self.deployed.len(), self.submitted.len())
+    }
 }
 
 /// What one job keeps. Its methods wait for the disk.
@@ -58,6 +66,8 @@ struct Index {
 pub(crate) struct Archive {
     folder: PathBuf,
     index: Index,
+    /// Whether the newest deployment runs. After a restart nothing does, and the newest is what to go back to first.
+    newest_runs: bool,
     unnamed: Unnamed,
     /// What can be rolled back to, for those who do not wait for the disk.
     shown: Shown,
@@ -93,18 +103,30 @@ impl Archive {
         let path = folder.join(INDEX);
         let read = read_plain_file(&path, MAX_INDEX_BYTES).and_then(|bytes| {
             let text = String::from_utf8(bytes).map_err(io::Error::other)?;
-            toml::from_str(&text).map_err(io::Error::other)
+            let index: Index = toml::from_str(&text).map_err(io::Error::other)?;
+            match text.trim_end().lines().next_back() == Some(&*index.end_mark()) {
+                true => Ok(index),
+                false => Err(io::Error::other(format!("it does not end with the line `{}`", index.end_mark()))),
+            }
         });
         let index = match read {
             Ok(index) => index,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Index::default(),
             Err(error) => {
-                let path = path.display();
-                tracing::error!(%path, %error, "what was submitted and deployed before is forgotten: damaged index");
+                let kept_as = path.with_extension(DAMAGED);
+                // What fails here leaves it in its place until something new is written there.
+                let _ = fs::rename(&path, &kept_as);
+                tracing::error!(
+                    path = %path.display(),
+                    kept_as = %kept_as.display(),
+                    %error,
+                    "the index of components is damaged or cut off, so what was submitted and deployed before is not \
+                     known; deploy and submit it again, or restore the state directory from a backup"
+                );
                 Index::default()
             }
         };
-        let archive = Self { folder, index, unnamed: Unnamed::default(), shown: Shown::default() };
+        let archive = Self { folder, index, newest_runs: false, unnamed: Unnamed::default(), shown: Shown::default() };
         archive.show();
         archive
     }
@@ -139,11 +161,12 @@ impl Archive {
 
     /// What can be rolled back to, the newest first.
     pub fn previous(&self) -> &[Kept] {
-        self.index.deployed.get(1..).unwrap_or_default()
+        self.index.deployed.get(usize::from(self.newest_runs)..).unwrap_or_default()
     }
 
     /// Puts a deployment before all others.
     pub fn deployed(&mut self, kept: Kept) -> io::Result<()> {
+        self.newest_runs = true;
         let deployed = &mut self.index.deployed;
         // The same again is no deployment to go back from.
         if deployed.first() != Some(&kept) {
@@ -155,9 +178,11 @@ impl Archive {
 
     /// Forgets what was deployed after this one, which is the present one again.
     pub fn rolled_back(&mut self, kept: &Kept) -> io::Result<()> {
+        let running = usize::from(self.newest_runs);
         if let Some(position) = self.previous().iter().position(|previous| previous == kept) {
-            self.index.deployed.drain(..=position);
+            self.index.deployed.drain(..running + position);
         }
+        self.newest_runs = true;
         self.save()
     }
 
@@ -197,7 +222,10 @@ impl Archive {
     fn save(&self) -> io::Result<()> {
         self.show();
         let text = toml::to_string(&self.index).map_err(io::Error::other)?;
-        let text = format!("# Components that were deployed last or submitted. Written by stepbox.\n\n{text}");
+        let text = format!(
+            "# Components that were deployed last or submitted. Written by stepbox.\n\n{text}\n{}\n",
+            self.index.end_mark()
+        );
         if text.len() as u64 > MAX_INDEX_BYTES {
             let message = format!("its index would have {} bytes, above {MAX_INDEX_BYTES}", text.len());
             return Err(io::Error::other(message));
@@ -333,7 +361,8 @@ mod tests {
         assert_eq!(folder.components().len(), 1 + MAX_PREVIOUS_DEPLOYMENTS);
 
         let mut archive = Archive::open(&folder.0);
-        assert_eq!(archive.previous(), expected, "after a restart");
+        assert_eq!(archive.previous()[0], all[4], "after a restart nothing runs, and the newest comes first");
+        assert_eq!(archive.previous()[1..], expected);
         assert_eq!(archive.read(&all[3].optimizer.digest, 100).expect("its bytes"), b"d");
         archive.rolled_back(&all[2]).expect("saved");
         assert_eq!(archive.previous(), [all[1].clone()]);
@@ -365,7 +394,25 @@ mod tests {
         let mut archive = Archive::open(&folder.0);
         assert!(archive.previous().is_empty());
         deploy(&mut archive, &kept("b", 0.1));
-        assert_eq!(folder.components().len(), 1);
+        assert_eq!(folder.components(), [format!("{:0>64}.wasm", "b"), "index.damaged".to_owned()]);
+    }
+
+    #[test]
+    fn the_beginning_of_an_index_is_no_index() {
+        let folder = Folder::new("cut-off");
+        let mut archive = Archive::open(&folder.0);
+        deploy(&mut archive, &kept("a", 0.1));
+        archive.submit(submission("b")).expect("saved");
+        let path = archive.folder.join(INDEX);
+        let whole = fs::read(&path).expect("the index");
+        for length in 0..whole.len() - 1 {
+            fs::write(&path, &whole[..length]).expect("written");
+            let archive = Archive::open(&folder.0);
+            assert!(archive.previous().is_empty() && archive.submitted().is_empty(), "{length} bytes");
+        }
+        fs::write(&path, &whole).expect("written");
+        let archive = Archive::open(&folder.0);
+        assert_eq!((archive.previous().len(), archive.submitted().len()), (1, 1));
     }
 
     fn submission(digest: &str) -> SubmissionStatus {

@@ -7,7 +7,7 @@
 //!    its learning rate in every round of the schedule;
 //! 3. it plans for every key, and every shard makes room for every slice;
 //! 4. the rights of whoever asks for it, and the trust in it, are found to be there still ([`mandate`]);
-//! 5. its file is kept to go back to ([`archive`]), and the ledger of versions records it;
+//! 5. its file is kept to go back to ([`archive`]), and the ledger of versions records what is intended;
 //! 6. rights and trust are looked at once more and the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
 //!    optimizer from that round on, so no round mixes two optimizers, except where a key's round has failed: that key
 //!    moves at once and runs the round again with the new one. Keys that stand right before the chosen round move at
@@ -22,7 +22,7 @@ mod submissions;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use stepbox_trust::{Claims, Digest, VerifiedComponent};
+use stepbox_trust::{Claims, Digest, Intent, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus, Response};
 
 pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
@@ -181,19 +181,22 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Ans
         record(&recording, &recorded.verified, is_new)
     });
     // Named by nothing yet, the file stays until it is.
-    let (effect, _staying) = match recording.await {
-        Ok(staying) => (take_effect(job, mandate, &optimizer, &start, &keys), Some(staying)),
+    let (effect, recorded) = match recording.await {
+        Ok(recorded) => (take_effect(job, mandate, &optimizer, &start, &keys), Some(recorded)),
         Err(refusal) => (Err(refusal), None),
     };
     let (from_round, state_kept) = match effect {
         Ok(effect) => effect,
         Err(refusal) => {
             discard(job, &optimizer).await;
+            if let Some(Recorded { intent, .. }) = recorded {
+                withdraw_intent(job, intent).await;
+            }
             return Err(refusal);
         }
     };
     drop(structure);
-    remember(job, status.clone(), options, former).await;
+    remember(job, recorded, status.clone(), options, former).await;
     tracing::info!(
         optimizer = status.name,
         version = status.version,
@@ -320,13 +323,30 @@ fn take_effect(
     Ok((from_round, state_kept))
 }
 
+/// What is on disk before a deployment takes effect.
+struct Recorded {
+    /// In the ledger.
+    intent: Intent,
+    /// The component's file.
+    staying: Staying,
+}
+
 /// Puts the component where a rollback finds it, until it is remembered, and its version where no older one gets past it.
-fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Staying> {
+fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Recorded> {
     let staying = keep(job, &job.archive.lock(), verified)?;
     let mut ledger = job.ledger.lock();
-    let recorded = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
-    recorded.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
-    Ok(staying)
+    let intent = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
+    let intent = intent.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
+    Ok(Recorded { intent, staying })
+}
+
+/// Has the ledger forget what has not taken effect. What fails here costs only other content under the same version.
+async fn withdraw_intent(job: &Arc<Job>, intent: Intent) {
+    let ledger = Arc::clone(job);
+    let withdrawn = tokio::task::spawn_blocking(move || ledger.ledger.lock().withdraw(intent));
+    if let Ok(Err(error)) = withdrawn.await {
+        tracing::error!(%error, "the version ledger on disk still has a deployment that was refused");
+    }
 }
 
 /// Keeps a component's file. One of the same content that is there is replaced only where it is not good any more, or where
@@ -349,14 +369,31 @@ fn signers(verified: &VerifiedComponent) -> HashSet<stepbox_trust::KeyId> {
     verified.signers().map(|(key, _)| key).collect()
 }
 
-/// Has later rollbacks know of the deployment. It has taken effect, so what fails here costs only them.
-async fn remember(job: &Arc<Job>, status: OptimizerStatus, options: DeployOptions, former: Option<Kept>) {
-    let archiving = Arc::clone(job);
+/// Records that the deployment has taken effect, and has later rollbacks know of it. What fails here costs nothing of
+/// what runs: the files are then those of a server that ended right before this.
+async fn remember(
+    job: &Arc<Job>,
+    recorded: Option<Recorded>,
+    status: OptimizerStatus,
+    options: DeployOptions,
+    former: Option<Kept>,
+) {
+    let remembering = Arc::clone(job);
     let remembered = tokio::task::spawn_blocking(move || {
-        let mut archive = archiving.archive.lock();
-        match former {
-            Some(kept) => archive.rolled_back(&kept),
-            None => archive.deployed(Kept { optimizer: status, options }),
+        if let Some(Recorded { intent, staying }) = recorded {
+            if let Err(error) = remembering.ledger.lock().took_effect(intent) {
+                tracing::error!(%error, "after a restart the server will not know that this has taken effect");
+            }
+            // The index names the file before this lets go of it.
+            let mut archive = remembering.archive.lock();
+            let outcome = match former {
+                Some(kept) => archive.rolled_back(&kept),
+                None => archive.deployed(Kept { optimizer: status, options }),
+            };
+            drop(staying);
+            outcome
+        } else {
+            Ok(())
         }
     });
     if let Ok(Err(error)) = remembered.await {
