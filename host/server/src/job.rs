@@ -34,6 +34,9 @@ use crate::settings::JobSettings;
 use crate::shard::Shards;
 use crate::update;
 
+/// Keys that a message names: it is to be read, and there can be thousands.
+const MAX_NAMED_KEYS: usize = 5;
+
 /// What all connections of a job share.
 pub(crate) struct Job {
     pub config: JobSettings,
@@ -344,7 +347,9 @@ impl Job {
                 let missing = self.members.borrow().describe(missing);
                 format!("round {round} of key `{}` did not end: waited for {missing}", key.name)
             }
-            _ => format!("key `{}` did not reach version {version}: its update is still running", key.name),
+            _ => self.update_waits(key).unwrap_or_else(|| {
+                format!("key `{}` did not reach version {version}: its update is still running", key.name)
+            }),
         };
         let answer = self.wait(key.progress(), || self.try_pull(key, rank, version), late).await;
         match (&answer, key.look(rank, version)) {
@@ -356,6 +361,30 @@ impl Job {
             }
             _ => answer,
         }
+    }
+
+    /// What a key's update waits for, where its optimizer combines keys and some have not come to this round.
+    fn update_waits(&self, key: &Key) -> Option<String> {
+        let missing = self.rendezvous.waits_for(key.id)?;
+        let (round, _) = key.next_round();
+        let keys = self.model.all().into_iter().filter(|other| missing.contains(&other.id));
+        let mut waited_for: Vec<_> = keys
+            .map(|other| match other.look(None, round) {
+                Look::Waiting { missing, .. } if !missing.is_empty() => {
+                    format!("key `{}`, for which {} did not push", other.name, self.members.borrow().describe(missing))
+                }
+                _ => format!("key `{}`", other.name),
+            })
+            .collect();
+        let more = waited_for.len().saturating_sub(MAX_NAMED_KEYS);
+        waited_for.truncate(MAX_NAMED_KEYS);
+        let more = if more == 0 { String::new() } else { format!("; and {more} more keys") };
+        Some(format!(
+            "round {round} of key `{}` did not end: its optimizer combines all keys in a round, and it waited for {}{more}. \
+             Workers must push all keys before they pull any",
+            key.name,
+            waited_for.join("; ")
+        ))
     }
 
     /// Waits until all workers are at the barrier of this number.

@@ -47,6 +47,15 @@ struct State {
     meetings: BTreeMap<Occasion, Meeting>,
     /// Counts runs that have ended.
     run: u64,
+    /// Counts how often an optimizer's meetings have been abandoned, where they have.
+    abandoned: BTreeMap<OptimizerId, u64>,
+}
+
+impl State {
+    /// Changes whenever the meetings of this optimizer that are not complete come to nothing.
+    fn generation(&self, optimizer: OptimizerId) -> u64 {
+        self.run + self.abandoned.get(&optimizer).copied().unwrap_or(0)
+    }
 }
 
 struct Meeting {
@@ -57,13 +66,19 @@ struct Meeting {
     complete: Option<Arc<[Part]>>,
 }
 
+impl Meeting {
+    fn missing(&self) -> Vec<KeyId> {
+        self.expected.iter().filter(|key| !self.parts.contains_key(key)).copied().collect()
+    }
+}
+
 /// Why a meeting did not come about.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// These keys did not come in time.
     Missing(Vec<KeyId>),
-    /// The run that it belonged to has ended.
-    RunEnded,
+    /// The run that it belonged to has ended, or its optimizer is paused.
+    Abandoned,
 }
 
 impl Default for Rendezvous {
@@ -95,7 +110,7 @@ impl Rendezvous {
                     return outcome;
                 }
                 if changes.changed().await.is_err() {
-                    return Err(Broken::RunEnded);
+                    return Err(Broken::Abandoned);
                 }
             }
         };
@@ -114,12 +129,35 @@ impl Rendezvous {
         self.changes.send_replace(());
     }
 
-    /// Forgets the meetings of optimizers before this one, which no key updates with any more.
-    pub fn forget_older(&self, than: OptimizerId) {
-        self.state.lock().meetings.retain(|occasion, _| occasion.optimizer >= than);
+    /// Ends the meetings of these optimizers that are not complete: no further round runs in them. Those of others go on.
+    pub fn abandon_those_of(&self, optimizers: &BTreeSet<OptimizerId>) {
+        let mut state = self.state.lock();
+        for optimizer in optimizers {
+            *state.abandoned.entry(*optimizer).or_default() += 1;
+        }
+        state
+            .meetings
+            .retain(|occasion, meeting| meeting.complete.is_some() || !optimizers.contains(&occasion.optimizer));
+        drop(state);
+        self.changes.send_replace(());
     }
 
-    /// Returns the run it is for, and whether the meeting is complete by it.
+    /// The keys that this key's update waits for, where it waits here.
+    pub fn waits_for(&self, key: KeyId) -> Option<Vec<KeyId>> {
+        let state = self.state.lock();
+        let waits = |meeting: &&Meeting| meeting.complete.is_none() && meeting.parts.contains_key(&key);
+        let meeting = state.meetings.values().find(waits)?;
+        Some(meeting.missing())
+    }
+
+    /// Forgets the meetings of optimizers before this one, which no key updates with any more.
+    pub fn forget_older(&self, than: OptimizerId) {
+        let mut state = self.state.lock();
+        state.meetings.retain(|occasion, _| occasion.optimizer >= than);
+        state.abandoned.retain(|optimizer, _| *optimizer >= than);
+    }
+
+    /// Returns the generation it is of, and whether the meeting is complete by it.
     fn bring(
         &self,
         occasion: &Occasion,
@@ -128,7 +166,7 @@ impl Rendezvous {
         expected: impl FnOnce() -> BTreeSet<KeyId>,
     ) -> (u64, bool) {
         let mut state = self.state.lock();
-        let run = state.run;
+        let run = state.generation(occasion.optimizer);
         let new = || Meeting { expected: expected(), parts: BTreeMap::new(), complete: None };
         let meeting = state.meetings.entry(occasion.clone()).or_insert_with(new);
         if meeting.complete.is_some() {
@@ -152,7 +190,7 @@ impl Rendezvous {
         let state = self.state.lock();
         match state.meetings.get(occasion) {
             Some(Meeting { complete: Some(parts), .. }) => Some(Ok(Arc::clone(parts))),
-            _ if state.run != run => Some(Err(Broken::RunEnded)),
+            _ if state.generation(occasion.optimizer) != run => Some(Err(Broken::Abandoned)),
             _ => None,
         }
     }
@@ -160,11 +198,11 @@ impl Rendezvous {
     /// Takes a part back, unless the meeting has become complete.
     fn leave(&self, occasion: &Occasion, key: KeyId) -> Result<Arc<[Part]>, Broken> {
         let mut state = self.state.lock();
-        let Some(meeting) = state.meetings.get_mut(occasion) else { return Err(Broken::RunEnded) };
+        let Some(meeting) = state.meetings.get_mut(occasion) else { return Err(Broken::Abandoned) };
         if let Some(parts) = &meeting.complete {
             return Ok(Arc::clone(parts));
         }
-        let missing = meeting.expected.iter().filter(|key| !meeting.parts.contains_key(key)).copied().collect();
+        let missing = meeting.missing();
         meeting.parts.remove(&key);
         if meeting.parts.is_empty() {
             state.meetings.remove(occasion);
@@ -232,8 +270,27 @@ mod tests {
         let (outcome, ()) = tokio::join!(rendezvous.meet(&occasion, 1, part(1, 1.0), both, PATIENCE), async {
             rendezvous.abandon();
         });
-        assert_eq!(outcome, Err(Broken::RunEnded));
+        assert_eq!(outcome, Err(Broken::Abandoned));
         assert!(rendezvous.state.lock().meetings.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_paused_optimizer_ends_its_own_meetings_and_no_others() {
+        let rendezvous = Rendezvous::default();
+        let (paused, trusted) = (occasion(1), Occasion { optimizer: 2, ..occasion(1) });
+        let (of_paused, of_trusted, ()) = tokio::join!(
+            rendezvous.meet(&paused, 1, part(1, 1.0), both, PATIENCE),
+            rendezvous.meet(&trusted, 3, part(3, 3.0), || BTreeSet::from([3, 4]), PATIENCE),
+            async {
+                assert_eq!((rendezvous.waits_for(1), rendezvous.waits_for(2)), (Some(vec![2]), None));
+                rendezvous.abandon_those_of(&BTreeSet::from([1]));
+                assert_eq!(rendezvous.waits_for(3), Some(vec![4]));
+                let last = rendezvous.meet(&trusted, 4, part(4, 4.0), || unreachable!(), PATIENCE).await;
+                assert_eq!(last.as_deref(), Ok(&[part(3, 3.0), part(4, 4.0)][..]));
+            }
+        );
+        assert_eq!(of_paused, Err(Broken::Abandoned));
+        assert_eq!(of_trusted.as_deref(), Ok(&[part(3, 3.0), part(4, 4.0)][..]));
     }
 
     #[tokio::test]

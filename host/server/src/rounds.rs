@@ -20,6 +20,9 @@ pub(crate) struct Rounds<Gradient> {
     discarded: Vec<bool>,
     /// Why the open round failed last.
     failure: Option<String>,
+    /// Workers of this run whose gradients were handed out last: for the round that is being updated, or the one before
+    /// the open one.
+    handed_out: Vec<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,7 @@ impl<Gradient> Rounds<Gradient> {
             stage: Stage::Collecting,
             discarded: vec![false; workers],
             failure: None,
+            handed_out: vec![false; workers],
         }
     }
 
@@ -86,15 +90,21 @@ impl<Gradient> Rounds<Gradient> {
     }
 
     /// Whether a push would be a repetition; asked before its body is read. A repetition of the round just done is one
-    /// too: its sender cannot know yet that it is done.
+    /// too: its sender cannot know yet that it is done. A gradient of a new run for a round of the one before is not: it
+    /// was not used.
     pub fn is_repeated(&self, rank: Rank, round: u64) -> Result<bool, WrongRound> {
-        if round == self.version && round > 0 {
+        let handed_out = self.handed_out[rank as usize];
+        if round == self.version && round > 0 && handed_out {
             return Ok(true);
         }
         if round != self.open() {
             return Err(WrongRound { round, open: self.open() });
         }
-        Ok(self.stage == Stage::Updating || self.pushed[rank as usize].is_some())
+        match self.stage {
+            Stage::Collecting => Ok(self.pushed[rank as usize].is_some()),
+            Stage::Updating if handed_out => Ok(true),
+            Stage::Updating => Err(WrongRound { round, open: round + 1 }),
+        }
     }
 
     /// Takes a worker's gradient for a round.
@@ -108,6 +118,7 @@ impl<Gradient> Rounds<Gradient> {
             return Ok(Push::Counted);
         }
         self.stage = Stage::Updating;
+        self.handed_out.fill(true);
         Ok(Push::Completed(self.pushed.iter_mut().filter_map(Option::take).collect()))
     }
 
@@ -124,7 +135,9 @@ impl<Gradient> Rounds<Gradient> {
     pub fn fail(&mut self, reason: impl Into<String>) {
         debug_assert_eq!(self.stage, Stage::Updating);
         self.stage = Stage::Collecting;
-        self.discarded.fill(true);
+        // Not those of a new run, which have pushed nothing yet.
+        self.discarded.clone_from(&self.handed_out);
+        self.handed_out.fill(false);
         self.failure = Some(reason.into());
     }
 
@@ -141,9 +154,11 @@ impl<Gradient> Rounds<Gradient> {
         self.pushed.iter_mut().filter_map(Option::take).collect()
     }
 
-    /// Forgets the gradients of a round that nobody is left to complete, and gives them back.
+    /// Forgets the gradients of a round that nobody is left to complete, and gives them back: the run has ended. A round
+    /// that is being updated ends with the gradients that it has.
     pub fn abandon(&mut self) -> Vec<Gradient> {
         self.discarded.fill(false);
+        self.handed_out.fill(false);
         self.failure = None;
         self.pushed.iter_mut().filter_map(Option::take).collect()
     }
@@ -256,6 +271,26 @@ mod tests {
         assert_eq!(rounds.abandon(), [7]);
         assert_eq!(rounds.missing().collect::<Vec<_>>(), [0, 1]);
         assert_eq!(rounds.push(1, 1, 8), Ok(Push::Counted));
+    }
+
+    #[test]
+    fn a_new_runs_gradient_is_no_repetition_of_the_old_runs() {
+        let mut rounds = Rounds::new(2);
+        rounds.push(0, 1, "old").expect("open");
+        completed(rounds.push(1, 1, "old"));
+        assert!(rounds.abandon().is_empty(), "they are being used");
+        let being_updated = Err(WrongRound { round: 1, open: 2 });
+        assert_eq!(rounds.push(0, 1, "new"), being_updated, "dropped without a word it would be lost");
+        rounds.succeed();
+        assert_eq!(rounds.push(0, 1, "new"), being_updated);
+        assert_eq!(rounds.push(0, 2, "new"), Ok(Push::Counted));
+        assert_eq!(completed(rounds.push(1, 2, "new")), ["new", "new"]);
+
+        // Where the old run's round fails, the new run has nothing to do with it.
+        assert!(rounds.abandon().is_empty());
+        rounds.fail("out of fuel");
+        assert_eq!(rounds.failure_for(0), None);
+        assert_eq!(rounds.push(0, 2, "newer"), Ok(Push::Counted));
     }
 
     proptest! {

@@ -209,7 +209,9 @@ fn enforce(job: &Arc<Job>) {
                     key.interrupt(&paused.message);
                 }
             }
-            job.rendezvous.abandon();
+            let known = deployments.known();
+            let paused = known.into_iter().filter(|optimizer| optimizer.paused().is_some());
+            job.rendezvous.abandon_those_of(&paused.map(|optimizer| optimizer.id).collect());
         }
         deployments.newest().is_some_and(|newest| newest.optimizer.paused().is_none())
     };

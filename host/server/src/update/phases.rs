@@ -96,7 +96,9 @@ fn expected(update: &Update<'_>, scope: Scope, round: u64, phase: u32) -> BTreeS
 }
 
 fn missed(update: &Update<'_>, broken: &Broken, round: u64) -> String {
-    let Broken::Missing(keys) = broken else { return "the run that the round belonged to has ended".into() };
+    let Broken::Missing(keys) = broken else {
+        return "the run that the round belonged to has ended, or the optimizer is paused".into();
+    };
     let all = update.job.model.all();
     let names: Vec<_> = all.iter().filter(|key| keys.contains(&key.id)).map(|key| format!("`{}`", key.name)).collect();
     let status = &update.residence.optimizer.status;
