@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::instruction_set::InstructionSet;
-use crate::kernel::{self, FinitePrefix};
+use crate::kernel::{self, FinitePrefix, Largest};
 
 /// How a gradient's elements are encoded: little-endian, at any alignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +43,23 @@ impl Format {
     /// [`all_finite`](Self::all_finite).
     pub fn first_not_finite(self, bytes: &[u8]) -> Option<NotFinite> {
         self.search(InstructionSet::best(), bytes)
+    }
+
+    /// The largest magnitude of the elements of `bytes`; infinity where one is NaN or infinite, and 0 where there is none.
+    /// Takes as long as [`all_finite`](Self::all_finite). What is behind the last whole element is not looked at.
+    pub fn largest_magnitude(self, bytes: &[u8]) -> f32 {
+        self.magnitude(InstructionSet::best(), bytes)
+    }
+
+    pub(crate) fn magnitude(self, instruction_set: InstructionSet, bytes: &[u8]) -> f32 {
+        let bits = instruction_set.run(Largest { format: self, bytes });
+        let value = match self {
+            Self::F32 => f32::from_bits(bits),
+            // Both have 16 bits.
+            Self::Bf16 => kernel::bf16(bits as u16),
+            Self::F16 => kernel::f16(bits as u16),
+        };
+        if value.is_nan() { f32::INFINITY } else { value }
     }
 
     pub(crate) fn finite_prefix(self, instruction_set: InstructionSet, bytes: &[u8]) -> usize {
@@ -105,6 +122,12 @@ impl<'a> Gradient<'a> {
     /// How its elements are encoded.
     pub const fn format(&self) -> Format {
         self.format
+    }
+
+    /// One element's value.
+    pub(crate) fn element(&self, index: usize) -> f32 {
+        let width = self.format.element_bytes();
+        self.format.value(&self.bytes[index * width..(index + 1) * width])
     }
 
     /// Its elements.

@@ -34,8 +34,9 @@
 //!
 //! Element `i` of the sum of the gradients `g0, g1, g2, …` is `((g0[i] + g1[i]) + g2[i]) + …`, each element first widened
 //! to `f32`, which is exact, and each addition rounded to `f32` as IEEE 754 says (to nearest, ties to even); the mean is
-//! that sum divided by the number of gradients, rounded once more, and so is each product with a factor. So the result
-//! depends on the order of the gradients, and on nothing else: not on the instruction set, on the alignment, or on how a
+//! that sum divided by the number of gradients, rounded once more, and so is each product with a factor. Where an element computed so is not finite, it is
+//! computed in `f64` instead, in the same order, and rounded to `f32` once, at the end: a sum that overflows makes no mean
+//! infinite that fits. So the result depends on the order of the gradients, and on nothing else: not on the instruction set, on the alignment, or on how a
 //! tensor is cut into slices. Where the result is a NaN, its payload is not promised; finite gradients never give a NaN.
 
 #![deny(missing_docs)]

@@ -50,8 +50,8 @@ pub enum ReduceError {
         /// Length of the result, in elements.
         elements: usize,
     },
-    /// An element of the result is NaN or infinite: the sum of finite gradients has overflowed, or a gradient or factor
-    /// was not finite. All of the result was written.
+    /// An element of the result is NaN or infinite: it is too large for an `f32`, or a gradient or factor was not finite.
+    /// All of the result was written.
     #[error("{0} in the result; gradients or factors are too large, or no numbers")]
     NotFinite(NotFinite),
 }
@@ -103,13 +103,15 @@ impl Reduction {
     ) -> Result<(), ReduceError> {
         check(gradients, out.len())?;
         let (instruction_set, finish) = (InstructionSet::best(), self.finish(gradients.len()));
-        let mut finite = true;
+        let mut found = Ok(());
         for (index, out) in out.chunks_mut(NORM_CHUNK_ELEMENTS).enumerate() {
             let start = index * NORM_CHUNK_ELEMENTS;
-            finite &= instruction_set.run(Reduce { gradients, start, finish, out });
+            if !instruction_set.run(Reduce { gradients, start, finish, out }) {
+                found = found.and(widen_not_finite(gradients, start, finish, out));
+            }
             squares.append_with(instruction_set, out);
         }
-        if finite { Ok(()) } else { refuse_not_finite(out) }
+        found
     }
 
     pub(crate) fn reduce_with(
@@ -121,7 +123,7 @@ impl Reduction {
         check(gradients, out.len())?;
         let finish = self.finish(gradients.len());
         let finite = instruction_set.run(Reduce { gradients, start: 0, finish, out });
-        if finite { Ok(()) } else { refuse_not_finite(out) }
+        if finite { Ok(()) } else { widen_not_finite(gradients, 0, finish, out) }
     }
 
     fn finish(&self, gradients: usize) -> Finish {
@@ -147,11 +149,23 @@ fn check(gradients: &[Gradient<'_>], elements: usize) -> Result<(), ReduceError>
     }
 }
 
-/// Names the first element that is not finite, which the kernel has said there is.
+/// Computes elements that are not finite once more with a sum in `f64`, which no sum of `f32`s overflows, and names the
+/// first that is not finite even so. `start` is where `out` begins in each gradient.
 #[cold]
-fn refuse_not_finite(out: &[f32]) -> Result<(), ReduceError> {
-    match out.iter().enumerate().find(|(_, value)| !value.is_finite()) {
-        None => Ok(()),
-        Some((index, value)) => Err(ReduceError::NotFinite(NotFinite { index, value: *value })),
+fn widen_not_finite(
+    gradients: &[Gradient<'_>],
+    start: usize,
+    finish: Finish,
+    out: &mut [f32],
+) -> Result<(), ReduceError> {
+    let mut found = Ok(());
+    for (index, value) in out.iter_mut().enumerate().filter(|(_, value)| !value.is_finite()) {
+        let sum = gradients.iter().map(|gradient| f64::from(gradient.element(start + index))).sum();
+        *value = finish.widened(sum);
+        if !value.is_finite() {
+            let not_finite = NotFinite { index: start + index, value: *value };
+            found = found.and(Err(ReduceError::NotFinite(not_finite)));
+        }
     }
+    found
 }

@@ -29,9 +29,19 @@ impl Case {
             .map(|index| {
                 let sum = gradients[1..].iter().fold(gradients[0][index], |sum, gradient| sum + gradient[index]);
                 let result = if self.aggregation == Aggregation::Mean { sum / count } else { sum };
-                result * self.scale * self.clip
+                let result = result * self.scale * self.clip;
+                if result.is_finite() { result } else { self.widened(gradients, index) }
             })
             .collect()
+    }
+}
+
+impl Case {
+    /// An element for which `f32` is too small on the way.
+    fn widened(self, gradients: &[Vec<f32>], index: usize) -> f32 {
+        let sum: f64 = gradients.iter().map(|gradient| f64::from(gradient[index])).sum();
+        let count = if self.aggregation == Aggregation::Mean { gradients.len() as f64 } else { 1.0 };
+        (sum / count * f64::from(self.scale) * f64::from(self.clip)) as f32
     }
 }
 
@@ -348,10 +358,52 @@ fn a_sum_that_overflows_is_named_and_so_is_one_that_overflows_in_the_rest_of_a_b
         let refused = sum_into(&[bytes.bytes(), bytes.bytes()], &mut out);
         assert_eq!(refused, Err(ReduceError::NotFinite(NotFinite { index, value: f32::INFINITY })));
         assert_eq!(out[(index + 1) % 600], 2.0, "the others are there");
-        // Scaled back too late: the sum is gone.
-        let gradients = [bytes.gradient(), bytes.gradient()];
-        assert!(Reduction::sum().scaled(0.25).reduce_into(&gradients, &mut out).is_err());
     }
+}
+
+/// A mean of finite gradients fits, and so does a sum that is scaled back.
+#[test]
+fn a_result_that_fits_is_right_where_the_sum_on_the_way_does_not_fit() {
+    for index in [0, 70, 511, 512, 599] {
+        let mut values = vec![1.0_f32; 600];
+        values[index] = f32::MAX;
+        let (all, less) = (Buffer::f32(&values, 1), Buffer::f32(&vec![-1.0; 600], 0));
+        for (case, buffers, expected) in [
+            (Case::MEAN, vec![all.clone(); 2], f32::MAX),
+            (Case::MEAN, vec![all.clone(), all.clone(), less.clone()], (f64::from(f32::MAX) / 3.0 * 2.0) as f32),
+            (Case { scale: 0.25, ..Case::SUM }, vec![all.clone(); 2], f32::MAX / 2.0),
+        ] {
+            assert_equals_oracle(&buffers, case);
+            let gradients: Vec<_> = buffers.iter().map(Buffer::gradient).collect();
+            let (mut out, mut on_the_way) = (vec![0.0; 600], vec![0.0; 600]);
+            case.reduction().reduce_into(&gradients, &mut out).expect("it fits");
+            assert_eq!(out[index], expected);
+            let mut squares = SquareSums::new();
+            case.reduction().reduce_and_square_into(&gradients, &mut on_the_way, &mut squares).expect("it fits");
+            assert_eq!(out, on_the_way);
+        }
+    }
+}
+
+#[test]
+fn the_largest_magnitude_is_that_of_the_definition_in_every_format_and_instruction_set() {
+    let values: Vec<f32> = (0..1000_u32).map(|index| (index as f32 * 0.7).sin() * 100.0).collect();
+    for format in [Format::F32, Format::Bf16, Format::F16] {
+        for length in [0, 1, 31, 32, 33, 1000] {
+            let buffer = Buffer::rounded(format, &values[..length], 1);
+            let expected = buffer.values().iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            for instruction_set in InstructionSet::available() {
+                assert_eq!(format.magnitude(instruction_set, buffer.bytes()), expected, "{format}, {instruction_set}");
+            }
+        }
+        for wrong in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = values.clone();
+            values[567] = wrong;
+            let buffer = Buffer::rounded(format, &values, 0);
+            assert_eq!(format.largest_magnitude(buffer.bytes()), f32::INFINITY, "{wrong} in {format}");
+        }
+    }
+    assert_eq!(Format::F32.largest_magnitude(&(-f32::MAX).to_le_bytes()), f32::MAX);
 }
 
 /// Squares that are taken on the way are those of the result, and so are the errors.

@@ -7,11 +7,13 @@
 
 mod copy;
 mod finite;
+mod largest;
 mod reduce;
 mod squares;
 
 pub(crate) use copy::{Copy, Value};
 pub(crate) use finite::FinitePrefix;
+pub(crate) use largest::Largest;
 pub(crate) use reduce::{Finish, Mean, Reduce};
 pub(crate) use squares::Squares;
 

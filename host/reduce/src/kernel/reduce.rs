@@ -128,6 +128,16 @@ fn take_in(
 }
 
 impl Finish {
+    /// Finishes a sum in `f64`, rounded once at the end.
+    pub(crate) fn widened(self, sum: f64) -> f32 {
+        let mean = match self.mean {
+            Mean::Sum => sum,
+            Mean::Multiply(factor) => sum * f64::from(factor),
+            Mean::Divide(divisor) => sum / f64::from(divisor),
+        };
+        self.factors.into_iter().fold(mean, |value, factor| value * f64::from(factor)) as f32
+    }
+
     /// Finishes a sum, and returns all [`carry`]s of the result in one.
     #[inline(always)]
     fn apply(self, sum: &mut [f32]) -> u32 {
