@@ -358,6 +358,7 @@ impl Admitted {
                 );
             }
         };
+        self.arrival.is_authenticated();
         let place = match self.accounts.enter(&identity, Instant::now().into_std()) {
             Ok(place) => place,
             Err(refusal) => {
