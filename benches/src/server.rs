@@ -19,6 +19,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// The optimizer's learning rate.
 const LEARNING_RATE: &str = "0.001";
 
+/// The job of a server's [`neighbours`](Setup::neighbours).
+pub(crate) const NEIGHBOURS: &str = "neighbours";
+
 /// A running server with AdamW deployed, which is killed when it is dropped.
 pub(crate) struct Server {
     process: Child,
@@ -41,6 +44,8 @@ pub(crate) struct Setup<'a> {
     pub workers: usize,
     /// Identities that may see the status.
     pub operators: &'a [String],
+    /// Of those, the workers of another job, [`NEIGHBOURS`].
+    pub neighbours: &'a [String],
     /// Whether its log, which is written all the same, is not shown.
     pub is_quiet: bool,
 }
@@ -49,12 +54,12 @@ impl Server {
     /// Makes certificates for as many workers, a publisher and a configuration, starts `program serve` with them, and
     /// deploys the component.
     pub(crate) fn start(program: &Path, component: &[u8], workers: usize) -> Result<Self, BenchError> {
-        Self::set_up(program, component, &Setup { workers, operators: &[], is_quiet: false })
+        Self::set_up(program, component, &Setup { workers, operators: &[], neighbours: &[], is_quiet: false })
     }
 
     /// As [`start`](Self::start), with others besides the workers.
     pub(crate) fn set_up(program: &Path, component: &[u8], setup: &Setup<'_>) -> Result<Self, BenchError> {
-        let Setup { workers, operators, is_quiet } = *setup;
+        let Setup { workers, operators, neighbours, is_quiet } = *setup;
         let folder = TempDir::new().map_err(BenchError::system("make a temporary folder"))?;
         let stepbox = Stepbox { program, folder: folder.path() };
         stepbox.run(&["ca", "init", "--directory", "."])?;
@@ -74,13 +79,18 @@ impl Server {
         let version = ["--version", "1.0.0", "--out", "signed.wasm"];
         stepbox
             .run(&[&["sign", "component.wasm", "--key", "publisher.key", "--name", "adamw"][..], &version].concat())?;
+        // Few of the connections, which jobs divide among them.
+        let other = match neighbours {
+            [] => String::new(),
+            _ => format!("[jobs.{NEIGHBOURS}]\nworkers = {neighbours:?}\nlimits = {{ connections = 8 }}\n"),
+        };
         stepbox.write(
             "server.toml",
             format!(
                 "listen = '127.0.0.1:0'\nstate_directory = 'state'\n\
                  [tls]\nca = 'ca.pem'\ncertificate = 'server.pem'\nkey = 'server.key'\n\
                  [job]\nworkers = {names:?}\nround_timeout_seconds = {}\n\
-                 [access]\ndeployers = ['deployer']\npublishers = ['deployer']\noperators = {operators:?}\n[trust]\nstore = 'publishers.toml'\n",
+                 [access]\ndeployers = ['deployer']\npublishers = ['deployer']\noperators = {operators:?}\n[trust]\nstore = 'publishers.toml'\n{other}",
                 ANSWER_TIMEOUT.as_secs()
             ),
         )?;

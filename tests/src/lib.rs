@@ -10,7 +10,7 @@ mod raw;
 mod server;
 
 pub use authority::{Authority, Credentials};
-pub use log::logged;
+pub use log::{is_logged, logged};
 pub use raw::RawPeer;
 pub use server::{Options, Publisher, TestServer, component};
 

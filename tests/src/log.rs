@@ -67,3 +67,10 @@ pub fn logged(parts: &[&str]) -> String {
         lines = again;
     }
 }
+
+/// Whether there is a log line that contains all of these: for what must not be logged, once what would have caused it is
+/// over.
+pub fn is_logged(parts: &[&str]) -> bool {
+    let lines = LOG.lines.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().any(|line| parts.iter().all(|part| line.contains(part)))
+}

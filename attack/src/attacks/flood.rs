@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use stepbox_wire::{FramePrefix, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 
 use super::Attack;
@@ -20,6 +21,12 @@ const CONNECTIONS: usize = 400;
 
 /// Requests of a flood, more than may wait for their answers by default.
 const REQUESTS: usize = 20_000;
+
+/// Handshakes that are begun from as many networks: more than `limits.half_open`.
+const HALF_OPEN: u16 = 600;
+
+/// In which the server answers a few hundred requests at its default rate of reports, and not all of them.
+const SOON: Duration = Duration::from_secs(1);
 
 /// More requests than may wait on a connection by default, and few enough that what is answered at once fits the sockets'
 /// buffers.
@@ -52,9 +59,15 @@ pub(super) fn attacks() -> Vec<Attack> {
         Attack::new(Flood, "more connections of one identity than it may have", &["rate-limited"], |arena| {
             Box::pin(too_many_connections(arena))
         }),
-        Attack::new(Flood, "20,000 requests whose answers nobody reads", &["held back", "busy", CLOSED], |arena| {
-            Box::pin(unread_answers(arena))
-        }),
+        unread("20,000 statuses that nobody reads", Request::Status { weights_digest: false }),
+        unread("20,000 pages of keys that nobody reads", Request::Keys { after: None }),
+        unread("20,000 pages of workers that nobody reads", Request::Workers { after: None }),
+        Attack::new(
+            Flood,
+            "600 unfinished handshakes from as many networks, and somebody who was there before",
+            &["welcome"],
+            |arena| Box::pin(many_networks(arena)),
+        ),
         Attack::new(Flood, "more waiting requests than a connection may have", &["busy"], |arena| {
             Box::pin(async move {
                 arena.mischief(When::BeforePush, |worker, _, _| Box::pin(waiting_requests(worker))).await
@@ -177,39 +190,73 @@ async fn too_many_connections(arena: &mut Arena) -> Result<Answer> {
     Ok(Answer::new(ACCEPTED, format!("{} connections are held", held.len())))
 }
 
-/// Asks for the status again and again and takes no answer.
-async fn unread_answers(arena: &mut Arena) -> Result<Answer> {
+/// An insider asks for something again and again and takes no answer.
+fn unread(name: &'static str, request: Request) -> Attack {
+    let attack = Attack::new(Flood, name, &["held back", CLOSED], move |arena| {
+        let request = request.clone();
+        Box::pin(async move { unread_answers(arena, &request).await })
+    });
+    // Answers are made when they are sent, so that these cost what the requests do.
+    Attack { memory_ceiling_bytes: 256 << 20, ..attack }
+}
+
+async fn unread_answers(arena: &mut Arena, request: &Request) -> Result<Answer> {
     let mut peer = RawPeer::greeted(arena.address()?, arena.tls("insider")?).await?;
     let mut asked = 0;
     let asking = async {
         for _ in 0..REQUESTS {
-            if peer.ask(&Request::Status { weights_digest: false }, &[]).await.is_err() {
-                return Answer::new(CLOSED, format!("the server closed the connection after {asked} requests"));
+            if peer.ask(request, &[]).await.is_err() {
+                return false;
             }
             asked += 1;
         }
-        Answer::new("answered", String::new())
+        true
     };
     // Longer than it takes to send them all to a server that reads them.
     match tokio::time::timeout(Duration::from_secs(10), asking).await {
         Err(_) => return Ok(Answer::new("held back", format!("the server stopped reading after {asked} requests"))),
-        Ok(Answer { code, words }) if code == CLOSED => return Ok(Answer::new(code, words)),
-        Ok(_) => {}
-    }
-    // All were taken: then answers waited in bounded queues, and those that had no room were refused.
-    let (mut answered, mut refused) = (0, None);
-    while answered < asked {
-        match peer.receive().await? {
-            Some((_, Response::Failed(failure))) => refused = Some(failure),
-            Some(_) => {}
-            None => break,
+        Ok(false) => {
+            return Ok(Answer::new(CLOSED, format!("the server closed the connection after {asked} requests")));
         }
-        answered += 1;
+        Ok(true) => {}
     }
-    Ok(match refused {
-        Some(failure) => failure.into(),
-        None => Answer::new(ACCEPTED, format!("{answered} of {asked} were kept for who did not read them")),
+    // All are in somebody's buffers. The server has answered in order, and not yet the last one where it holds them back:
+    // others are served meanwhile.
+    for _ in 0..3 {
+        arena.status().await?;
+    }
+    let (id, last) = peer.receive().await?.context("the server closed the connection without an answer")?;
+    ensure!(!matches!(last, Response::Failed(_)), "request {id} was refused: {last:?}");
+    let waiting = tokio::time::timeout(SOON, async {
+        while peer.receive().await?.is_some_and(|(id, _)| id < asked) {}
+        Ok::<_, anyhow::Error>(())
+    });
+    Ok(match waiting.await {
+        Err(_) => Answer::new("held back", format!("not all of {asked} answers are there at once")),
+        Ok(ended) => Answer::new(ACCEPTED, format!("all of {asked} answers were kept for who did not read: {ended:?}")),
     })
+}
+
+/// Handshakes are begun from more networks than there are places, and none is finished. Somebody who has been there from
+/// another address connects again.
+async fn many_networks(arena: &mut Arena) -> Result<Answer> {
+    let (address, tls) = (arena.address()?, arena.tls("insider")?);
+    drop(RawPeer::greeted(address, tls.clone()).await?);
+    let mut flood = Vec::new();
+    for number in 0..HALF_OPEN {
+        let [high, low] = number.to_be_bytes();
+        let socket = TcpSocket::new_v4()?;
+        // Networks of 16 bits, from 127.128 on, and of 24 bits within them; one address where the machine has no others.
+        let _ = socket.bind(SocketAddr::from(([127, 128 + (low & 127), 2 * high + (low >> 7), 1], 0)));
+        // Some are turned away at once.
+        if let Ok(stream) = socket.connect(address).await {
+            flood.push(stream);
+        }
+    }
+    let mut back = RawPeer::greeted(address, tls).await.context("who was there before does not get in")?;
+    let answer = back.try_call(&Request::Status { weights_digest: false }, &[]).await?;
+    ensure!(answer.code == ACCEPTED, "it is not served: {}: {}", answer.code, answer.words);
+    Ok(Answer::new("welcome", format!("{} handshakes were begun and not finished", flood.len())))
 }
 
 /// The attacker's worker waits at a barrier, again and again, and then comes back by another connection.

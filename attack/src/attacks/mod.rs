@@ -3,6 +3,7 @@
 mod access;
 mod component;
 mod credentials;
+mod demand;
 mod files;
 mod flood;
 mod peer;
@@ -112,6 +113,7 @@ pub fn all() -> Vec<Attack> {
         credentials::attacks(),
         peer::attacks(),
         flood::attacks(),
+        demand::attacks(),
         files::attacks(),
         truncation::attacks(),
         start::attacks(),

@@ -12,13 +12,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, version};
 use serde::{Deserialize, Serialize};
 use stepbox_tls::{Connector, Established};
-use stepbox_wire::{FramePrefix, PROTOCOL_VERSION, Request, encode_request};
+use stepbox_wire::{ElementType, FramePrefix, PROTOCOL_VERSION, Request, TensorType, encode_request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::BenchError;
+use crate::server::NEIGHBOURS;
 
 /// What a peer tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +40,23 @@ pub enum Attack {
     SlowFrames,
     /// A thousand connections with good certificates that ask nothing.
     Idle,
+    /// A worker of another job that comes and goes as fast as the server lets it, while another one waits with as many
+    /// requests as it may have.
+    Registrations,
+    /// Workers of another job that pull versions which never come, as fast as the server takes them.
+    FarPulls,
+    /// Workers of another job that pull rows, with as many ids as the server takes, of a version that never comes.
+    Rows,
+    /// Workers of another job whose gradients are as large as a frame may be, and of the wrong shape.
+    OversizedGradients,
 }
+
+/// Of the identities, so many are the workers of another job.
+pub(super) const WORKERS: usize = 2;
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::SlowHandshakes,
         Self::Garbage,
         Self::Handshakes,
@@ -52,6 +65,10 @@ impl Attack {
         Self::Announcements,
         Self::SlowFrames,
         Self::Idle,
+        Self::Registrations,
+        Self::FarPulls,
+        Self::Rows,
+        Self::OversizedGradients,
     ];
 
     /// For command lines and rows.
@@ -65,6 +82,10 @@ impl Attack {
             Self::Announcements => "announcements",
             Self::SlowFrames => "slow-frames",
             Self::Idle => "idle",
+            Self::Registrations => "registrations",
+            Self::FarPulls => "far-pulls",
+            Self::Rows => "rows",
+            Self::OversizedGradients => "oversized-gradients",
         }
     }
 
@@ -100,6 +121,9 @@ pub struct Done {
 
 /// Of each identity.
 const CONNECTIONS: usize = 16;
+
+/// The key of those who attack as workers.
+const KEY: &str = "weights";
 
 /// Addresses that attackers come from.
 const ADDRESSES: u8 = 8;
@@ -218,6 +242,7 @@ fn begin(means: &Arc<Means>, attacking: &mut JoinSet<()>) {
         // An identity that floods does so with all connections that it may have.
         Attack::Requests | Attack::Refusals => (1, CONNECTIONS),
         Attack::SlowFrames | Attack::Idle => (identities, CONNECTIONS),
+        Attack::Registrations | Attack::FarPulls | Attack::Rows | Attack::OversizedGradients => (WORKERS, 1),
     };
     for peer in 0..peers {
         for _ in 0..each {
@@ -240,6 +265,7 @@ impl Means {
         let wanted = match self.about.attack {
             Attack::Idle | Attack::SlowFrames => self.about.identities * CONNECTIONS,
             Attack::Requests | Attack::Refusals => CONNECTIONS,
+            Attack::Registrations | Attack::FarPulls | Attack::Rows | Attack::OversizedGradients => WORKERS,
             _ => 0,
         };
         while self.counts.handshakes.load(Ordering::Relaxed) < wanted as u64 {
@@ -297,6 +323,14 @@ impl Means {
                 while reader.read(&mut answer).await? > 0 {}
                 drop(writer);
             }
+            Attack::Registrations if peer == 0 => self.flood_as_worker(peer, &[Request::Barrier { number: 1 }]).await?,
+            Attack::Registrations => self.flood_as_worker(peer, &[Request::Leave, Request::Register]).await?,
+            Attack::FarPulls => {
+                let pull = Request::Pull { key: KEY.into(), version: u64::MAX, evaluation: false };
+                self.flood_as_worker(peer, &[pull]).await?;
+            }
+            Attack::Rows => self.pull_rows(peer).await?,
+            Attack::OversizedGradients => self.push_oversized(peer).await?,
         }
         Ok(())
     }
@@ -316,10 +350,15 @@ impl Means {
 
     /// A connection with a certificate; welcomed by the server where `waits`.
     async fn greeted(&self, peer: usize, waits: bool) -> io::Result<Established> {
+        self.greeted_in("", peer, waits).await
+    }
+
+    /// As [`greeted`](Self::greeted), in a job of this name.
+    async fn greeted_in(&self, job: &str, peer: usize, waits: bool) -> io::Result<Established> {
         let stream = self.connect(peer).await?;
         let name = ServerName::IpAddress(self.about.server.ip().into());
         let mut established = self.connectors[peer % self.connectors.len()].connect(name, stream).await?;
-        let hello = encode_request(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, 0);
+        let hello = encode_request(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: job.to_owned() }, 0);
         established.writer.write_all(&hello).await?;
         established.writer.flush().await?;
         if waits {
@@ -334,17 +373,85 @@ impl Means {
 
     /// The same request, again and again, while answers are read and dropped.
     async fn flood(&self, peer: usize, request: &Request) -> io::Result<()> {
-        /// Requests of one write.
-        const TOGETHER: u64 = 64;
-        let Established { mut reader, mut writer, .. } = self.greeted(peer, true).await?;
+        self.repeat(self.greeted(peer, true).await?, std::slice::from_ref(request), &[]).await
+    }
+
+    /// As [`flood`](Self::flood), by a worker of another job, with several requests in turn.
+    async fn flood_as_worker(&self, peer: usize, requests: &[Request]) -> io::Result<()> {
+        self.repeat(self.registered(peer).await?, requests, &[]).await
+    }
+
+    /// Pulls of rows with many ids, which have to be held.
+    async fn pull_rows(&self, peer: usize) -> io::Result<()> {
+        /// Of one request.
+        const IDS: usize = 64 << 10;
+        let pull = Request::PullRows { key: KEY.into(), version: u64::MAX, rows: IDS as u64 };
+        self.repeat(self.registered(peer).await?, &[pull], &vec![0; 8 * IDS]).await
+    }
+
+    /// Gradients as large as a frame may be, which are not what the key is.
+    async fn push_oversized(&self, peer: usize) -> io::Result<()> {
+        const BODY: usize = 1 << 30;
+        let Established { mut reader, mut writer, .. } = self.registered(peer).await?;
+        let tensor = TensorType { element: ElementType::F32, shape: vec![BODY as u64 / 4] };
+        let push = Request::Push { key: KEY.into(), round: 1, tensor, loss: None };
+        let piece = vec![0; 256 << 10];
         let send = async {
-            let mut id = 2;
+            for id in 10.. {
+                writer.write_all(&encode_request(id, &push, BODY as u64)).await?;
+                for _ in 0..BODY / piece.len() {
+                    writer.write_all(&piece).await?;
+                }
+                writer.flush().await?;
+                self.counts.requests.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let mut answers = vec![0; 64 << 10];
+        let receive = async {
+            while reader.read(&mut answers).await? > 0 {}
+            Ok(())
+        };
+        tokio::select! {
+            ended = send => ended,
+            ended = receive => ended,
+        }
+    }
+
+    /// A worker of another job, whose key is there or on its way.
+    async fn registered(&self, peer: usize) -> io::Result<Established> {
+        let mut established = self.greeted_in(NEIGHBOURS, peer, true).await?;
+        let tensor = TensorType { element: ElementType::F32, shape: vec![4, 4] };
+        let init = Request::Init { key: KEY.into(), tensor, tags: Vec::new() };
+        // The first worker has the value.
+        let value = if peer == 0 { &[0; 64][..] } else { &[] };
+        let (register, init) = (encode_request(2, &Request::Register, 0), encode_request(3, &init, value.len() as u64));
+        let frames = [&register[..], &init, value].concat();
+        established.writer.write_all(&frames).await?;
+        established.writer.flush().await?;
+        Ok(established)
+    }
+
+    /// The same requests in turn, each with this body, again and again, while answers are read and dropped.
+    async fn repeat(&self, established: Established, requests: &[Request], body: &[u8]) -> io::Result<()> {
+        /// Bytes of one write, about.
+        const TOGETHER: usize = 2048;
+        let Established { mut reader, mut writer, .. } = established;
+        let send = async {
+            let mut ids = 10..;
             loop {
-                let frames: Vec<u8> = (id..id + TOGETHER).flat_map(|id| encode_request(id, request, 0)).collect();
-                id += TOGETHER;
+                let (mut frames, mut count) = (Vec::new(), 0);
+                for (id, request) in ids.by_ref().zip(requests.iter().cycle()) {
+                    frames.extend(encode_request(id, request, body.len() as u64));
+                    frames.extend_from_slice(body);
+                    count += 1;
+                    if frames.len() >= TOGETHER && count % requests.len() == 0 {
+                        break;
+                    }
+                }
                 writer.write_all(&frames).await?;
                 writer.flush().await?;
-                self.counts.requests.fetch_add(TOGETHER, Ordering::Relaxed);
+                self.counts.requests.fetch_add(count as u64, Ordering::Relaxed);
             }
         };
         let mut answers = vec![0; 64 << 10];

@@ -64,7 +64,9 @@ pub fn measure(options: &Options, effort: &Effort<'_>) -> Result<Findings, Bench
     let component = options.components.read("adamw")?;
     let identities = effort.either(4, 63);
     let peers: Vec<String> = (0..identities).map(|number| format!("peer-{number}")).collect();
-    let setup = Setup { workers: WORKERS, operators: &peers, is_quiet: true };
+    // Those who attack as workers have a job of their own, so that the honest workers' rounds do not need theirs.
+    let neighbours = &peers[..attack::WORKERS];
+    let setup = Setup { workers: WORKERS, operators: &peers, neighbours, is_quiet: true };
     let server = Server::set_up(&options.program, &component, &setup)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

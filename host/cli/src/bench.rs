@@ -26,7 +26,7 @@ Benchmarks:
   wire       pushes and pulls by a real server against a raw TLS pipe
   rounds     whole rounds with a real server over TLS
   admission  an optimizer from its signed file to its first step, compiled and from the cache
-  abuse      rounds of honest workers while a server is attacked, in eight ways
+  abuse      rounds of honest workers while a server is attacked, in twelve ways
   all        all of these
 
 A figure and its baseline are measured in turn, in one run; the ratio is the median of the pairs' ratios. Leave the

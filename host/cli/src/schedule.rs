@@ -50,7 +50,7 @@ pub(crate) enum Outcome {
 impl Schedule {
     pub(crate) fn run(&self) -> Result<impl Report + use<>, Failure> {
         if self.show {
-            let status = self.connection.with_client(async |client| client.status(false).await)?;
+            let status = self.connection.with_client(async |client| client.status_summary(false).await)?;
             let (schedule, pending_schedule) = (status.schedule, status.pending_schedule);
             return Ok(Outcome::Shown { learning_rate: status.learning_rate, schedule, pending_schedule });
         }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use stepbox_wire::{
-    ElementType, PROTOCOL_VERSION, Request, Response, Schedule, ScheduleStatus, ServerStatus, TensorType,
+    ElementType, KeyStatus, PROTOCOL_VERSION, Page, Request, Response, Schedule, ScheduleStatus, ServerStatus,
+    TensorType, WorkerStatus,
 };
 use tokio::net::TcpStream;
 
@@ -261,13 +262,62 @@ impl Client {
         Ok(set)
     }
 
-    /// How the server is. With `weights_digest` it hashes all weights, which takes a while for large models.
+    /// How the server is, with all workers and keys. With `weights_digest` it hashes all weights, which takes a while for
+    /// large models.
     pub async fn status(&self, weights_digest: bool) -> Result<ServerStatus, ClientError> {
+        let summary = self.status_summary(weights_digest).await?;
+        let workers = self
+            .list(
+                "status",
+                |last: Option<&WorkerStatus>| Request::Workers { after: last.map(|last| last.rank) },
+                |response| {
+                    if let Response::Workers(page) = response { Some(page) } else { None }
+                },
+            )
+            .await?;
+        let keys = self
+            .list(
+                "status",
+                |last: Option<&KeyStatus>| Request::Keys { after: last.map(|last| last.key.clone()) },
+                |response| {
+                    if let Response::Keys(page) = response { Some(page) } else { None }
+                },
+            )
+            .await?;
+        Ok(ServerStatus { workers, keys, ..summary })
+    }
+
+    /// As [`status`](Self::status), without the lists of workers and keys, which are empty: it costs the same however many
+    /// keys the model has.
+    pub async fn status_summary(&self, weights_digest: bool) -> Result<ServerStatus, ClientError> {
         let answer = self.ask(&Request::Status { weights_digest }, Bytes::new()).await?;
         let Response::Status(status) = answer.response else {
             return Err(unexpected("status", &answer));
         };
         Ok(*status)
+    }
+
+    /// A list that the server sends page by page, from its first entry to its last.
+    pub(crate) async fn list<Entry>(
+        &self,
+        name: &str,
+        after: impl Fn(Option<&Entry>) -> Request,
+        page: impl Fn(Response) -> Option<Page<Entry>>,
+    ) -> Result<Vec<Entry>, ClientError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let answer = self.ask(&after(entries.last()), Bytes::new()).await?;
+            let kind = unexpected(name, &answer);
+            let Page { entries: next, more } = page(answer.response).ok_or(kind)?;
+            if more && next.is_empty() {
+                let reason = format!("a page of its answer to `{name}` has no entries, and says that more follow");
+                return Err(ClientError::Protocol { reason });
+            }
+            entries.extend(next);
+            if !more {
+                return Ok(entries);
+            }
+        }
     }
 
     /// Sends what is under way and closes the connection. Dropping a client does the same in the background, as far as
@@ -369,6 +419,8 @@ pub(crate) fn unexpected(request: &str, answer: &Answer) -> ClientError {
         Response::Submitted(_) => "submitted",
         Response::Submissions(_) => "submissions",
         Response::Withdrawn => "withdrawn",
+        Response::Keys(_) => "keys",
+        Response::Workers(_) => "workers",
         Response::Failed(_) => "failed",
     };
     ClientError::Protocol { reason: format!("its answer to `{request}` is `{kind}`") }

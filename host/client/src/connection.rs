@@ -359,7 +359,9 @@ fn name(request: &Request) -> &'static str {
         Request::Rollback { .. } => "rollback",
         Request::Submit => "submit",
         Request::Activate { .. } => "activate",
-        Request::Submissions => "submissions",
+        Request::Submissions { .. } => "submissions",
+        Request::Keys { .. } => "keys",
+        Request::Workers { .. } => "workers",
         Request::Withdraw { .. } => "withdraw",
     }
 }

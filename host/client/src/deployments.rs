@@ -55,11 +55,11 @@ impl Client {
 
     /// What was submitted, in order of submission.
     pub async fn submissions(&self) -> Result<Vec<SubmissionStatus>, ClientError> {
-        let answer = self.ask(&Request::Submissions, Bytes::new()).await?;
-        let Response::Submissions(submissions) = answer.response else {
-            return Err(unexpected("submissions", &answer));
+        let after = |last: Option<&SubmissionStatus>| Request::Submissions {
+            after: last.map(|last| last.component.digest.clone()),
         };
-        Ok(submissions)
+        let page = |response| if let Response::Submissions(page) = response { Some(page) } else { None };
+        self.list("submissions", after, page).await
     }
 
     /// Has the server forget a component that was submitted. For who submitted it, and for deployers.

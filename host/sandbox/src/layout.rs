@@ -1,5 +1,6 @@
 //! Where a slice's parameters, slots and accumulators lie within the run of memory that was reserved for them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::contract::types;
@@ -177,9 +178,10 @@ impl Layout {
     }
 }
 
-/// The places an instance has given, each of which must be in its memory, aligned, and nobody else's.
+/// The places an instance has given, each of which must be in its memory, aligned, and nobody else's: where each ends, by
+/// where it starts, so that one more costs little however many there are.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Vec<Range<u64>>);
+pub(crate) struct Places(BTreeMap<u64, u64>);
 
 impl Places {
     /// Checks what `reserve` returned and remembers it.
@@ -192,10 +194,14 @@ impl Places {
         if place.end > memory_bytes as u64 {
             return refuse("it lies outside the memory");
         }
-        if self.0.iter().any(|other| place.start.max(other.start) < place.end.min(other.end)) {
+        if place.is_empty() {
+            return Ok(());
+        }
+        // None of those overlap, so that the last one that starts before this one's end also ends last.
+        if self.0.range(..place.end).next_back().is_some_and(|(_, end)| *end > place.start) {
             return refuse("it overlaps what was given before");
         }
-        self.0.push(place);
+        self.0.insert(place.start, place.end);
         Ok(())
     }
 }

@@ -70,11 +70,12 @@ pub(crate) fn check_rows(key: &Key, values: &TensorType) -> Answered<RowLayout> 
     Ok(layout)
 }
 
-/// How the key divides into rows.
+/// How the key divides into rows. Rows without elements are none: there may be any number of them in a tensor that takes no
+/// memory, and their ids would take it.
 pub(crate) fn row_layout(key: &Key) -> Answered<RowLayout> {
-    key.row_layout().ok_or_else(|| {
+    key.row_layout().filter(|layout| layout.row_bytes > 0).ok_or_else(|| {
         let message = format!(
-            "key `{}` has shape {:?}: only tensors of two and more axes have rows; push or pull it whole",
+            "key `{}` has shape {:?}: only tensors of two and more axes have rows, and only those with elements; push or pull it whole",
             key.name, key.tensor.shape
         );
         Refusal::new(ErrorCode::WrongShape, message)

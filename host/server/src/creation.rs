@@ -1,6 +1,7 @@
 //! A new key: its tensor is cut, given to shards, and bound in the optimizers that will update it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use stepbox_sandbox::TensorDescription;
 use stepbox_wire::{ErrorCode, TensorType};
@@ -102,22 +103,27 @@ pub(crate) async fn create(
         job.deployments.write().add_waiting(starts_with);
     }
     tracing::info!(job = job.config.name, key = key.name, shape = ?key.tensor.shape, slices = key.slices.len(), "a key is known");
-    job.model.add(Arc::clone(&key));
-    drop(room);
+    job.model.add(Arc::clone(&key), room);
     Ok((key, true))
 }
 
 /// A key that an optimizer combines with others must be there when these begin.
 fn check_not_late(job: &Job, optimizer: &Optimizer, planned: Arc<Planned>) -> Answered<Arc<Planned>> {
-    let begun = |key: &Arc<Key>| {
-        key.highest_pushed() > 0 && optimizer.plan(key.id).is_some_and(|planned| planned.plan.shares())
+    // Before the first gradient of the job no key has begun: not to be looked for at each of a model's keys.
+    if !planned.plan.shares() || !job.has_begun.load(Ordering::Acquire) {
+        return Ok(planned);
+    }
+    let begun = |key: &Key| {
+        let shares = || optimizer.plan(key.id).is_some_and(|planned| planned.plan.shares());
+        (key.highest_pushed() > 0 && shares()).then(|| key.name.clone())
     };
-    match job.model.all().iter().find(|key| planned.plan.shares() && begun(key)) {
+    let begun = job.model.after(None, |keys| keys.filter_map(begun).next());
+    match begun {
         None => Ok(planned),
         Some(begun) => {
             let message = format!(
-                "key `{}` comes too late: {} combines all keys, and key `{}` has begun its rounds; make all keys known first",
-                planned.tensor.name, optimizer.status.name, begun.name
+                "key `{}` comes too late: {} combines all keys, and key `{begun}` has begun its rounds; make all keys known first",
+                planned.tensor.name, optimizer.status.name
             );
             Err(Refusal::new(ErrorCode::OutOfOrder, message))
         }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use stepbox_reduce::{Format, ReduceError, Reduction};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::key::Key;
 
@@ -32,12 +33,20 @@ pub(crate) struct Dense {
 }
 
 /// Rows of a tensor, each at most once: never more than the tensor has.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct Rows {
     /// Ascending.
     pub ids: Vec<u64>,
     /// Their elements, in the same order, without gaps.
     pub values: Vec<u8>,
+    /// The ids' part of `limits.row_ids`: they are no part of the tensor, and of narrow rows take more than it does.
+    pub held: Option<OwnedSemaphorePermit>,
+}
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.ids, &self.values) == (&other.ids, &other.values)
+    }
 }
 
 /// How a tensor of at least two axes divides into rows.
@@ -117,13 +126,14 @@ impl Rows {
     /// names a row whose sum is not finite.
     pub fn combined(ids: Vec<u64>, values: Vec<u8>, row_bytes: usize) -> Result<Self, u64> {
         if ids.is_sorted_by(|before, after| before < after) {
-            return Ok(Self { ids, values });
+            return Ok(Self { ids, values, held: None });
         }
         let row = |index: usize| &values[index * row_bytes..(index + 1) * row_bytes];
         let mut order: Vec<usize> = (0..ids.len()).collect();
         // Stable: those with the same id stay in their order.
         order.sort_by_key(|index| ids[*index]);
-        let mut combined = Self { ids: Vec::with_capacity(ids.len()), values: Vec::with_capacity(values.len()) };
+        let mut combined =
+            Self { ids: Vec::with_capacity(ids.len()), values: Vec::with_capacity(values.len()), held: None };
         for index in order {
             if combined.ids.last() == Some(&ids[index]) {
                 let start = combined.values.len() - row_bytes;
@@ -221,9 +231,9 @@ mod tests {
         let pushed = bytes(&[1e8, 1.0, 5.0, 6.0, 1.0, 2.0, -1e8, 3.0]);
         let rows = Rows::combined(vec![7, 2, 7, 7], pushed, 8).expect("finite");
         // In f32, 1e8 + 1 is 1e8: another order would give 1.
-        assert_eq!(rows, Rows { ids: vec![2, 7], values: bytes(&[5.0, 6.0, 0.0, 6.0]) });
+        assert_eq!(rows, Rows { ids: vec![2, 7], values: bytes(&[5.0, 6.0, 0.0, 6.0]), held: None });
         let sorted = Rows::combined(vec![0, 3], bytes(&[1.0, 2.0]), 4).expect("finite");
-        assert_eq!(sorted, Rows { ids: vec![0, 3], values: bytes(&[1.0, 2.0]) });
+        assert_eq!(sorted, Rows { ids: vec![0, 3], values: bytes(&[1.0, 2.0]), held: None });
         assert_eq!(Rows::combined(Vec::new(), Vec::new(), 8), Ok(Rows::default()));
     }
 

@@ -3,7 +3,7 @@
 //! Nothing here knows of frames or sockets. What waits, waits for a change of the key, the barrier or the membership,
 //! and never longer than the round's time-out; the message at its end names who was waited for.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use stepbox_sandbox::Sandbox;
 use stepbox_trust::VersionLedger;
 use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
@@ -69,7 +70,13 @@ pub(crate) struct Job {
     pub rooms: Rooms,
     /// Locked before `deployments`, `barrier` and a key's state, never after, and only once at a time: so the end of a
     /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.
+    ///
+    /// Connections watch it to notice that they were replaced. Who waits for workers watches `departures`.
     pub members: watch::Sender<Membership>,
+    /// Told when a worker is lost or has left, and after `members`: nothing else that happens to workers ends a wait.
+    departures: watch::Sender<()>,
+    /// Whether a gradient was counted, or is about to be.
+    pub has_begun: AtomicBool,
     pub statistics: Statistics,
     /// Of the whole server.
     pub warnings: Arc<Warnings>,
@@ -151,6 +158,8 @@ impl Job {
             digesting: Arc::new(Semaphore::new(1)),
             rooms: Rooms::new(config.limits.receiving_bytes, config.limits.sending_bytes),
             members: watch::Sender::new(Membership::new(identities)),
+            departures: watch::Sender::new(()),
+            has_begun: AtomicBool::new(false),
             statistics: Statistics::default(),
             warnings,
             audit: Audit::default(),
@@ -176,6 +185,13 @@ impl Job {
 
     // Membership.
 
+    /// The answer to a worker that is registered by its connection already, as nothing changes by it.
+    pub fn is_registered(&self, worker: Worker) -> Option<Response> {
+        let members = self.members.borrow();
+        let barrier = members.is_connected(worker.rank, worker.connection).then(|| self.barrier.borrow().passed())?;
+        Some(Response::Registered { rank: worker.rank, workers: self.workers, barrier })
+    }
+
     /// A worker joins, or comes back. Returns the connection it replaces, if there is one.
     pub fn register(&self, worker: Worker) -> (Response, Option<ConnectionId>) {
         let (mut replaced, mut barrier) = (None, 0);
@@ -194,7 +210,11 @@ impl Job {
     /// A connection has ended without a goodbye: its worker has a while to come back.
     pub fn disconnected(self: &Arc<Self>, worker: Worker) {
         let mut broke = false;
-        self.members.send_modify(|members| broke = members.disconnect(worker.rank, worker.connection));
+        // Nobody is told yet: the worker may come back.
+        self.members.send_if_modified(|members| {
+            broke = members.disconnect(worker.rank, worker.connection);
+            false
+        });
         if !broke {
             return;
         }
@@ -205,9 +225,10 @@ impl Job {
             ?grace,
             "a worker's connection has ended without a goodbye"
         );
-        // A server that has stopped meanwhile has nothing to note.
+        // A server that has stopped, or stops meanwhile, has nothing to note.
+        let Ok(runtime) = Handle::try_current() else { return };
         let job = Arc::downgrade(self);
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             tokio::time::sleep(grace).await;
             let Some(job) = job.upgrade() else { return };
             if job.depart(|members| members.grace_over(worker.rank, worker.connection)) {
@@ -249,6 +270,9 @@ impl Job {
             outcome.0
         });
         let (gone, run) = outcome;
+        if gone {
+            self.departures.send_replace(());
+        }
         if run == Run::Ended {
             tracing::info!(
                 job = self.config.name,
@@ -295,6 +319,7 @@ impl Job {
                 key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
                 return Err(paused);
             }
+            self.has_begun.store(true, Ordering::Release);
             key.push(worker.rank, round, contribution).map_err(|wrong| wrong_round(key, &wrong))?
         };
         match pushed {
@@ -460,20 +485,20 @@ impl Job {
         late: impl Fn() -> String,
     ) -> Answered<T> {
         let timeout: Seconds = self.config.job.round_timeout_seconds;
-        let mut members = self.members.subscribe();
+        let mut departures = self.departures.subscribe();
         let mut shutdown = self.shutdown.clone();
         let deadline = tokio::time::sleep(timeout.duration());
         tokio::pin!(deadline);
         let mut sender_gone = false;
         loop {
             changes.mark_unchanged();
-            members.mark_unchanged();
+            departures.mark_unchanged();
             if let Some(answer) = look() {
                 return answer;
             }
             tokio::select! {
                 changed = changes.changed(), if !sender_gone => sender_gone = changed.is_err(),
-                _ = members.changed() => {}
+                _ = departures.changed() => {}
                 () = &mut deadline => {
                     let message = format!("{} within {} s (job.round_timeout_seconds)", late(), timeout.duration().as_secs_f64());
                     return Err(Refusal::new(ErrorCode::TimedOut, message));
@@ -500,7 +525,7 @@ fn wrong_round(key: &Key, wrong: &crate::rounds::WrongRound) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -510,7 +535,7 @@ mod tests {
     use crate::shard::ShardThreads;
 
     /// A job of two workers with many keys, of which the last is returned.
-    fn job() -> (Arc<Job>, Arc<Key>, ShardThreads) {
+    pub(crate) fn job() -> (Arc<Job>, Arc<Key>, ShardThreads) {
         let text = r#"
             listen = "127.0.0.1:0"
             state_directory = "state"
@@ -525,7 +550,11 @@ mod tests {
         let (shards, threads) = Shards::start(1).expect("a thread");
         let ledger = VersionLedger::load(std::path::Path::new("/nowhere/ledger")).expect("an empty ledger");
         let job = Job::new(config, sandbox, shards, ledger, identities, watch::channel(false).1, Arc::default());
-        (0..1000).for_each(|number| job.model.add(Arc::new(crate::key::tests::key(&number.to_string(), 2))));
+        for number in 0..1000 {
+            let key = crate::key::tests::key(&number.to_string(), 2);
+            let room = job.model.room(&key.name, &key.tensor, &job.config.limits).expect("there is room");
+            job.model.add(Arc::new(key), room);
+        }
         let key = job.model.all().pop().expect("a key");
         (Arc::new(job), key, threads)
     }

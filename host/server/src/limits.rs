@@ -78,8 +78,15 @@ macros::limits! {
     requests_per_second: u32, "1/s" =>
     pub const DEFAULT_REQUESTS_PER_SECOND: u32 = 20_000;
 
+    /// Statuses and pages of lists that an identity asks for in a second: each costs the server as much as some hundred
+    /// other requests. The status of a model of 8192 keys has at most some 50 pages. Beyond it the server reads no further
+    /// until the time has come.
+    reports_per_second: u32, "1/s" =>
+    pub const DEFAULT_REPORTS_PER_SECOND: u32 = 200;
+
     /// Requests of an identity that are refused by its own fault in a minute, and as many at once: each is a line of
-    /// the log. Beyond it the server reads its next requests only at this pace.
+    /// the log. A refusal with the code of the one before is counted apart, up to `limits.keys` in a minute: one mistake
+    /// can have one for each key. Beyond it the server reads its next requests only at this pace.
     refusals_per_minute: u32, "1/min" =>
     pub const DEFAULT_REFUSALS_PER_MINUTE: u32 = 600;
 
@@ -88,6 +95,12 @@ macros::limits! {
     /// never gathered: at this rate they take weeks to push out what is kept. People and their scripts stay far below.
     changes_per_minute: u32, "1/min" =>
     pub const DEFAULT_CHANGES_PER_MINUTE: u32 = 60;
+
+    /// How often an identity's worker comes or goes in a minute, and as many at once: all who are connected notice, and each
+    /// is a line of the log. A worker that crashes at its start and is started again each second stays within. Beyond it
+    /// the server reads no further until the time has come.
+    registrations_per_minute: u32, "1/min" =>
+    pub const DEFAULT_REGISTRATIONS_PER_MINUTE: u32 = 60;
 
     /// Bytes of bodies, both ways, of an identity in a second. The default is more than any network carries: set it
     /// where workers share a network with others. Beyond it the server reads and sends no further until the time has
@@ -131,12 +144,19 @@ macros::limits! {
     outstanding_requests: usize, "requests" =>
     pub const DEFAULT_OUTSTANDING_REQUESTS: usize = 8192;
 
-    /// Row ids of a connection's unanswered row pulls together: 4 Mi ids are 32 MiB, a hundred times what a batch of an
-    /// embedding model touches.
-    row_ids: usize, "ids" =>
-    pub const DEFAULT_ROW_IDS: usize = 4 << 20;
+    /// Requests of an identity that wait for an answer, over all its connections: those of a worker, and once more for a
+    /// moment while it comes back. A waiting request and the text of its answer take some kilobytes at most.
+    outstanding_requests_per_identity: usize, "requests" =>
+    pub const DEFAULT_OUTSTANDING_REQUESTS_PER_IDENTITY: usize = 2 * DEFAULT_OUTSTANDING_REQUESTS;
 
-    /// Bytes of a frame's header: the longest message is a status that lists all keys.
+    /// Row ids that are held for an identity: of its row pulls that wait, and of the rows that it has pushed until their
+    /// round has run. 8 Mi ids are 64 MiB, hundreds of times what a batch of an embedding model touches; push or pull
+    /// tensors whole of which more is touched.
+    row_ids: usize, "ids" =>
+    pub const DEFAULT_ROW_IDS: usize = 8 << 20;
+
+    /// Bytes of a frame's header: the longest message is a deployment with many groups of tensors. Lists are sent in pages
+    /// of 64 KiB, or as much as this allows.
     header_bytes: u32, "B" =>
     pub const DEFAULT_HEADER_BYTES: u32 = stepbox_wire::DEFAULT_HEADER_BYTES;
 
@@ -160,8 +180,7 @@ macros::limits! {
     submission_bytes: u64, "B" =>
     pub const DEFAULT_SUBMISSION_BYTES: u64 = 128 << 20;
 
-    /// Keys of the model. The largest models in use have a few thousand tensors; a status message lists them all and
-    /// must fit a frame's header.
+    /// Keys of the model. The largest models in use have a few thousand tensors.
     keys: usize, "keys" =>
     pub const DEFAULT_KEYS: usize = 8192;
 

@@ -1,6 +1,7 @@
 //! All keys of the model, and how large it may become.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -18,27 +19,31 @@ pub(crate) struct Model {
     /// Keys that workers wait for. An entry goes when its key comes or its last waiter has left, so there are never more
     /// than requests that may be outstanding.
     awaited: Mutex<HashMap<String, watch::Sender<()>>>,
-    on_their_way: Mutex<OnTheirWay>,
+    taken: Mutex<Taken>,
 }
 
-/// Keys whose values are being read or bound.
+/// What the model's keys take of its limits, those included whose values are being read or bound. Counted as they come,
+/// so that making a key costs the same however many there are.
 #[derive(Default)]
-struct OnTheirWay {
+struct Taken {
     keys: usize,
     bytes: u64,
 }
 
-/// Room for a key that is being made; given back when dropped, by when the key is known or refused.
+/// Room for a key that is being made. Given back when it is dropped, unless the key was [added](Model::add).
 pub(crate) struct Room {
     model: Arc<Model>,
     bytes: u64,
+    is_filled: bool,
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let mut on_their_way = self.model.on_their_way.lock();
-        on_their_way.keys -= 1;
-        on_their_way.bytes -= self.bytes;
+        if !self.is_filled {
+            let mut taken = self.model.taken.lock();
+            taken.keys -= 1;
+            taken.bytes -= self.bytes;
+        }
     }
 }
 
@@ -62,6 +67,13 @@ impl Model {
         self.keys.read().values().cloned().collect()
     }
 
+    /// Looks at the keys after this name, in order of name. No key is added meanwhile.
+    pub fn after<T>(&self, name: Option<&str>, look: impl FnOnce(&mut dyn Iterator<Item = &Key>) -> T) -> T {
+        let start = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.keys.read();
+        look(&mut keys.range::<str, _>((start, Bound::Unbounded)).map(|(_, key)| &**key))
+    }
+
     /// Room for a key of this type, asked for before its value is read. It counts against the limits until it is
     /// dropped, so that values on their way are bounded as those that are there.
     pub fn room(self: &Arc<Self>, name: &str, tensor: &TensorType, limits: &Limits) -> Answered<Room> {
@@ -71,16 +83,14 @@ impl Model {
                 format!("key `{name}` cannot hold {}: weights are f32, convert them", tensor.element),
             ));
         }
-        let mut on_their_way = self.on_their_way.lock();
-        let keys = self.keys.read();
-        let count = keys.len() + on_their_way.keys;
-        if count >= limits.keys {
+        let mut taken = self.taken.lock();
+        let Taken { keys, bytes: held } = *taken;
+        if keys >= limits.keys {
             return Err(Refusal::new(
                 ErrorCode::Busy,
-                format!("no room for key `{name}`: the model has {count} keys, the limit (limits.keys)"),
+                format!("no room for key `{name}`: the model has {keys} keys, the limit (limits.keys)"),
             ));
         }
-        let held = keys.values().map(|key| key.bytes() as u64).sum::<u64>() + on_their_way.bytes;
         let bytes = tensor.bytes().unwrap_or(u64::MAX);
         if held.saturating_add(bytes) > limits.model_bytes {
             return Err(Refusal::new(
@@ -91,13 +101,15 @@ impl Model {
                 ),
             ));
         }
-        on_their_way.keys += 1;
-        on_their_way.bytes += bytes;
-        Ok(Room { model: Arc::clone(self), bytes })
+        taken.keys += 1;
+        taken.bytes += bytes;
+        Ok(Room { model: Arc::clone(self), bytes, is_filled: false })
     }
 
-    /// Makes a key known and wakes who waits for it.
-    pub fn add(&self, key: Arc<Key>) {
+    /// Makes a key known, for which there is room, and wakes who waits for it.
+    pub fn add(&self, key: Arc<Key>, mut room: Room) {
+        debug_assert_eq!(room.bytes, key.bytes() as u64);
+        room.is_filled = true;
         let name = key.name.clone();
         self.keys.write().insert(name.clone(), key);
         // Dropping the sender is what wakes them.

@@ -8,7 +8,7 @@ use stepbox_reduce::CopyError;
 use crate::gradient::RowLayout;
 use crate::job::Job;
 use crate::key::{Key, Residence};
-use crate::shard::{NewChunk, Shard, ShardLost, StepFailure};
+use crate::shard::{FoundRows, NewChunk, Shard, ShardLost, StepFailure};
 use crate::weights::Weights;
 
 /// All of a key's weights, of one version.
@@ -56,39 +56,55 @@ pub(crate) async fn gathered(
     Ok(Ok(Weights::new(key.version(), chunks.into_iter().map(|(_, chunk)| chunk).collect())))
 }
 
+/// Bytes of rows that a shard thread reads at a time: rounds of other keys have their turns in between.
+const READ_BYTES: usize = 256 << 10;
+
 /// Some rows of a key's weights, in the order asked for, and their version. Costs in proportion to the rows.
 pub(crate) async fn rows(
     job: &Arc<Job>,
     key: &Arc<Key>,
     layout: RowLayout,
-    ids: &[u64],
+    ids: Vec<u64>,
 ) -> Result<(u64, Vec<u8>), String> {
+    let row_bytes = layout.row_bytes;
+    let count = ids.len();
+    // In order of row, so that each slice finds its own without looking at all.
+    let sort = move || {
+        let mut wanted: Vec<(u64, usize)> = ids.into_iter().zip(0..).collect();
+        wanted.sort_unstable();
+        wanted
+    };
+    let wanted =
+        tokio::task::spawn_blocking(sort).await.map_err(|panic| format!("rows could not be sorted: {panic}"))?;
     let home = key.turn.lock().await;
     let version = key.version();
-    let row_bytes = layout.row_bytes;
-    let mut rows = vec![0; ids.len() * row_bytes];
+    let mut rows = vec![0; count * row_bytes];
     if let Some(weights) = key.weights() {
-        for (id, row) in ids.iter().zip(rows.chunks_exact_mut(row_bytes.max(1))) {
-            let start = *id as usize * row_bytes;
-            row.copy_from_slice(&weights.range(start..start + row_bytes));
+        for (id, position) in wanted {
+            let start = id as usize * row_bytes;
+            rows[position * row_bytes..][..row_bytes].copy_from_slice(&weights.range(start..start + row_bytes));
         }
         return Ok((version, rows));
     }
     let residence = home.as_ref().ok_or("the key's weights are nowhere; please report it with the server's log")?;
-    let wanted: Arc<Vec<(u64, usize)>> = Arc::new(ids.iter().copied().zip(0..).collect());
-    let (optimizer, id) = (residence.optimizer.id, key.id);
+    let wanted = Arc::new(wanted);
+    let (optimizer, id, columns) = (residence.optimizer.id, key.id, row_bytes / size_of::<f32>());
+    let together = READ_BYTES.div_ceil(row_bytes.max(1));
     for shard in residence.planned.shards() {
-        let wanted = Arc::clone(&wanted);
-        let columns = row_bytes / size_of::<f32>();
-        let read = job.shards.call(shard, move |shard| shard.read_rows(optimizer, id, columns, &wanted)).await;
-        for (position, row) in read.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())? {
-            match stepbox_reduce::copy_finite(&row, &mut rows[position * row_bytes..][..row_bytes]) {
-                Ok(()) => {}
-                Err(CopyError::NotFinite(found)) => {
-                    let id = ids[position];
-                    return Err(format!("the optimizer has made row {id} of key `{}` {}", key.name, found.value));
+        for start in (0..count).step_by(together) {
+            let (piece, range) = (Arc::clone(&wanted), start..count.min(start + together));
+            let read = move |shard: &mut Shard| shard.read_rows(optimizer, id, columns, &piece[range]);
+            let found = job.shards.call(shard, read).await.map_err(|lost| lost.to_string())?;
+            let FoundRows { positions, bytes } = found.map_err(|error| error.to_string())?;
+            for (position, row) in positions.into_iter().zip(bytes.chunks_exact(row_bytes.max(1))) {
+                match stepbox_reduce::copy_finite(row, &mut rows[position * row_bytes..][..row_bytes]) {
+                    Ok(()) => {}
+                    Err(CopyError::NotFinite(found)) => {
+                        let row = wanted.iter().find(|(_, other)| *other == position).map_or(0, |(row, _)| *row);
+                        return Err(format!("the optimizer has made row {row} of key `{}` {}", key.name, found.value));
+                    }
+                    Err(error) => return Err(error.to_string()),
                 }
-                Err(error) => return Err(error.to_string()),
             }
         }
     }

@@ -386,6 +386,7 @@ impl Admitted {
                 return session::turn_away((reader, writer), refusal).await;
             }
         };
+        self.arrival.is_authenticated();
         let place = match self.accounts.enter(&identity, Instant::now().into_std()) {
             Ok(place) => place,
             Err(refusal) => {

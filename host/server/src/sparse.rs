@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::gradient::{Gradient, Rows};
 
 /// The union of all workers' rows, in ascending order, and what each worker has of them.
@@ -33,6 +35,8 @@ struct Part {
     ids: Option<Vec<u64>>,
     /// Elements without gaps.
     values: Vec<u8>,
+    /// The ids' part of `limits.row_ids`, until the round is done.
+    _held: Option<OwnedSemaphorePermit>,
 }
 
 /// Goes through the rows once, in ascending order, and through each worker's along with them.
@@ -50,8 +54,8 @@ impl MergedRows {
         let ids: Option<Vec<&[u64]>> = gradients.iter().map(Gradient::row_ids).collect();
         let touched = ids.map_or(Touched::All(rows), |ids| Touched::Some(union(&ids)));
         let parts = gradients.into_iter().map(|gradient| match gradient {
-            Gradient::Dense(dense) => Part { ids: None, values: dense.into_values() },
-            Gradient::Rows(Rows { ids, values }) => Part { ids: Some(ids), values },
+            Gradient::Dense(dense) => Part { ids: None, values: dense.into_values(), _held: None },
+            Gradient::Rows(Rows { ids, values, held }) => Part { ids: Some(ids), values, _held: held },
         });
         Self { columns, touched, parts: parts.collect(), zeros: vec![0; columns * size_of::<f32>()] }
     }
@@ -146,7 +150,7 @@ mod tests {
     use crate::gradient::Dense;
 
     fn rows(ids: &[u64], values: &[f32]) -> Gradient {
-        Gradient::Rows(Rows { ids: ids.to_vec(), values: bytes(values) })
+        Gradient::Rows(Rows { ids: ids.to_vec(), values: bytes(values), held: None })
     }
 
     fn parts(merged: &MergedRows, position: usize) -> Vec<Vec<u8>> {
@@ -190,7 +194,7 @@ mod tests {
         let value = |step: u64, row: u64| [step as f32, row as f32, 1.0];
         let gradient = |step: u64| {
             let values: Vec<f32> = own(step).into_iter().flat_map(|row| value(step, row)).collect();
-            Gradient::Rows(Rows { ids: own(step), values: bytes(&values) })
+            Gradient::Rows(Rows { ids: own(step), values: bytes(&values), held: None })
         };
         for steps in [&steps[..], &steps[1..], &steps[3..]] {
             let merged = MergedRows::new(rows, columns, steps.iter().map(|step| gradient(*step)).collect());

@@ -4,26 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use stepbox_wire::{ErrorCode, ServerStatus, WorkerStatus};
+use stepbox_wire::{ErrorCode, KeyStatus, ServerStatus};
 use tokio::sync::Semaphore;
 
 use crate::deployment::{self, off_the_runtime};
 use crate::job::Job;
 use crate::key::Key;
+use crate::optimizer::Optimizer;
 use crate::published;
 use crate::refusal::{Answered, Refusal};
 use crate::weights::Weights;
 use crate::weights_digest::WeightsDigest;
 
-/// Collects the status. Hashing all weights, where asked for, runs off the runtime, one at a time.
-pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<ServerStatus> {
-    let weights_digest = if with_digest { Some(weights_digest(job).await?) } else { None };
-    let keys = job.model.all();
+/// The status without the lists of workers and keys, which are reports of their own.
+pub(crate) fn status(job: &Job, weights_digest: Option<String>) -> ServerStatus {
     let (in_use, pending) = {
         let deployments = job.deployments.read();
         (deployments.in_use().cloned(), deployments.pending().cloned())
     };
-    let open = keys.iter().map(|key| key.version()).max().unwrap_or(0) + 1;
+    let open = job.model.after(None, |keys| keys.map(|key| key.version()).max()).unwrap_or(0) + 1;
     let optimizer_of_open = pending.as_ref().filter(|pending| open >= pending.from_round);
     let rates =
         optimizer_of_open.map(|pending| &pending.optimizer).or(in_use.as_ref()).map(|of| of.rates.lock().clone());
@@ -31,13 +30,9 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
     // One that is to come with an optimizer that is to come.
     let with_pending = pending.as_ref().map(|pending| pending.optimizer.rates.lock().newest_status());
     let (schedule, pending_schedule) = schedules.unzip();
-    let workers = (0..)
-        .zip(job.members.borrow().workers())
-        .map(|(rank, (identity, connected))| WorkerStatus { identity: identity.to_string(), rank, connected })
-        .collect();
     let updates = job.statistics.updates.load(Ordering::Relaxed);
     let nanoseconds = job.statistics.update_nanoseconds.load(Ordering::Relaxed);
-    Ok(ServerStatus {
+    ServerStatus {
         software: env!("CARGO_PKG_VERSION").into(),
         job: job.config.name.clone(),
         uptime_seconds: job.started.elapsed().as_secs(),
@@ -46,8 +41,8 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         learning_rate: rates.map(|rates| rates.at(open, 0).learning_rate),
         pending_schedule: pending_schedule.flatten().or(with_pending.filter(|pending| pending.from_round > open)),
         schedule,
-        workers,
-        keys: keys.iter().map(|key| key.status(in_use.as_ref().and_then(|optimizer| optimizer.plan(key.id)))).collect(),
+        workers: Vec::new(),
+        keys: Vec::new(),
         shard_threads: u32::try_from(job.shards.count()).unwrap_or(u32::MAX),
         updates,
         mean_update_microseconds: if updates == 0 { 0.0 } else { nanoseconds as f64 / updates as f64 / 1000.0 },
@@ -58,11 +53,16 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         log: job.log.get().map(|log| log.status(Instant::now())),
         protections: job.protections.get().cloned().unwrap_or_default(),
         warnings: job.warnings.all(),
-    })
+    }
 }
 
-/// See [`WeightsDigest`].
-async fn weights_digest(job: &Arc<Job>) -> Answered<String> {
+/// A key's status under the optimizer in use.
+pub(crate) fn key_status(key: &Key, in_use: Option<&Optimizer>) -> KeyStatus {
+    key.status(in_use.and_then(|optimizer| optimizer.plan(key.id)))
+}
+
+/// See [`WeightsDigest`]. Hashed off the runtime, one at a time.
+pub(crate) async fn weights_digest(job: &Arc<Job>) -> Answered<String> {
     let hash = |all: Vec<(Arc<Weights>, Arc<Key>)>| {
         let mut digest = WeightsDigest::of(all.len());
         all.iter().for_each(|(weights, key)| digest.add(&key.name, &key.tensor, weights));

@@ -115,15 +115,14 @@ impl FrameError {
             Self::BodyLength { .. } | Self::BodyMissing => ErrorCode::WrongLength,
             Self::Digest { .. } => ErrorCode::UnknownComponent,
             Self::TooManyDimensions { .. } | Self::ShapeOverflows | Self::NoRows => ErrorCode::WrongShape,
-            Self::Magic { .. }
-            | Self::Message(_)
-            | Self::TrailingBytes { .. }
-            | Self::KeyEmpty
+            // The frame is whole, and what follows it can be read: an accident costs this request alone.
+            Self::KeyEmpty
             | Self::KeyTooLong { .. }
             | Self::KeyControlCharacter { .. }
             | Self::Job
             | Self::TooManyTags { .. }
-            | Self::Tag { .. } => ErrorCode::Malformed,
+            | Self::Tag { .. } => ErrorCode::InvalidName,
+            Self::Magic { .. } | Self::Message(_) | Self::TrailingBytes { .. } => ErrorCode::Malformed,
         }
     }
 

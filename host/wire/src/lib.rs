@@ -40,6 +40,7 @@ mod frame;
 mod limits;
 mod message;
 mod options;
+mod page;
 mod status;
 
 pub use deployment::{DeploymentStatus, RevokedOptimizer, Standing, SubmissionStatus};
@@ -57,4 +58,5 @@ pub use message::{
     ElementType, ErrorCode, Failure, PROTOCOL_VERSION, Request, RequestId, Response, TensorType, UNADDRESSED,
 };
 pub use options::{DeployOptions, Group, Schedule, ScheduleKind, ScheduleStatus, TensorFilter};
+pub use page::{PAGE_BYTES, Page};
 pub use status::{AuditStatus, KeyStatus, LogStatus, OptimizerStatus, Protection, ServerStatus, WorkerStatus};

@@ -3,9 +3,9 @@
 use crate::error::FrameError;
 use crate::message::{Request, Response, TensorType};
 
-/// Longest header accepted by default: 1 MiB. The largest message is a server's status, which lists all keys; 1 MiB has
-/// room for 3000 keys with the longest names, or about 20 000 with usual ones, and is small enough to be held for each
-/// of thousands of connections.
+/// Longest header accepted by default: 1 MiB. The largest message is a deployment with as many groups of tensors as it may
+/// have; lists are sent in [pages](crate::PAGE_BYTES) far below it. Small enough to be held for each of thousands of
+/// connections.
 pub const DEFAULT_HEADER_BYTES: u32 = 1 << 20;
 
 /// Longest body accepted by default: 1 GiB, a tensor of 268 million `f32`. The largest single tensors in use, the
@@ -140,8 +140,11 @@ impl Request {
             | Self::Status { .. }
             | Self::SetSchedule { .. }
             | Self::Submit
-            | Self::Submissions => Ok(()),
-            Self::Rollback { to: digest } => digest.as_deref().map_or(Ok(()), check_digest),
+            | Self::Workers { .. } => Ok(()),
+            Self::Keys { after } => after.as_deref().map_or(Ok(()), check_key),
+            Self::Rollback { to: digest } | Self::Submissions { after: digest } => {
+                digest.as_deref().map_or(Ok(()), check_digest)
+            }
             Self::Activate { digest, .. } | Self::Withdraw { digest } => check_digest(digest),
         }
     }
@@ -167,8 +170,10 @@ impl Request {
             | Self::SetSchedule { .. }
             | Self::Rollback { .. }
             | Self::Activate { .. }
-            | Self::Submissions
-            | Self::Withdraw { .. } => check_length(0, body_bytes),
+            | Self::Submissions { .. }
+            | Self::Withdraw { .. }
+            | Self::Keys { .. }
+            | Self::Workers { .. } => check_length(0, body_bytes),
         }
     }
 }
@@ -178,11 +183,13 @@ impl Response {
     pub fn check(&self) -> Result<(), FrameError> {
         match self {
             Self::Pulled { tensor, .. } | Self::PulledRows { tensor, .. } => tensor.check(),
-            Self::Status(status) => status.keys.iter().try_for_each(|key| {
+            Self::Keys(page) => page.entries.iter().try_for_each(|key| {
                 check_key(&key.key)?;
                 key.tensor.check()
             }),
-            Self::Welcome { .. }
+            Self::Status(_)
+            | Self::Workers(_)
+            | Self::Welcome { .. }
             | Self::Registered { .. }
             | Self::Initialized { .. }
             | Self::Pushed { .. }
@@ -213,6 +220,8 @@ impl Response {
             | Self::Submitted(_)
             | Self::Submissions(_)
             | Self::Withdrawn
+            | Self::Keys(_)
+            | Self::Workers(_)
             | Self::Failed(_) => check_length(0, body_bytes),
         }
     }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployment::SubmissionStatus;
 use crate::options::{DeployOptions, Schedule, ScheduleStatus};
-use crate::status::{OptimizerStatus, ServerStatus};
+use crate::page::Page;
+use crate::status::{KeyStatus, OptimizerStatus, ServerStatus, WorkerStatus};
 
 /// The protocol version this crate speaks. A peer that speaks another is refused with [`ErrorCode::ProtocolVersion`].
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -150,7 +151,8 @@ pub enum Request {
     Leave,
     /// Deploys the signed component that is the body.
     Deploy(DeployOptions),
-    /// Asks how the server is.
+    /// Asks how the server is. The lists of workers and keys have requests of their own. Answered by
+    /// [`Response::Status`].
     Status {
         /// Whether to hash all weights, which takes a while for large models.
         weights_digest: bool,
@@ -202,12 +204,25 @@ pub enum Request {
         /// As in [`Request::Deploy`].
         options: DeployOptions,
     },
-    /// Asks what was submitted. Answered by [`Response::Submissions`].
-    Submissions,
+    /// Asks for a page of the components that were submitted. Answered by [`Response::Submissions`].
+    Submissions {
+        /// Digest of the last one of the page before; absent for the first page.
+        after: Option<String>,
+    },
     /// Has the server forget a component that was submitted. Answered by [`Response::Withdrawn`].
     Withdraw {
         /// As in [`OptimizerStatus::digest`].
         digest: String,
+    },
+    /// Asks for a page of the model's keys. Answered by [`Response::Keys`].
+    Keys {
+        /// The last key of the page before; absent for the first page.
+        after: Option<String>,
+    },
+    /// Asks for a page of the job's workers. Answered by [`Response::Workers`].
+    Workers {
+        /// The last rank of the page before; absent for the first page.
+        after: Option<u32>,
     },
 }
 
@@ -267,7 +282,7 @@ pub enum Response {
         /// The groups by name, each with how many of the keys known so far it has taken.
         groups: Vec<(String, u64)>,
     },
-    /// To [`Request::Status`].
+    /// To [`Request::Status`]; without the lists of workers and keys, which are empty.
     Status(Box<ServerStatus>),
     /// To [`Request::SetSchedule`].
     ScheduleSet(ScheduleStatus),
@@ -283,9 +298,13 @@ pub enum Response {
     /// To [`Request::Submit`]: what the server keeps now.
     Submitted(Box<SubmissionStatus>),
     /// To [`Request::Submissions`], in order of submission.
-    Submissions(Vec<SubmissionStatus>),
+    Submissions(Page<SubmissionStatus>),
     /// To [`Request::Withdraw`].
     Withdrawn,
+    /// To [`Request::Keys`], by name.
+    Keys(Page<KeyStatus>),
+    /// To [`Request::Workers`], by rank.
+    Workers(Page<WorkerStatus>),
 }
 
 /// Why a request failed.
@@ -363,6 +382,8 @@ pub enum ErrorCode {
     Replaced,
     /// The certificate is the authority's, but names nobody. The connection is closed after it. Operator's to mend.
     NoIdentity,
+    /// A key, a tag or a job is named in a way that names must not be. Peer's fault.
+    InvalidName,
 }
 
 impl ErrorCode {
@@ -397,6 +418,7 @@ impl ErrorCode {
             Self::UnknownComponent => "unknown-component",
             Self::Replaced => "replaced",
             Self::NoIdentity => "no-identity",
+            Self::InvalidName => "invalid-name",
         }
     }
 
@@ -451,6 +473,7 @@ mod tests {
             ErrorCode::UnknownComponent,
             ErrorCode::Replaced,
             ErrorCode::NoIdentity,
+            ErrorCode::InvalidName,
         ];
         for (number, code) in (0_u8..).zip(all) {
             assert_eq!(postcard::to_stdvec(&code), Ok(vec![number]), "{code}");

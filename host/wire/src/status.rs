@@ -45,7 +45,8 @@ pub struct WorkerStatus {
     pub connected: bool,
 }
 
-/// How the server is.
+/// How the server is. On the wire [`workers`](Self::workers) and [`keys`](Self::keys) are empty: they may be longer than a
+/// message, and are asked for page by page.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// Version of the server's software.

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use stepbox_wire::{
     AuditStatus, DeployOptions, DeploymentStatus, ElementType, ErrorCode, Failure, FrameLimits, FramePrefix, Group,
-    KeyStatus, LogStatus, MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Protection, Request, Response,
+    KeyStatus, LogStatus, MAX_DIMENSIONS, OptimizerStatus, PREFIX_BYTES, Page, Protection, Request, Response,
     RevokedOptimizer, Schedule, ScheduleKind, ScheduleStatus, ServerStatus, Standing, SubmissionStatus, TensorFilter,
     TensorType, WorkerStatus, decode_request, decode_response, encode_request, encode_response, fuzz_frame,
 };
@@ -46,7 +46,9 @@ fn request() -> impl Strategy<Value = Request> {
         option::of(digest()).prop_map(|to| Request::Rollback { to }),
         Just(Request::Submit),
         (digest(), options()).prop_map(|(digest, options)| Request::Activate { digest, options }),
-        Just(Request::Submissions),
+        option::of(digest()).prop_map(|after| Request::Submissions { after }),
+        option::of(key()).prop_map(|after| Request::Keys { after }),
+        option::of(any::<u32>()).prop_map(|after| Request::Workers { after }),
         digest().prop_map(|digest| Request::Withdraw { digest }),
     ]
 }
@@ -140,19 +142,37 @@ fn protection() -> impl Strategy<Value = Protection> {
     (".{0,20}", any::<bool>(), ".{0,20}").prop_map(|(name, active, detail)| Protection { name, active, detail })
 }
 
-fn status() -> impl Strategy<Value = ServerStatus> {
-    let worker = (".{0,20}", any::<u32>(), any::<bool>()).prop_map(|(identity, rank, connected)| WorkerStatus {
+fn worker_status() -> impl Strategy<Value = WorkerStatus> {
+    (".{0,20}", any::<u32>(), any::<bool>()).prop_map(|(identity, rank, connected)| WorkerStatus {
         identity,
         rank,
         connected,
-    });
-    let key = (key(), tensor(), any::<u64>(), any::<u32>(), ".{0,20}")
-        .prop_map(|(key, tensor, version, slices, group)| KeyStatus { key, tensor, version, slices, group });
+    })
+}
+
+fn key_status() -> impl Strategy<Value = KeyStatus> {
+    (key(), tensor(), any::<u64>(), any::<u32>(), ".{0,20}")
+        .prop_map(|(key, tensor, version, slices, group)| KeyStatus { key, tensor, version, slices, group })
+}
+
+fn page<Entry: std::fmt::Debug>(entry: impl Strategy<Value = Entry>) -> impl Strategy<Value = Page<Entry>> {
+    (vec(entry, 0..4), any::<bool>()).prop_map(|(entries, more)| Page { entries, more })
+}
+
+fn status() -> impl Strategy<Value = ServerStatus> {
     (
         (".{0,20}", any::<u64>(), "[a-z]{1,20}", option::of(optimizer()), option::of((optimizer(), any::<u64>()))),
         (option::of(0.0..1.0), option::of(schedule_status()), option::of(schedule_status())),
         (option::of(audit()), option::of(log()), vec(protection(), 0..3), vec(".{0,20}", 0..3)),
-        (vec(worker, 0..5), vec(key, 0..5), any::<u32>(), any::<u64>(), 0.0..1e12, any::<u64>(), option::of(".{0,64}")),
+        (
+            vec(worker_status(), 0..5),
+            vec(key_status(), 0..5),
+            any::<u32>(),
+            any::<u64>(),
+            0.0..1e12,
+            any::<u64>(),
+            option::of(".{0,64}"),
+        ),
         deployment(),
     )
         .prop_map(
@@ -216,7 +236,9 @@ fn response() -> impl Strategy<Value = Response> {
             reason
         })),
         submission().prop_map(|submission| Response::Submitted(Box::new(submission))),
-        vec(submission(), 0..4).prop_map(Response::Submissions),
+        page(submission()).prop_map(Response::Submissions),
+        page(key_status()).prop_map(Response::Keys),
+        page(worker_status()).prop_map(Response::Workers),
         Just(Response::Withdrawn),
     ]
 }

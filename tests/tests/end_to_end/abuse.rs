@@ -191,7 +191,7 @@ async fn requests_beyond_their_rate_are_slowed_and_all_answered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn refusals_beyond_their_rate_slow_whoever_causes_them() {
-    let (server, workers) = scene("noise", "[limits]\nrefusals_per_minute = 60").await;
+    let (server, workers) = scene("noise", "[limits]\nrefusals_per_minute = 60\nkeys = 1").await;
     let mut flooder = RawPeer::greeted(&server, "operator").await;
     let flood: Vec<u8> = (10..72).flat_map(|id| encode_request(id, &unregistered_pull(), 0)).collect();
     flooder.send(&flood).await.unwrap();
@@ -335,4 +335,95 @@ async fn whoever_has_said_all_still_gets_the_answers() {
     }
     assert!(peer.receive().await.is_none());
     trains_on(&workers, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_worker_that_registers_again_and_again_is_noticed_once() {
+    let (mut server, workers) = scene("registers", "").await;
+    let mut peer = RawPeer::registered(&server, 1).await;
+    let flood: Vec<u8> = (10..1010).flat_map(|id| encode_request(id, &Request::Register, 0)).collect();
+    peer.send(&flood).await.unwrap();
+    for id in 10..1010 {
+        let (answered, response) = peer.receive().await.expect("an answer");
+        assert_eq!((answered, response), (id, Response::Registered { rank: 1, workers: 2, barrier: 0 }));
+    }
+    drop((peer, workers));
+    server.restart();
+    let log = std::fs::read_to_string(server.authority.folder().join("state/audit/audit-000001.jsonl")).unwrap();
+    let of_it = |line: &&str| line.contains("\"action\":\"register\"") && line.contains("registers-worker-1");
+    // When it first came as a worker, and when the peer took its place.
+    assert_eq!(log.lines().filter(of_it).count(), 2, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_worker_that_comes_and_goes_beyond_its_rate_is_slowed() {
+    let (server, _workers) = scene("restless", "[limits]\nregistrations_per_minute = 240").await;
+    let mut peer = RawPeer::registered(&server, 1).await;
+    for id in 0..121 {
+        peer.ask(10 + 2 * id, &Request::Leave, &[]).await;
+        peer.ask(11 + 2 * id, &Request::Register, &[]).await;
+    }
+    for id in 10..252 {
+        assert_eq!(peer.receive().await.expect("an answer").0, id);
+    }
+    logged(&["WARN", "slowed", "restless-worker-1", "limits.registrations_per_minute"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn few_pulls_of_a_connection_wait_for_versions_far_ahead() {
+    let (server, workers) = scene("ahead", "").await;
+    let mut peer = RawPeer::registered(&server, 1).await;
+    let pull = |version| Request::Pull { key: "w".into(), version, evaluation: false };
+    for id in 10..27 {
+        peer.ask(id, &pull(u64::MAX - id), &[]).await;
+    }
+    let (id, failure) = peer.refusal().await;
+    assert_eq!((id, failure.code), (26, ErrorCode::Busy), "{}", failure.message);
+    assert!(failure.message.contains("later versions of key `w`"), "{}", failure.message);
+    // Any number may wait for the next version.
+    for id in 100..200 {
+        peer.ask(id, &pull(1), &[]).await;
+    }
+    let tensor_type = TensorType { element: ElementType::F32, shape: vec![4] };
+    let push = Request::Push { key: "w".into(), round: 1, tensor: tensor_type, loss: None };
+    peer.ask(200, &push, &[0; 16]).await;
+    workers[0].push("w", &tensor(&[1.0; 4])).await.unwrap();
+    let mut pulled = 0;
+    while pulled < 100 {
+        match peer.receive().await.expect("an answer") {
+            (100..200, Response::Pulled { version: 1, .. }) => pulled += 1,
+            (200, Response::Pushed { repeated: false }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_identity_has_so_many_waiting_requests_over_all_its_connections() {
+    let limits = "[limits]\noutstanding_requests_per_identity = 3";
+    let access = "[[access.grant]]\nidentities = ['waits-reader']\nrights = ['pull']\nkeys = ['*']";
+    let server = TestServer::start(Options { more: limits, access, ..Options::new("waits") });
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    let workers = server.workers(0..2).await;
+    init(&workers, "w", &tensor(&[0.0; 4])).await;
+    let mut peers = [RawPeer::greeted(&server, "reader").await, RawPeer::greeted(&server, "reader").await];
+    let pull = Request::Pull { key: "w".into(), version: 1, evaluation: false };
+    for id in [10, 11] {
+        peers[0].ask(id, &pull, &[]).await;
+    }
+    // An answer says that those before it are waiting.
+    peers[0].ask(12, &Request::Pull { key: "w".into(), version: 0, evaluation: false }, &[]).await;
+    assert!(matches!(peers[0].receive().await, Some((12, Response::Pulled { version: 0, .. }))));
+    for id in [20, 21] {
+        peers[1].ask(id, &pull, &[]).await;
+    }
+    let (id, failure) = peers[1].refusal().await;
+    assert_eq!((id, failure.code), (21, ErrorCode::Busy));
+    assert!(failure.message.contains("limits.outstanding_requests_per_identity"), "{}", failure.message);
+    trains_on(&workers, 1.0).await;
+    for (peer, count) in peers.iter_mut().zip([2, 1]) {
+        for _ in 0..count {
+            assert!(matches!(peer.receive().await, Some((_, Response::Pulled { version: 1, .. }))));
+        }
+    }
 }

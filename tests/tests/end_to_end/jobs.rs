@@ -123,7 +123,7 @@ async fn nobody_learns_which_jobs_there_are_without_a_part_in_them() {
     for name in ["Blue", "../blue", "blue\0", &"b".repeat(33)] {
         let mut peer = RawPeer::connect(&server, Some(&server.credentials("blue-deployer"))).await.unwrap();
         peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: name.into() }, &[]).await;
-        assert_eq!(peer.refusal().await.1.code, ErrorCode::Malformed, "{name:?}");
+        assert_eq!(peer.refusal().await.1.code, ErrorCode::InvalidName, "{name:?}");
         assert!(peer.receive().await.is_none());
     }
 }

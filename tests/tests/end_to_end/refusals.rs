@@ -1,7 +1,7 @@
 //! Peers that send what they must not: each is told why, the log says so, and nobody else notices.
 
 use stepbox_client::{Client, ClientError, DeployOptions, ErrorCode, Tensor};
-use stepbox_tests::{Authority, Options, RawPeer, TestServer, in_time, logged};
+use stepbox_tests::{Authority, Options, RawPeer, TestServer, in_time, is_logged, logged};
 use stepbox_wire::{ElementType, FramePrefix, PROTOCOL_VERSION, Request, TensorType, UNADDRESSED};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -268,4 +268,54 @@ async fn a_private_key_that_others_can_read_is_refused() {
     let config = stepbox_server::Config::load(&folder.join("server.toml")).unwrap();
     let error = stepbox_server::Server::bind(config).await.err().unwrap().to_string();
     assert!(error.contains("server.key has mode 0644") && error.contains("chmod 600"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_name_that_must_not_be_costs_its_request_and_not_the_connection() {
+    let scene = Scene::new("names").await;
+    let mut peer = RawPeer::registered(&scene.server, 0).await;
+    let tensor = TensorType { element: ElementType::F32, shape: vec![2, 3] };
+    let init = |key: &str, tags: &[&str]| Request::Init {
+        key: key.into(),
+        tensor: tensor.clone(),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+    };
+    let long = "k".repeat(257);
+    for (id, request, words) in [
+        (10, init("layer\n0", &[]), "control character U+000A at byte 5"),
+        (11, init("", &[]), "the key is empty"),
+        (12, init(&long, &[]), "257 bytes"),
+        (13, init("v", &["a\tb"]), "tag 0"),
+        (14, init("v", &["t"; 17]), "17 tags"),
+        (15, push(ElementType::F32, &[2, 3], "w\0", 1), "control character"),
+    ] {
+        peer.ask(id, &request, &[0; 24]).await;
+        let (answered, failure) = peer.refusal().await;
+        assert_eq!((answered, failure.code), (id, ErrorCode::InvalidName), "{}", failure.message);
+        assert!(failure.message.contains(words), "{}", failure.message);
+    }
+    // The worker is still there, and so is its connection.
+    peer.ask(20, &push(ElementType::F32, &[2, 3], "w", 1), &[0; 24]).await;
+    assert_eq!(peer.receive().await.unwrap().1, stepbox_wire::Response::Pushed { repeated: false });
+    scene.workers[1].push("w", &matrix(2.0)).await.unwrap();
+    assert_eq!(scene.workers[1].pull("w").await.unwrap().values(), [-1.0; 6]);
+    assert_eq!(scene.server.status().await.refusals, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_step_that_diverges_in_every_key_is_refused_without_being_slowed() {
+    const KEYS: usize = 300;
+    let server = TestServer::start(Options { more: "[limits]\nrefusals_per_minute = 20", ..Options::new("diverges") });
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    let workers = server.workers(0..2).await;
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("layer.{number}")).collect();
+    for key in &keys {
+        init(&workers, key, &tensor(&[0.0])).await;
+    }
+    for key in &keys {
+        assert_eq!(refused(workers[0].push(key, &tensor(&[f32::NAN])).await).0, ErrorCode::NotFinite);
+    }
+    // The next request would have had to wait.
+    assert_eq!(round(&workers, &keys[0], &tensor(&[1.0])).await.unwrap().values(), [-1.0]);
+    assert!(!is_logged(&["slowed", "diverges-worker-0"]));
 }

@@ -151,3 +151,52 @@ async fn rows_that_do_not_fit_are_refused_and_the_connection_goes_on() {
     workers[1].push_rows("table", &rows(&[1, 1], 2, 1.0)).await.unwrap();
     assert_eq!(first.pull("table").await.unwrap().values(), [0.0, 0.0, -2.0, -2.0, 0.0, 0.0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn rows_without_elements_are_none() {
+    let server = TestServer::start(Options::new("hollow"));
+    server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
+    let workers = server.workers(0..2).await;
+    // It takes no memory, and its ids would take any amount.
+    init(&workers, "hollow", &Tensor::new([1 << 40, 0], vec![]).unwrap()).await;
+    let rows = Rows::new([7], Tensor::new([1, 0], vec![]).unwrap()).unwrap();
+    for outcome in
+        [workers[0].push_rows("hollow", &rows).await.map(drop), workers[0].pull_rows("hollow", &[7]).await.map(drop)]
+    {
+        let (code, message) = refused(outcome);
+        assert_eq!(code, ErrorCode::WrongShape, "{message}");
+        assert!(message.contains("with elements"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn ids_of_pushed_rows_are_counted_until_their_round_has_run() {
+    for (optimizer, name) in [("sgd", "held-rows"), ("lazy-adam", "held-touched-rows")] {
+        let server = TestServer::start(Options { more: "[limits]\nrow_ids = 4", ..Options::new(name) });
+        server.deploy(optimizer, "1.0.0", &[("learning_rate", "1")]).await;
+        let workers = server.workers(0..2).await;
+        let keys = ["first", "second"];
+        for key in keys {
+            init(&workers, key, &Tensor::new([8, 1], vec![0.0; 8]).unwrap()).await;
+        }
+        let rows = |count: u64| {
+            let values = Tensor::new([count, 1], vec![1.0; count as usize]).unwrap();
+            Rows::new((0..count).collect::<Vec<_>>(), values).unwrap()
+        };
+        workers[0].push_rows(keys[0], &rows(3)).await.unwrap();
+        let (code, message) = refused(workers[0].push_rows(keys[1], &rows(2)).await);
+        assert_eq!(code, ErrorCode::Busy, "{message}");
+        assert!(message.contains("limits.row_ids"), "{message}");
+        // Another worker has its own, and the round gives them back.
+        workers[1].push_rows(keys[0], &rows(3)).await.unwrap();
+        workers[0].pull_rows(keys[0], &[0]).await.unwrap();
+        let pushed = async {
+            while workers[0]
+                .push_rows(keys[1], &rows(2))
+                .await
+                .is_err_and(|error| error.code() == Some(ErrorCode::Busy))
+            {}
+        };
+        stepbox_tests::in_time(pushed).await;
+    }
+}

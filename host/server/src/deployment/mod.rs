@@ -30,7 +30,7 @@ pub(crate) use archive::{Archive, FOLDER as ARCHIVE_FOLDER, INDEX_PATH as ARCHIV
 pub(crate) use checks::not_admitted;
 pub use revocation::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
 pub(crate) use revocation::{Revocation, Trust, status, watch};
-pub(crate) use submissions::{list, submit, withdraw};
+pub(crate) use submissions::{submit, submitted_after, withdraw};
 
 use crate::access::Right;
 use crate::audit::{Action, Event};

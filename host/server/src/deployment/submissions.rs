@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stepbox_wire::{ErrorCode, Response, SubmissionStatus};
+use stepbox_wire::{ErrorCode, Page, Response, SubmissionStatus};
 
 use super::checks;
 use super::mandate::Mandate;
@@ -73,9 +73,26 @@ fn check_room(submitted: &[SubmissionStatus], by: &Identity, bytes: u64, limits:
     Err(Refusal::new(ErrorCode::Busy, message).because("submissions-full"))
 }
 
-/// What was submitted.
-pub(crate) async fn list(job: Arc<Job>) -> Answered<Response> {
-    off_the_runtime(move || Ok(Response::Submissions(job.archive.lock().submitted().to_vec()))).await
+/// A page of what was submitted, after the submission of this digest.
+pub(crate) async fn submitted_after(
+    job: &Arc<Job>,
+    after: Option<String>,
+    bytes: usize,
+) -> Answered<Page<SubmissionStatus>> {
+    let job = Arc::clone(job);
+    off_the_runtime(move || {
+        let archive = job.archive.lock();
+        let submitted = archive.submitted();
+        let Some(digest) = after else { return Ok(Page::fill(submitted.iter().cloned(), bytes)) };
+        let position = submitted.iter().position(|submission| submission.component.digest == digest);
+        let Some(position) = position else {
+            let message =
+                format!("the submission {digest} was withdrawn while submissions were listed; list them anew");
+            return Err(Refusal::new(ErrorCode::UnknownComponent, message).because("not-submitted"));
+        };
+        Ok(Page::fill(submitted[position + 1..].iter().cloned(), bytes))
+    })
+    .await
 }
 
 /// Forgets a submission, for who has made it and for those who may withdraw all.

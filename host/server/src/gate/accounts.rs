@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use stepbox_wire::ErrorCode;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::rate::Rate;
 use super::remembered::Remembered;
@@ -16,6 +16,11 @@ use super::seldom::Seldom;
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::refusal::{Answered, Refusal};
+
+/// Bytes of bodies in a second that an identity may have the server receive for nothing: those of refused requests, which
+/// are decrypted and dropped so that the stream stays in step. A third of a core; a mistake in all tensors of a model of
+/// some gigabytes costs its worker seconds.
+const DISCARDED_BYTES_PER_SECOND: u64 = 512 << 20;
 
 /// All identities that are connected, and some that were.
 #[derive(Debug)]
@@ -36,9 +41,19 @@ struct State {
 pub(crate) struct Account {
     identity: Identity,
     requests: Rate,
+    /// Statuses and pages of lists, which cost the server more than other requests.
+    reports: Rate,
     refusals: Rate,
+    /// Refusals that have the code of the one before.
+    repetitions: Rate,
+    last_refusal: Mutex<Option<ErrorCode>>,
     changes: Rate,
+    /// Its worker's coming and going.
+    registrations: Rate,
     bytes: Rate,
+    discarded: Rate,
+    outstanding: Arc<Semaphore>,
+    row_ids: Arc<Semaphore>,
     rooms: Rooms,
     patience: Duration,
     slowed: Seldom,
@@ -81,8 +96,13 @@ impl Accounts {
     fn account(&self, identity: &Identity, now: Instant) -> Account {
         let Limits {
             requests_per_second,
+            reports_per_second,
             refusals_per_minute,
+            keys,
             changes_per_minute,
+            registrations_per_minute,
+            outstanding_requests_per_identity,
+            row_ids,
             identity_bytes_per_second,
             receiving_bytes_per_identity,
             sending_bytes_per_identity,
@@ -92,9 +112,16 @@ impl Accounts {
         Account {
             identity: identity.clone(),
             requests: Rate::a_second(requests_per_second.into(), now),
+            reports: Rate::a_second(reports_per_second.into(), now),
             refusals: Rate::a_minute(refusals_per_minute.into(), now),
+            repetitions: Rate::a_minute(keys as u64, now),
+            last_refusal: Mutex::default(),
             changes: Rate::a_minute(changes_per_minute.into(), now),
+            registrations: Rate::a_minute(registrations_per_minute.into(), now),
+            outstanding: Arc::new(Semaphore::new(outstanding_requests_per_identity.min(Semaphore::MAX_PERMITS))),
+            row_ids: Arc::new(Semaphore::new(row_ids.min(Semaphore::MAX_PERMITS))),
             bytes: Rate::a_second(identity_bytes_per_second, now),
+            discarded: Rate::a_second(DISCARDED_BYTES_PER_SECOND, now),
             rooms: Rooms::new(receiving_bytes_per_identity, sending_bytes_per_identity),
             patience: frame_seconds.duration(),
             slowed: Seldom::default(),
@@ -115,10 +142,41 @@ impl Account {
         }
     }
 
+    /// Waits until it may be told of the server again.
+    pub(crate) async fn report(&self) {
+        if self.reports.wait_for(1).await {
+            self.slowed("limits.reports_per_second");
+        }
+    }
+
+    /// Waits until its worker may come or go again: others in the job notice each time.
+    pub(crate) async fn registration(&self) {
+        if self.registrations.wait_for(1).await {
+            self.slowed("limits.registrations_per_minute");
+        }
+    }
+
+    /// A place among its requests that wait for an answer, over all its connections; `None` where all are taken.
+    pub(crate) fn outstanding(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.outstanding).try_acquire_owned().ok()
+    }
+
+    /// Room for so many row ids of its that the server holds; `None` where there is none.
+    pub(crate) fn row_ids(&self, count: u64) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.row_ids).try_acquire_many_owned(u32::try_from(count).ok()?).ok()
+    }
+
     /// Waits until a body may come or go.
     pub(crate) async fn body(&self, bytes: u64) {
         if bytes > 0 && self.bytes.wait_for(bytes).await {
             self.slowed("limits.identity_bytes_per_second");
+        }
+    }
+
+    /// Waits until the rest of a body may come that nobody reads.
+    pub(crate) async fn discard(&self, bytes: u64) {
+        if bytes > 0 && self.discarded.wait_for(bytes).await {
+            self.slowed("bodies of refused requests");
         }
     }
 
@@ -162,10 +220,16 @@ impl Account {
         self.digesting.acquire().await.ok()
     }
 
-    /// A request of its was refused.
+    /// A request of its was refused. One mistake can have a refusal for each key of a model, as when a loss diverges:
+    /// those that have the code of the one before are counted apart, as many in a minute as there may be keys.
     pub(crate) fn refused(&self, code: ErrorCode) {
-        if is_its_own_doing(code) {
-            self.refusals.charge(1, Instant::now());
+        if !is_its_own_doing(code) {
+            return;
+        }
+        let now = Instant::now();
+        let follows = self.last_refusal.lock().replace(code) == Some(code);
+        if !(follows && self.repetitions.take(now).is_ok()) {
+            self.refusals.charge(1, now);
         }
     }
 
@@ -253,6 +317,24 @@ mod tests {
         assert!(accounts.enter(&name, now).unwrap().requests.take(Instant::now()).is_err(), "its rate is what it was");
         accounts.state.lock().away.forget(Instant::now() + Duration::from_secs(1000));
         assert_eq!(accounts.state.lock().away.len(), 0);
+    }
+
+    #[test]
+    fn a_mistake_in_every_key_counts_once_and_no_flood_does() {
+        let accounts = accounts(Limits { refusals_per_minute: 10, keys: 1500, ..Limits::default() });
+        let place = accounts.enter(&identity("one"), Instant::now()).unwrap();
+        let is_slowed = || !place.refusals.left(Instant::now()).is_zero();
+        (0..1500).for_each(|_| place.refused(ErrorCode::NotFinite));
+        assert!(!is_slowed(), "a step of 1500 tensors that diverges");
+        // As many again within the same minute are no accident.
+        (0..1500).for_each(|_| place.refused(ErrorCode::NotFinite));
+        assert!(is_slowed());
+
+        let other = accounts.enter(&identity("other"), Instant::now()).unwrap();
+        (0..10).for_each(|_| {
+            [ErrorCode::WrongShape, ErrorCode::WrongLength].into_iter().for_each(|code| other.refused(code))
+        });
+        assert!(!other.refusals.left(Instant::now()).is_zero(), "different mistakes count each");
     }
 
     #[tokio::test]

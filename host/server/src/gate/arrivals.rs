@@ -1,8 +1,12 @@
 //! Connections whose peer is not known yet. All that is known of it is its address, so that is what is counted; and
 //! because somebody else may have the same or any number of them, all addresses together are, too.
+//!
+//! When all places are taken, a newcomer takes the place of whoever has most, compared by networks and then within them:
+//! see [`source`](super::source). Strangers do not take the places of sources from which somebody was authenticated
+//! lately, and such a source takes one of any stranger: however many networks a flood comes from, workers get back in.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,22 +15,9 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::rate::Rate;
-use super::remembered::Remembered;
+use super::remembered::{AUTHENTICATED, Remembered};
+use super::source::{self, Source};
 use crate::limits::Limits;
-
-/// Where a connection comes from: an IPv4 address, or the network of 64 bits of an IPv6 address, within which its owner
-/// has as many as he likes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Source(IpAddr);
-
-impl Source {
-    fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            address => address,
-        })
-    }
-}
 
 /// All connections whose handshake is not done, and what is remembered of where they came from.
 #[derive(Debug)]
@@ -44,6 +35,9 @@ pub(crate) struct Arrivals {
 #[derive(Debug)]
 struct State {
     sources: Remembered<Source, Arc<Known>>,
+    /// Sources from which somebody has shown a good certificate. Apart, so that no flood from other sources makes the server
+    /// forget them.
+    authenticated: Remembered<Source, ()>,
     /// The handshakes under way, oldest first.
     half_open: HashMap<Source, VecDeque<(u64, Arc<Notify>)>>,
     count: usize,
@@ -73,7 +67,7 @@ pub(crate) enum NoEntry {
     /// It has too many.
     #[error("too many unfinished handshakes from there (limits.half_open_per_address)")]
     OfAddress,
-    /// All have too many, and none more than this.
+    /// All have too many, and none, nor any network, more than this.
     #[error("too many unfinished handshakes (limits.half_open)")]
     OfAll,
 }
@@ -95,8 +89,11 @@ pub(crate) struct Arrival {
     arrivals: Arc<Arrivals>,
     known: Arc<Known>,
     displaced: Arc<Notify>,
-    /// While its handshake is not done.
-    place: Option<(Source, u64)>,
+    source: Source,
+    /// Its number, while its handshake is not done.
+    place: Option<u64>,
+    /// Whether its peer has shown a good certificate.
+    is_authenticated: bool,
 }
 
 impl Arrivals {
@@ -109,7 +106,13 @@ impl Arrivals {
             shut_out: limits.shut_out_seconds.duration(),
             handshakes: Rate::a_second(limits.handshakes_per_second.into(), now),
             turned_away: Rate::a_second(limits.turned_away_per_second.into(), now),
-            state: Mutex::new(State { sources: Remembered::new(), half_open: HashMap::new(), count: 0, next: 0 }),
+            state: Mutex::new(State {
+                sources: Remembered::new(),
+                authenticated: Remembered::for_time(AUTHENTICATED),
+                half_open: HashMap::new(),
+                count: 0,
+                next: 0,
+            }),
         }
     }
 
@@ -131,7 +134,7 @@ impl Arrivals {
         if own >= self.half_open_per_address {
             return Err(NoEntry::OfAddress);
         }
-        if state.count >= self.half_open && !state.displace_one_of_more_than(own + 1) {
+        if state.count >= self.half_open && !state.make_room_for(source, now) {
             return Err(NoEntry::OfAll);
         }
         let displaced = Arc::new(Notify::new());
@@ -139,7 +142,8 @@ impl Arrivals {
         state.count += 1;
         let number = state.next;
         state.half_open.entry(source).or_default().push_back((number, Arc::clone(&displaced)));
-        Ok(Arrival { arrivals: Arc::clone(self), known, displaced, place: Some((source, number)) })
+        let arrivals = Arc::clone(self);
+        Ok(Arrival { arrivals, known, displaced, source, place: Some(number), is_authenticated: false })
     }
 
     /// Counts a connection that was closed at once. Returns for how long none should be accepted.
@@ -162,14 +166,21 @@ impl Arrivals {
 }
 
 impl State {
-    /// The oldest handshake of the source that has most gives way, where those are more than `own`.
-    fn displace_one_of_more_than(&mut self, own: usize) -> bool {
-        let most = self.half_open.values_mut().max_by_key(|handshakes| handshakes.len());
-        let Some(most) = most.filter(|most| most.len() > own) else { return false };
-        if let Some((_, displaced)) = most.pop_front() {
-            displaced.notify_one();
-            self.count -= 1;
-        }
+    /// Has the oldest handshake of another source give way to one of this source. Returns whether one did.
+    fn make_room_for(&mut self, source: Source, now: Instant) -> bool {
+        let all = self.half_open.iter().map(|(other, handshakes)| (*other, handshakes.len()));
+        let all: Vec<(Source, usize)> = all.filter(|(_, handshakes)| *handshakes > 0).collect();
+        let is_stranger = |(other, _): &&(Source, usize)| !self.authenticated.knows(other, now);
+        let strangers: Vec<_> = all.iter().filter(is_stranger).copied().collect();
+        let heaviest = if self.authenticated.knows(&source, now) {
+            source::heaviest(&strangers).or_else(|| source::heavier_than(source, &all))
+        } else {
+            source::heavier_than(source, &strangers)
+        };
+        let displaced = heaviest.and_then(|heaviest| self.half_open.get_mut(&heaviest)?.pop_front());
+        let Some((_, displaced)) = displaced else { return false };
+        displaced.notify_one();
+        self.count -= 1;
         true
     }
 }
@@ -195,9 +206,20 @@ impl Arrival {
 
     /// Its handshake is done: somebody else may begin one.
     pub(crate) fn is_known(&mut self) {
-        if let Some((source, number)) = self.place.take() {
-            self.arrivals.leave(source, number);
+        if let Some(number) = self.place.take() {
+            self.arrivals.leave(self.source, number);
         }
+    }
+
+    /// Its peer has shown a good certificate. The source is remembered for that, from now on and from the end of the
+    /// connection on.
+    pub(crate) fn is_authenticated(&mut self) {
+        self.is_authenticated = true;
+        self.remember();
+    }
+
+    fn remember(&self) {
+        self.arrivals.state.lock().authenticated.keep(self.source, (), Instant::now());
     }
 
     /// It failed by its peer's fault.
@@ -215,6 +237,9 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         self.is_known();
+        if self.is_authenticated {
+            self.remember();
+        }
     }
 }
 
@@ -292,13 +317,42 @@ mod tests {
         assert!(left(now + MINUTE).is_ok());
     }
 
+    fn network(number: u16, subnet: u16) -> IpAddr {
+        IpAddr::from([0x2001, 0xdb8, number, subnet, 0, 0, 0, 1])
+    }
+
     #[test]
-    fn addresses_of_one_customer_count_as_one() {
-        let source = |text: &str| Source::of(text.parse().unwrap());
-        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::9"));
-        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
-        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
-        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+    fn who_has_a_network_of_many_addresses_does_not_lock_out_the_others() {
+        let now = Instant::now();
+        let arrivals = arrivals(now, 512, 128);
+        // A /48 has 65,536 networks of 64 bits: one handshake from each, and no source has more than another.
+        let flood: Vec<_> = (0..512).map(|subnet| arrivals.enter(network(7, subnet), now).unwrap()).collect();
+        assert_eq!(arrivals.enter(network(7, 600), now).unwrap_err(), NoEntry::OfAll);
+        let _newcomer = arrivals.enter(address(1), now).unwrap();
+        let _another = arrivals.enter(network(8, 1), now).unwrap();
+        assert_eq!(flood.iter().filter(|arrival| is_displaced(arrival)).count(), 2);
+    }
+
+    #[test]
+    fn who_has_authenticated_lately_gets_in_however_many_networks_a_flood_has() {
+        let now = Instant::now();
+        let arrivals = arrivals(now, 512, 128);
+        let mut worker = arrivals.enter(address(1), now).unwrap();
+        worker.is_known();
+        worker.is_authenticated();
+        drop(worker);
+        // No two of them have anything in common, and they are more than are remembered.
+        let far = |number: u32| IpAddr::from([(number >> 8) as u8 + 1, number as u8, 0, 1]);
+        for number in 0..8192 {
+            drop(arrivals.enter(far(number), now));
+        }
+        let flood: Vec<_> = (0..512).map(|number| arrivals.enter(far(number), now).unwrap()).collect();
+        assert_eq!(arrivals.enter(address(2), now).unwrap_err(), NoEntry::OfAll);
+        let back = arrivals.enter(address(1), now).unwrap();
+        assert_eq!(flood.iter().filter(|arrival| is_displaced(arrival)).count(), 1);
+        // And no newcomer takes its place.
+        let _others: Vec<_> = (0..512).map(|number| arrivals.enter(far(600 + number), now)).collect();
+        assert!(!is_displaced(&back));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! | module | what it bounds |
 //! |---|---|
-//! | `arrivals` | connections whose peer is not known yet: by address, and all together |
+//! | `arrivals` | connections whose peer is not known yet: by address, by network, and all together |
+//! | `source` | addresses and their networks, and which of them has most |
 //! | `accounts` | what an identity does over all its connections |
 //! | `room` | bytes of bodies that are being received or sent, by identity and by job |
 //! | `rate` | how often: the generic cell rate algorithm |
@@ -19,6 +20,7 @@ mod rate;
 mod remembered;
 mod room;
 mod seldom;
+mod source;
 
 pub(crate) use accounts::{Account, Accounts};
 pub(crate) use arrivals::{Arrival, Arrivals, Failed};

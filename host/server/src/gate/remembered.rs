@@ -13,15 +13,31 @@ pub(crate) const MAX_REMEMBERED: usize = 4096;
 /// For how long: every rate is that of a second or a minute, and fresh again by then.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(120);
 
+/// How long a source is remembered from which somebody has shown a good certificate, counted from the end of the
+/// connection: a worker that was away over a weekend is still known.
+pub(crate) const AUTHENTICATED: Duration = Duration::from_secs(3 * 24 * 3600);
+
 /// A bounded number of entries, each kept for a while after its last use.
 #[derive(Debug)]
 pub(crate) struct Remembered<Key: Hash + Eq, Value> {
     entries: LruCache<Key, (Instant, Value)>,
+    time: Duration,
 }
 
 impl<Key: Hash + Eq, Value> Remembered<Key, Value> {
+    /// For [`REMEMBERED`].
     pub(crate) fn new() -> Self {
-        Self { entries: LruCache::new(const { NonZero::new(MAX_REMEMBERED).unwrap() }) }
+        Self::for_time(REMEMBERED)
+    }
+
+    /// Each for so long.
+    pub(crate) fn for_time(time: Duration) -> Self {
+        Self { entries: LruCache::new(const { NonZero::new(MAX_REMEMBERED).unwrap() }), time }
+    }
+
+    /// Whether it is remembered. Does not count as a use.
+    pub(crate) fn knows(&self, key: &Key, now: Instant) -> bool {
+        self.entries.peek(key).is_some_and(|(used, _)| now.saturating_duration_since(*used) <= self.time)
     }
 
     /// What is remembered, or made anew.
@@ -47,7 +63,7 @@ impl<Key: Hash + Eq, Value> Remembered<Key, Value> {
     /// Forgets what was not used for long. The least recently used is found first, so this costs what it forgets.
     pub(crate) fn forget(&mut self, now: Instant) {
         while let Some((_, (used, _))) = self.entries.peek_lru()
-            && now.saturating_duration_since(*used) > REMEMBERED
+            && now.saturating_duration_since(*used) > self.time
         {
             self.entries.pop_lru();
         }

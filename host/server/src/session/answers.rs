@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::refused;
+use super::report::{REPORT_BYTES, Report};
 use crate::evaluation;
 use crate::gate::{Account, Direction, Held};
 use crate::gradient::RowLayout;
@@ -20,8 +21,8 @@ use crate::published;
 use crate::refusal::Answered;
 use crate::weights::Weights;
 
-/// Answers that may wait to be sent on a connection. They are small: weights are fetched when they are sent. A peer that
-/// does not read stops being read from when they are used up.
+/// Answers that may wait to be sent on a connection. They are small: weights are fetched and reports made when they are
+/// sent. A peer that does not read stops being read from when they are used up.
 pub(crate) const QUEUED_ANSWERS: usize = 64;
 
 /// An answer on its way out.
@@ -42,6 +43,8 @@ pub(crate) enum Content {
     Evaluation(Arc<Key>),
     /// These rows of the key's weights, as they are when the answer is sent.
     Rows(Arc<Key>, RowIds),
+    /// What the server tells of itself, made when the answer is sent.
+    Report(Report),
 }
 
 impl Content {
@@ -51,6 +54,7 @@ impl Content {
             Self::Message(_) => ("answer", ""),
             Self::Weights(key) | Self::Evaluation(key, ..) => ("pull", &key.name),
             Self::Rows(key, _) => ("pull rows", &key.name),
+            Self::Report(report) => (report.name(), ""),
         }
     }
 
@@ -61,15 +65,25 @@ impl Content {
             Self::Weights(key) | Self::Evaluation(key) | Self::Rows(key, _) => {
                 job.access.require_pull(identity, &key.name)
             }
+            Self::Report(report) => report.check_right(job, identity),
         }
     }
 
-    /// Of its body.
-    fn bytes(&self) -> u64 {
+    /// Bytes of its body.
+    fn body_bytes(&self) -> u64 {
         match self {
-            Self::Message(_) => 0,
+            Self::Message(_) | Self::Report(_) => 0,
             Self::Weights(key) | Self::Evaluation(key) => key.tensor.bytes().unwrap_or(0),
             Self::Rows(_, rows) => rows.bytes(),
+        }
+    }
+
+    /// Bytes that are held while it is sent.
+    fn held_bytes(&self) -> u64 {
+        match self {
+            Self::Report(_) => REPORT_BYTES,
+            Self::Rows(_, rows) => rows.bytes() + size_of_val(rows.ids.as_slice()) as u64,
+            Self::Message(_) | Self::Weights(_) | Self::Evaluation(_) => self.body_bytes(),
         }
     }
 }
@@ -78,7 +92,7 @@ impl Content {
 pub(crate) struct RowIds {
     pub ids: Vec<u64>,
     pub layout: RowLayout,
-    /// Until the answer's turn to be sent has come.
+    /// Their part of the identity's `limits.row_ids`, until the answer's turn to be sent has come.
     pub held: Option<OwnedSemaphorePermit>,
 }
 
@@ -105,11 +119,10 @@ pub(crate) async fn send_all(
 ) -> io::Result<()> {
     let limits = &job.config.limits;
     while let Some(Answer { id, content }) = answers.recv().await {
-        let bytes = content.bytes();
         // Before what is to be sent is taken hold of.
-        account.body(bytes).await;
+        account.body(content.body_bytes()).await;
         let turn = if let Content::Evaluation(_) = content { account.evaluation().await } else { None };
-        let room = account.room(Direction::Sending, bytes, &job.rooms).await;
+        let room = account.room(Direction::Sending, content.held_bytes(), &job.rooms).await;
         let (content, _room) = match room.and_then(|room| content.may_go(&job, &identity).map(|()| room)) {
             Ok(room) => (content, room),
             Err(refusal) => {
@@ -121,6 +134,14 @@ pub(crate) async fn send_all(
         };
         let (head, body) = match content {
             Content::Message(response) => (head(id, &response, limits), Body::Nothing),
+            Content::Report(report) => {
+                let name = report.name();
+                let made = report.make(&job).await.unwrap_or_else(|refusal| {
+                    account.refused(refusal.code);
+                    Response::Failed(refused(&job, &identity, name, "", refusal))
+                });
+                (head(id, &made, limits), Body::Nothing)
+            }
             Content::Weights(key) => match published::weights(&job, &key).await {
                 Ok(weights) => whole(id, &key, weights),
                 Err(reason) => failed(id, reason, limits),
@@ -196,7 +217,7 @@ async fn some_rows(job: &Arc<Job>, key: &Arc<Key>, rows: RowIds) -> Result<(u64,
     match key.weights() {
         Some(weights) => Ok((weights.version, tensor, Body::Rows(weights, rows))),
         None => {
-            let (version, read) = published::rows(job, key, rows.layout, &rows.ids).await?;
+            let (version, read) = published::rows(job, key, rows.layout, rows.ids).await?;
             Ok((version, tensor, Body::Read(read)))
         }
     }
@@ -239,7 +260,7 @@ async fn send_rows(stream: &mut (impl AsyncWrite + Unpin), weights: &Weights, ro
     Ok(())
 }
 
-/// Prefix and header. An answer that no client would take, a status of too many keys, becomes a failure.
+/// Prefix and header. An answer that is longer than peers are told to expect becomes a failure.
 fn head(id: RequestId, response: &Response, limits: &Limits) -> Vec<u8> {
     let head = encode_response(id, response, 0);
     if head.len() <= limits.header_bytes as usize {

@@ -8,10 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Context;
 use super::answers::Content;
-use super::requests::{Asked, Stopped, failed};
+use super::requests::{Asked, Outstanding, Stopped, failed};
 use crate::access::Right;
-use crate::audit::{Action, Event};
-use crate::deployment::{Wanted, deploy, list, submit, withdraw};
+use crate::deployment::{Wanted, deploy, submit, withdraw};
 use crate::refusal::{Answered, Refusal};
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
@@ -58,18 +57,6 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         self.in_its_own_task(turn, permit, submission)
     }
 
-    pub(super) fn submissions(self) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, .. } = &**self.context;
-        let rights = job.access.still_of(identity)?;
-        if ![Right::Submit, Right::Activate, Right::Status].into_iter().any(|right| rights.may(right)) {
-            let message = format!("`{identity}` may not see what is submitted; the operator names who may in [access]");
-            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
-        }
-        job.audit.note(&Event::allowed(Action::Submissions).by(identity));
-        let job = Arc::clone(job);
-        self.later(String::new(), async move { list(job).await.map(Content::Message) })
-    }
-
     pub(super) fn withdraw(self, digest: String) -> Result<Option<Content>, Stopped> {
         let Context { job, identity, .. } = &**self.context;
         let rights = job.access.still_of(identity)?;
@@ -112,7 +99,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     fn in_its_own_task(
         self,
         turn: OwnedSemaphorePermit,
-        permit: OwnedSemaphorePermit,
+        permit: Outstanding,
         work: impl Future<Output = Answered<Response>> + Send + 'static,
     ) -> Result<Option<Content>, Stopped> {
         let task = tokio::spawn(async move {

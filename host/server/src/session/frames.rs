@@ -66,6 +66,11 @@ impl<Stream: AsyncRead + Unpin> FrameReader<Stream> {
         self.limits = self.pace.frame();
     }
 
+    /// Bytes of the current frame's body that were not read, and that the next frame comes behind.
+    pub fn unread(&self) -> u64 {
+        self.unread
+    }
+
     /// The next frame's prefix and header. Waits for its first byte as long as it takes, for a worker that computes is
     /// silent, unless `may_end` says after `limits.idle_seconds` that nothing is expected.
     pub async fn next(&mut self, may_end: impl Fn() -> bool) -> Result<(FramePrefix, Vec<u8>), ReadError> {

@@ -5,9 +5,12 @@
 //! leave by one bounded queue, in whatever order they are ready. A request that is refused costs the peer that request
 //! and nobody else anything; only bytes that are no frames end the connection.
 
+mod ahead;
 mod answers;
+mod departure;
 mod deployments;
 mod frames;
+mod report;
 mod requests;
 mod tensors;
 
@@ -38,7 +41,9 @@ use crate::membership::{ConnectionId, Presence};
 use crate::refusal::{Answered, Refusal};
 use crate::shard::KeyId;
 use crate::standing::Standing;
+use ahead::PullsAhead;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
+use departure::Speaker;
 use frames::{FrameReader, ReadError};
 
 /// How long a connection that the server ends is still read from, so that the peer, in the middle of sending, gets the
@@ -54,12 +59,11 @@ struct Context {
     identity: Identity,
     connection: ConnectionId,
     /// Set while this connection speaks for a worker.
-    worker: Mutex<Option<Worker>>,
+    worker: Arc<Mutex<Option<Worker>>>,
     answers: mpsc::Sender<Answer>,
     outstanding: Arc<Semaphore>,
     most_outstanding: usize,
-    /// Of ids in row pulls that wait.
-    row_ids: Arc<Semaphore>,
+    ahead: Arc<PullsAhead>,
     /// What this identity does by all its connections.
     account: Arc<Account>,
     /// Keys whose weights were read, for the audit log.
@@ -134,8 +138,8 @@ pub(crate) async fn serve(
     let context = Arc::new(Context {
         outstanding: Arc::new(Semaphore::new(most_outstanding)),
         most_outstanding,
-        row_ids: Arc::new(Semaphore::new(limits.row_ids.min(Semaphore::MAX_PERMITS))),
-        worker: Mutex::new(None),
+        ahead: Arc::default(),
+        worker: Arc::default(),
         read: Mutex::default(),
         job,
         identity,
@@ -143,6 +147,7 @@ pub(crate) async fn serve(
         answers,
         account,
     });
+    let speaker = Speaker::new(&context.job, &context.worker);
     let mut waiting = JoinSet::new();
     // In this order: what ends a connection comes before its next request.
     let end = tokio::select! {
@@ -155,11 +160,9 @@ pub(crate) async fn serve(
         end = requests::read_all(&context, &mut reader, &mut waiting) => end,
     };
     let (identity, job) = (&context.identity, &context.job);
-    let worker = context.worker.lock().take();
-    match worker {
-        Some(worker) if matches!(end, End::Dismissed(_)) => job.dismissed(worker),
-        Some(worker) => job.disconnected(worker),
-        None => {}
+    match end {
+        End::Dismissed(_) => speaker.dismiss(),
+        _ => drop(speaker),
     }
     let lingers = match end {
         // What waited was dropped, but what is answered is sent: it may have closed its own direction only.

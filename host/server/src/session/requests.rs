@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
+use super::report::Report;
 use super::{Context, End};
 use crate::access::Right;
 use crate::audit::{Action, Event};
@@ -19,7 +20,7 @@ use crate::job::{Worker, not_registered};
 use crate::learning_rate;
 use crate::refusal::{Answered, Refusal};
 use crate::rounds::Rank;
-use crate::status::status;
+use crate::status::weights_digest;
 
 /// Why a request was not carried out.
 pub(super) enum Stopped {
@@ -39,6 +40,12 @@ impl From<ReadError> for Stopped {
     fn from(error: ReadError) -> Self {
         Self::Unreadable(error)
     }
+}
+
+/// A request's place among those that wait, of its connection and of its identity; given back when it is dropped.
+pub(super) struct Outstanding {
+    _connection: OwnedSemaphorePermit,
+    _identity: OwnedSemaphorePermit,
 }
 
 /// A request for which an answer is due.
@@ -61,6 +68,7 @@ pub(super) async fn read_all<Stream: AsyncRead + Unpin>(
     loop {
         // Those that are done are forgotten, so that the set holds what waits and no more.
         while waiting.try_join_next().is_some() {}
+        context.account.discard(reader.unread()).await;
         context.account.request().await;
         let (id, error) = match reader.next(|| context.is_idle()).await {
             Ok((prefix, header)) => match handle(context, reader, waiting, prefix, &header).await {
@@ -135,8 +143,9 @@ fn describe(request: &Request) -> (&'static str, String) {
         Request::Rollback { .. } => ("rollback", String::new()),
         Request::Submit => ("submit", String::new()),
         Request::Activate { digest, .. } => ("activate", digest.clone()),
-        Request::Submissions => ("submissions", String::new()),
+        Request::Submissions { .. } => ("submissions", String::new()),
         Request::Withdraw { digest } => ("withdraw", digest.clone()),
+        Request::Keys { .. } | Request::Workers { .. } => ("status", String::new()),
     }
 }
 
@@ -146,36 +155,41 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         request.check_body(self.body_bytes).map_err(|error| Refusal::from(&error))?;
         match request {
             Request::Hello { .. } => Err(Refusal::new(ErrorCode::OutOfOrder, "you have said hello before").into()),
-            Request::Register => self.register(),
+            Request::Register => self.register().await,
             Request::Init { key, tensor, tags } => self.init(key, tensor, tags).await,
             Request::Push { key, round, tensor, loss } => self.push(&key, round, &tensor, loss).await,
             Request::Pull { key, version, evaluation } => self.pull(&key, version, evaluation),
             Request::PushRows { key, round, values, loss } => self.push_rows(&key, round, &values, loss).await,
             Request::PullRows { key, version, rows } => self.pull_rows(&key, version, rows).await,
             Request::Barrier { number } => self.barrier(number),
-            Request::Leave => self.leave(),
+            Request::Leave => self.leave().await,
             Request::Deploy(options) => self.deploy(options).await,
             Request::Rollback { to } => self.rollback(to),
             Request::Submit => self.submit().await,
             Request::Activate { digest, options } => self.activate(digest, options),
-            Request::Submissions => self.submissions(),
+            Request::Submissions { after } => self.report(Report::Submissions { after }).await,
             Request::Withdraw { digest } => self.withdraw(digest),
-            Request::Status { weights_digest } => self.status(weights_digest),
+            Request::Status { weights_digest: false } => self.report(Report::Status { weights_digest: None }).await,
+            Request::Status { weights_digest: true } => self.status_with_digest().await,
+            Request::Keys { after } => self.report(Report::Keys { after }).await,
+            Request::Workers { after } => self.report(Report::Workers { after }).await,
             Request::SetSchedule { learning_rate, schedule } => self.set_schedule(learning_rate, schedule),
         }
     }
 
-    fn register(self) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, connection, worker: speaks_for, .. } = &**self.context;
-        let Some(rank) = job.access.still_of(identity)?.worker else {
-            let section = &job.config.section;
-            let message = format!("`{identity}` is no worker of this job; the operator names workers in [{section}]");
-            return Err(Refusal::new(ErrorCode::Forbidden, message).into());
-        };
-        let worker = Worker { rank, connection: *connection };
+    async fn register(self) -> Result<Option<Content>, Stopped> {
+        let Context { job, identity, connection, worker: speaks_for, account, .. } = &**self.context;
+        let worker = Worker { rank: self.rank()?, connection: *connection };
+        if let Some(registered) = job.is_registered(worker) {
+            return done(registered);
+        }
+        account.registration().await;
+        // It may have had to wait.
+        let worker = Worker { rank: self.rank()?, ..worker };
         // Before the membership changes, so that this connection cannot miss being replaced.
         *speaks_for.lock() = Some(worker);
         let (response, replaced) = job.register(worker);
+        let rank = worker.rank;
         tracing::info!(%identity, job = job.config.name, rank, connection, replaces = ?replaced, "registered");
         let (rank, connection) = (rank.to_string(), connection.to_string());
         let details = [("rank", rank.as_str()), ("connection", &connection)];
@@ -187,6 +201,16 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         done(response)
     }
 
+    /// The rank of the worker that this identity is.
+    fn rank(&self) -> Answered<Rank> {
+        let Context { job, identity, .. } = &**self.context;
+        job.access.still_of(identity)?.worker.ok_or_else(|| {
+            let section = &job.config.section;
+            let message = format!("`{identity}` is no worker of this job; the operator names workers in [{section}]");
+            Refusal::new(ErrorCode::Forbidden, message)
+        })
+    }
+
     fn barrier(self, number: u64) -> Result<Option<Content>, Stopped> {
         let worker = self.worker()?;
         let job = Arc::clone(&self.context.job);
@@ -196,7 +220,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         })
     }
 
-    fn leave(self) -> Result<Option<Content>, Stopped> {
+    async fn leave(self) -> Result<Option<Content>, Stopped> {
+        self.worker()?;
+        self.context.account.registration().await;
+        // It may have had to wait.
         let worker = self.worker()?;
         self.context.job.leave(worker)?;
         *self.context.worker.lock() = None;
@@ -206,14 +233,27 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         done(Response::Left)
     }
 
-    fn status(self, weights_digest: bool) -> Result<Option<Content>, Stopped> {
-        let Context { job, identity, .. } = &**self.context;
+    /// Answers with a report, which is made when the answer is sent.
+    async fn report(self, report: Report) -> Result<Option<Content>, Stopped> {
+        let Context { job, identity, account, .. } = &**self.context;
+        report.check_right(job, identity)?;
+        if report.is_first() {
+            job.audit.note(&Event::allowed(Action::of_request(report.name())).by(identity));
+        }
+        account.report().await;
+        Ok(Some(Content::Report(report)))
+    }
+
+    async fn status_with_digest(self) -> Result<Option<Content>, Stopped> {
+        let Context { job, identity, account, .. } = &**self.context;
         job.access.require(identity, Right::Status)?;
         job.audit.note(&Event::allowed(Action::Status).by(identity));
+        account.report().await;
         let context = Arc::clone(self.context);
         self.later(String::new(), async move {
-            let _turn = if weights_digest { context.account.digest().await } else { None };
-            Ok(Content::Message(Response::Status(Box::new(status(&context.job, weights_digest).await?))))
+            let _turn = context.account.digest().await;
+            let weights_digest = Some(weights_digest(&context.job).await?);
+            Ok(Content::Report(Report::Status { weights_digest }))
         })
     }
 
@@ -258,12 +298,20 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         Ok(rank)
     }
 
-    pub(super) fn permit(&self) -> Answered<OwnedSemaphorePermit> {
-        Arc::clone(&self.context.outstanding).try_acquire_owned().map_err(|_| {
-            let limit = self.context.job.config.limits.outstanding_requests;
+    /// A place among the requests that wait.
+    pub(super) fn permit(&self) -> Answered<Outstanding> {
+        let limits = &self.context.job.config.limits;
+        let connection = Arc::clone(&self.context.outstanding).try_acquire_owned().map_err(|_| {
+            let limit = limits.outstanding_requests;
             let message = format!("{limit} requests of this connection wait already (limits.outstanding_requests)");
             Refusal::new(ErrorCode::Busy, message)
-        })
+        })?;
+        let identity = self.context.account.outstanding().ok_or_else(|| {
+            let (identity, limit) = (&self.context.identity, limits.outstanding_requests_per_identity);
+            let limit = format!("{limit} requests of `{identity}` wait already");
+            Refusal::new(ErrorCode::Busy, format!("{limit} (limits.outstanding_requests_per_identity)"))
+        })?;
+        Ok(Outstanding { _connection: connection, _identity: identity })
     }
 
     /// Answers when `outcome` is there.
@@ -278,7 +326,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 
     pub(super) fn later_with(
         self,
-        permit: OwnedSemaphorePermit,
+        permit: Outstanding,
         key: String,
         outcome: impl Future<Output = Answered<Content>> + Send + 'static,
     ) -> Result<Option<Content>, Stopped> {

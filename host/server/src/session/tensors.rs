@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stepbox_reduce::Format;
 use stepbox_wire::{ErrorCode, Response, TensorType};
 use tokio::io::AsyncRead;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Context;
 use super::answers::{Content, RowIds};
@@ -114,6 +115,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         if context.job.check_push(&key, worker.rank, round, loss)? {
             return self.repeated(&key, round);
         }
+        let held = self.row_ids(&key, values.shape.first().copied().unwrap_or(0))?;
         let _room = self.room().await?;
         // The lengths add up to the body's, which is within the limit of a frame.
         let value_bytes = values.bytes().unwrap_or(0);
@@ -131,7 +133,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
                 Refusal::new(ErrorCode::NotFinite, format!("{message}; nothing of it was used"))
             })
         });
-        let contribution = Contribution { gradient: Gradient::Rows(rows.await?), loss };
+        let rows = Rows { held: Some(held), ..rows.await? };
+        let contribution = Contribution { gradient: Gradient::Rows(rows), loss };
         self.may_still_push(&key.name)?;
         let repeated = context.job.push(&key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
@@ -159,13 +162,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
                 format!("{rows} rows of key `{}` are {bytes} bytes, above {limit} (limits.body_bytes)", key.name);
             return Err(Refusal::new(ErrorCode::WrongLength, message).into());
         }
-        let held = u32::try_from(rows).ok();
-        let held = held.and_then(|rows| Arc::clone(&self.context.row_ids).try_acquire_many_owned(rows).ok());
-        let Some(held) = held else {
-            let limit = job.config.limits.row_ids;
-            let message = format!("{rows} rows would make more than {limit} that are waited for (limits.row_ids)");
-            return Err(Refusal::new(ErrorCode::Busy, message).into());
-        };
+        let held = self.row_ids(&key, rows)?;
         let _room = self.room().await?;
         let mut ids = vec![0; self.body_bytes as usize];
         self.reader.body(&mut ids, |_| {}).await?;
@@ -174,10 +171,24 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             found?;
             return Ok(Some(Content::Rows(key, rows)));
         }
-        let context = Arc::clone(self.context);
+        let (context, ahead) = (Arc::clone(self.context), self.context.ahead.enter(&key, version)?);
         self.later(key.name.clone(), async move {
             context.wait_for(&key, rank, version).await?;
+            drop(ahead);
             Ok(Content::Rows(key, rows))
+        })
+    }
+
+    /// Room for the ids of rows, to be held as long as they are.
+    fn row_ids(&self, key: &Key, rows: u64) -> Answered<OwnedSemaphorePermit> {
+        self.context.account.row_ids(rows).ok_or_else(|| {
+            let (identity, limit) = (&self.context.identity, self.context.job.config.limits.row_ids);
+            let message = format!(
+                "{rows} rows of key `{}` would make more than {limit} row ids that are held for `{identity}` \
+                 (limits.row_ids); send fewer at a time, or the whole tensor",
+                key.name
+            );
+            Refusal::new(ErrorCode::Busy, message)
         })
     }
 
@@ -191,9 +202,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             found?;
             return Ok(Some(content(key)));
         }
-        let context = Arc::clone(self.context);
+        let (context, ahead) = (Arc::clone(self.context), self.context.ahead.enter(&key, version)?);
         self.later(key.name.clone(), async move {
             context.wait_for(&key, rank, version).await?;
+            drop(ahead);
             Ok(content(key))
         })
     }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use phases::Contributed;
 pub(crate) use residents::{NewSlice, Shard};
+pub(crate) use rows::FoundRows;
 pub(crate) use step::{Gradients, Lent, NewChunk, SliceGradients, Step, StepFailure};
 
 /// Jobs that may wait for a shard. Each is one key's update, so this many small keys are taken in before whoever

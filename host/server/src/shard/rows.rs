@@ -10,6 +10,15 @@ use super::residents::{Bound, Shard};
 use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks};
 use crate::optimizer::OptimizerId;
 
+/// Rows that were read.
+#[derive(Debug)]
+pub(crate) struct FoundRows {
+    /// Where among the wanted ones each is.
+    pub positions: Vec<usize>,
+    /// Their bytes, in the same order, without gaps.
+    pub bytes: Vec<u8>,
+}
+
 impl Shard {
     /// Runs a round on those of the touched rows that this shard owns.
     ///
@@ -41,22 +50,28 @@ impl Shard {
         Ok(())
     }
 
-    /// Those of the wanted rows, `(row, position)`, that this shard owns: each with its position. An error where the
-    /// optimizer has changed one outside its steps.
+    /// Those of the wanted rows, `(row, position)` in order of row, that this shard owns. An error where the optimizer has
+    /// changed one outside its steps.
     pub fn read_rows(
         &mut self,
         optimizer: OptimizerId,
         key: KeyId,
         columns: usize,
         wanted: &[(u64, usize)],
-    ) -> Result<Vec<(usize, Vec<u8>)>, SandboxError> {
+    ) -> Result<FoundRows, SandboxError> {
         let (pool, slices) = self.home(optimizer, key);
-        let mut found = Vec::new();
+        let before = |row: u64| wanted.partition_point(|(wanted, _)| *wanted < row);
+        let within = |held: &Range<u64>| &wanted[before(held.start)..before(held.end)];
+        let count = slices.iter().map(|bound| within(&rows_of(bound, columns)).len()).sum::<usize>();
+        let row_bytes = columns * size_of::<f32>();
+        let mut found =
+            FoundRows { positions: Vec::with_capacity(count), bytes: Vec::with_capacity(count * row_bytes) };
         for bound in slices {
             let held = rows_of(bound, columns);
-            for (row, position) in wanted.iter().filter(|(row, _)| held.contains(row)) {
+            for (row, position) in within(&held) {
                 if let Some(bytes) = pool.row(bound.id, (row - held.start) as u32)? {
-                    found.push((*position, bytes.to_vec()));
+                    found.positions.push(*position);
+                    found.bytes.extend_from_slice(bytes);
                 }
             }
         }
