@@ -6,8 +6,8 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 use stepbox_sandbox::{
-    Broker, Compiler, CompilerLimits, Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig,
-    SandboxError, TensorDescription, WasiPolicy,
+    Broker, Compiler, CompilerLimits, Confinement, Description, Domain, Granularity, Hyperparameter, Plan, Sandbox,
+    SandboxConfig, SandboxError, TensorDescription, WasiPolicy,
 };
 use stepbox_server::{Footprint, MAX_WORKERS};
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
@@ -245,8 +245,8 @@ impl Optimizer {
         let admit = || -> Result<Self, SandboxError> {
             let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
             // Nobody has verified these bytes.
-            let broker =
-                Broker::start(CompilerLimits::default()).map_err(|error| SandboxError::Compiler(error.to_string()))?;
+            let broker = Broker::start(CompilerLimits::default(), Confinement::Try)
+                .map_err(|error| SandboxError::Compiler(error.to_string()))?;
             let sandbox = Sandbox::new(config)?.with_compiler(Compiler::Broker(Arc::new(broker)));
             let component = sandbox.admit(bytes)?;
             let settings = component

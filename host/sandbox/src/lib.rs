@@ -65,7 +65,7 @@ pub use allow_list::*;
 pub use cache::fuzz_cache_entry;
 pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
 pub use compiler::{
-    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, DEFAULT_COMPILER_CODE_BYTES,
+    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, Confinement, DEFAULT_COMPILER_CODE_BYTES,
     DEFAULT_COMPILER_DEADLINE_MILLISECONDS, DEFAULT_COMPILER_MEMORY_BYTES, DEFAULT_COMPILER_PROCESSOR_SECONDS,
     MIN_COMPILER_MEMORY_BYTES, compile_process,
 };
