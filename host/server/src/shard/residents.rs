@@ -75,6 +75,7 @@ impl Shard {
         let [Some(home), Some(old)] = self.homes.get_disjoint_mut([&optimizer, &from]) else {
             unreachable!("both optimizers have been prepared for this key on this shard");
         };
+        take_back_what_is_open(&mut old.pool, &old.keys[&key]);
         for (new, old_slice) in home.keys[&key].iter().zip(&old.keys[&key]) {
             debug_assert_eq!(new.slice, old_slice.slice);
             home.pool.take_over(new.id, &old.pool, old_slice.id, keep_slots)?;
@@ -87,7 +88,7 @@ impl Shard {
 
     /// Makes sure that all of a key's weights and state here is what its own steps have left.
     pub fn verify(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<(), SandboxError> {
-        let (pool, slices) = self.home(optimizer, key);
+        let (pool, slices) = self.home_at_rest(optimizer, key);
         slices.iter().try_for_each(|bound| pool.verify(bound.id))
     }
 
@@ -116,11 +117,26 @@ impl Shard {
         self.homes.remove(&optimizer);
     }
 
+    /// The pool and the slices of a key, for who has the key's turn and no round under way: of a round whose task has died
+    /// nothing is left.
+    pub(super) fn home_at_rest(&mut self, optimizer: OptimizerId, key: KeyId) -> (&mut InstancePool, &[Bound]) {
+        let (pool, slices) = self.home(optimizer, key);
+        take_back_what_is_open(pool, slices);
+        (pool, slices)
+    }
+
     /// The pool and the slices of a key.
     pub(super) fn home(&mut self, optimizer: OptimizerId, key: KeyId) -> (&mut InstancePool, &[Bound]) {
         let Some(Home { pool, keys }) = self.homes.get_mut(&optimizer) else {
             unreachable!("the optimizer has been prepared on this shard");
         };
         (pool, &keys[&key])
+    }
+}
+
+/// Takes back rounds that were neither kept nor taken back.
+fn take_back_what_is_open(pool: &mut InstancePool, slices: &[Bound]) {
+    for bound in slices {
+        pool.roll_back(bound.id);
     }
 }
