@@ -1,6 +1,7 @@
 //! One running component: its store, its memory, and calls into it with a budget for each.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use wasmtime::component::{InstancePre, Linker};
@@ -22,6 +23,9 @@ pub(crate) struct HostState {
     wasi: Option<EmptyWasi>,
     /// What calls are bounded by.
     pub(crate) metering: Metering,
+    /// When the call under way must end, for the server's functions that the component calls: wasmtime compares the epoch
+    /// only in the component's own code. `None` where calls have no deadline.
+    pub(crate) deadline: Option<Instant>,
     /// The instance's memory, for the server's functions that the component calls; there once it is instantiated.
     pub(crate) memory: Option<CallMemory>,
 }
@@ -108,8 +112,13 @@ impl Instance {
     ) -> Result<Self, SandboxError> {
         let failed = |error| classified("instantiate", &error, budget);
         let limiter = AggregateLimiter::new(Arc::clone(&charge), allowance.memory_bytes, allowance.table_elements);
-        let state =
-            HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), metering: linked.metering, memory: None };
+        let state = HostState {
+            limiter,
+            wasi: linked.with_wasi.then(EmptyWasi::new),
+            metering: linked.metering,
+            deadline: None,
+            memory: None,
+        };
         let mut store = Store::new(&linked.engine, state);
         store.limiter(|state| &mut state.limiter);
         prepare(&mut store, budget).map_err(failed)?;
@@ -258,6 +267,10 @@ fn prepare(store: &mut Store<HostState>, budget: CallBudget) -> wasmtime::Result
     store.set_hostcall_fuel(CROSSING_BYTES);
     // One tick more: the current one may be about to end.
     store.set_epoch_deadline(budget.deadline_milliseconds.div_ceil(EPOCH.as_millis() as u64) + 1);
+    if store.data().metering.has_epochs() {
+        // A time that no clock can show is none.
+        store.data_mut().deadline = Instant::now().checked_add(Duration::from_millis(budget.deadline_milliseconds));
+    }
     Ok(())
 }
 

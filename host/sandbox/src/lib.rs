@@ -41,6 +41,7 @@ mod limiter;
 mod limits;
 mod linear_algebra;
 mod local;
+mod matrix_product;
 mod memory;
 mod native;
 mod plan;
