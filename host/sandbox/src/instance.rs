@@ -14,6 +14,7 @@ use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
 use crate::limiter::{AggregateLimiter, Charge};
 use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
 use crate::memory::{CallMemory, GuestMemory, Housed};
+use crate::preparation::Preparation;
 use crate::wasi::EmptyWasi;
 
 /// What the host keeps for a store.
@@ -174,27 +175,47 @@ impl Instance {
         &mut self,
         hyperparameters: &[types::Value],
         tensor: &types::Tensor,
-    ) -> Result<types::TensorPlan, CallError> {
-        self.call("plan", self.budget, |component, store| {
-            component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
+        preparation: &Preparation,
+    ) -> Result<types::TensorPlan, SandboxError> {
+        preparation.call(self, self.budget, 0, |instance, budget| {
+            instance.call("plan", budget, |component, store| {
+                component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
+            })
         })
     }
 
     /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
-    pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
-        let fuel = self.budget.fuel.saturating_add(RESERVE_FUEL_PER_BYTE * u64::from(bytes));
+    pub(crate) fn reserve(
+        &mut self,
+        bytes: u32,
+        memory_allowed: u64,
+        preparation: &Preparation,
+    ) -> Result<u32, SandboxError> {
+        let clearing = RESERVE_FUEL_PER_BYTE * u64::from(bytes);
         let more = (u64::from(bytes) >> 20) * RESERVE_MILLISECONDS_PER_MEBIBYTE;
-        let deadline_milliseconds = self.budget.deadline_milliseconds.saturating_add(more);
-        self.call("reserve", CallBudget { fuel, deadline_milliseconds }, |component, store| {
-            store.data_mut().limiter.allow_memory(memory_allowed);
-            component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
+        let own = CallBudget {
+            fuel: self.budget.fuel.saturating_add(clearing),
+            deadline_milliseconds: self.budget.deadline_milliseconds.saturating_add(more),
+        };
+        preparation.call(self, own, clearing, |instance, budget| {
+            instance.call("reserve", budget, |component, store| {
+                store.data_mut().limiter.allow_memory(memory_allowed);
+                component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
+            })
         })
     }
 
     /// The contract's `bind`.
-    pub(crate) fn bind(&mut self, slice: &types::Slice, hyperparameters: &[types::Value]) -> Result<u32, CallError> {
-        self.call("bind", self.budget, |component, store| {
-            component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
+    pub(crate) fn bind(
+        &mut self,
+        slice: &types::Slice,
+        hyperparameters: &[types::Value],
+        preparation: &Preparation,
+    ) -> Result<u32, SandboxError> {
+        preparation.call(self, self.budget, 0, |instance, budget| {
+            instance.call("bind", budget, |component, store| {
+                component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
+            })
         })
     }
 

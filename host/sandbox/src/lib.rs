@@ -46,6 +46,7 @@ mod memory;
 mod native;
 mod plan;
 mod pool;
+mod preparation;
 mod reason;
 mod round;
 mod seal;
@@ -81,13 +82,15 @@ pub use geometry::Geometry;
 pub use limits::{
     CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATION_NAME_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS,
     DEFAULT_CALL_DEADLINE_MILLISECONDS, DEFAULT_CALL_FUEL, DEFAULT_FUEL_PER_ELEMENT, DEFAULT_GUEST_OVERHEAD_BYTES,
-    DEFAULT_INSTANCE_MEMORY_BYTES, DEFAULT_STACK_BYTES, DEFAULT_TABLE_ELEMENTS, DEFAULT_TOTAL_MEMORY_BYTES,
+    DEFAULT_INSTANCE_MEMORY_BYTES, DEFAULT_PREPARATION_DEADLINE_MILLISECONDS, DEFAULT_PREPARATION_FUEL,
+    DEFAULT_STACK_BYTES, DEFAULT_TABLE_ELEMENTS, DEFAULT_TOTAL_MEMORY_BYTES,
     DEFAULT_WHOLE_TENSOR_DEADLINE_MILLISECONDS, Limits, MAX_BLOCK_ELEMENTS, MAX_STACK_BYTES, SandboxConfig, TABLES,
     TEXT_BYTES, WASI_RESOURCES, WasiPolicy,
 };
 pub use local::{LocalTensor, LocalTraining};
 pub use plan::{Phase, Plan, TensorDescription};
 pub use pool::{InstancePool, SliceId};
+pub use preparation::Preparation;
 pub use round::{Aggregate, Exchange};
 pub use settings::{Settings, SettingsError};
 pub use step::{GradientSource, StepContext};

@@ -16,7 +16,11 @@ use crate::weights::Weights;
 
 /// Collects the status. Hashing all weights, where asked for, runs off the runtime, one at a time.
 pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<ServerStatus> {
-    let weights_digest = if with_digest { Some(weights_digest(job).await?) } else { None };
+    let weights_digest = match with_digest {
+        true => Some(job.shards.unless_stuck(weights_digest(job)).await?),
+        false => None,
+    };
+    let stuck = job.shards.check().err().map(|lost| lost.to_string());
     let keys = job.model.all();
     let (in_use, pending) = {
         let deployments = job.deployments.read();
@@ -55,7 +59,7 @@ pub(crate) async fn status(job: &Arc<Job>, with_digest: bool) -> Answered<Server
         deployment: deployment::status(job),
         audit: job.audit.status(),
         protections: job.protections.get().cloned().unwrap_or_default(),
-        warnings: job.warnings.all(),
+        warnings: job.warnings.all().into_iter().chain(stuck).collect(),
     })
 }
 

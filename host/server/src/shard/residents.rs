@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stepbox_sandbox::{InstancePool, SandboxError, SliceId};
+use stepbox_sandbox::{AdmittedComponent, InstancePool, Preparation, SandboxError, SliceId};
 
 use super::KeyId;
 use crate::cut::Slice;
@@ -16,10 +16,27 @@ pub(crate) struct Shard {
     homes: HashMap<OptimizerId, Home>,
 }
 
-/// Where slices live under one optimizer.
-struct Home {
+/// Where slices live under one optimizer. It is filled on the thread that prepares the optimizer, and belongs to a shard
+/// from when that [adopts](Shard::adopt) it.
+pub(crate) struct Home {
     pool: InstancePool,
     keys: HashMap<KeyId, Vec<Bound>>,
+}
+
+impl Home {
+    /// One without slices.
+    pub fn new(component: &AdmittedComponent) -> Self {
+        Self { pool: component.pool(), keys: HashMap::new() }
+    }
+
+    /// Makes room for a slice.
+    pub fn bind(&mut self, new: &NewSlice, budget: &Preparation) -> Result<(), SandboxError> {
+        let NewSlice { key, index, slice, planned } = new;
+        let Planned { tensor, treatment, plan, .. } = &**planned;
+        let id = self.pool.bind_within(tensor, plan, &treatment.settings, slice.start, slice.elements, budget)?;
+        self.keys.entry(*key).or_default().push(Bound { index: *index, slice: slice.clone(), id });
+        Ok(())
+    }
 }
 
 /// A slice that lives in a pool.
@@ -40,20 +57,16 @@ pub(crate) struct NewSlice {
 }
 
 impl Shard {
-    /// Makes room for slices in this optimizer's own instances.
+    /// Takes over the instances of an optimizer that was prepared elsewhere.
+    pub fn adopt(&mut self, optimizer: OptimizerId, home: Home) {
+        self.homes.insert(optimizer, home);
+    }
+
+    /// Makes room for a slice of a new key in the optimizer's instances here.
     ///
-    /// After an error the caller [discards](Self::discard) the optimizer or [forgets](Self::forget) the key.
-    pub fn prepare(&mut self, optimizer: &Optimizer, slices: &[NewSlice]) -> Result<(), SandboxError> {
-        let Home { pool, keys } = self
-            .homes
-            .entry(optimizer.id)
-            .or_insert_with(|| Home { pool: optimizer.component.pool(), keys: HashMap::new() });
-        for NewSlice { key, index, slice, planned } in slices {
-            let Planned { tensor, treatment, plan, .. } = &**planned;
-            let id = pool.bind(tensor, plan, &treatment.settings, slice.start, slice.elements)?;
-            keys.entry(*key).or_default().push(Bound { index: *index, slice: slice.clone(), id });
-        }
-        Ok(())
+    /// After an error the caller [forgets](Self::forget) the key.
+    pub fn bind(&mut self, optimizer: &Optimizer, new: &NewSlice, budget: &Preparation) -> Result<(), SandboxError> {
+        self.homes.entry(optimizer.id).or_insert_with(|| Home::new(&optimizer.component)).bind(new, budget)
     }
 
     /// Gives a key's slices their first weights, and its state its first values.
