@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stepbox_sandbox::{
-    Broker, BrokerError, CacheError, CompileCache, Compiler, CompilerLimits, DEFAULT_CACHE_BYTES,
+    Broker, BrokerError, CacheError, CompileCache, Compiler, CompilerLimits, Confinement, DEFAULT_CACHE_BYTES,
     DEFAULT_CACHE_ENTRIES, LocalTensor, LocalTraining, Origin, Sandbox, SandboxConfig, SandboxError, StepContext,
     StepError, TensorDescription,
 };
@@ -128,7 +128,9 @@ fn restarted_server(
 ) -> Result<Stages, AdmissionError> {
     let start = Instant::now();
     let compiler = match compiler {
-        Some(program) => Compiler::Broker(Arc::new(Broker::start_program(program, CompilerLimits::default())?)),
+        Some(program) => {
+            Compiler::Broker(Arc::new(Broker::start_program(program, CompilerLimits::default(), Confinement::Try)?))
+        }
         None => Compiler::InProcess,
     };
     let compiler_started = start.elapsed();

@@ -77,6 +77,11 @@ impl Publisher {
         sign(&component(component_name), name, version, &self.0).unwrap()
     }
 
+    /// Signs a component that was changed since it was built.
+    pub fn sign_bytes(&self, component: &[u8], name: &str, version: &str) -> Vec<u8> {
+        sign(component, name, version, &self.0).unwrap()
+    }
+
     /// Signs what another publisher has signed.
     pub fn sign_too(&self, signed: &[u8]) -> Vec<u8> {
         add_signature(signed, &self.0).unwrap()

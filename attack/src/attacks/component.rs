@@ -66,7 +66,7 @@ fn cases(guest: Guest) -> Vec<Case> {
             only(STOPPED)
         }
         Guest::EarlyRiser => tricks("ABC", NOT_ADMITTED).collect(),
-        Guest::EndlessExports => tricks("ABCDEFHIJ", NOT_ADMITTED).chain(tricks("GK", STOPPED)).collect(),
+        Guest::EndlessExports => tricks("ABCDEFHIJL", NOT_ADMITTED).chain(tricks("GK", STOPPED)).collect(),
         Guest::EmptyProduct => tricks("ABC", NOT_ADMITTED).collect(),
         Guest::FalseAllocator => tricks("BCEFG", NOT_ADMITTED).chain(tricks("D", HARMLESS)).collect(),
         Guest::FalseEvaluation => {
@@ -86,6 +86,8 @@ fn cases(guest: Guest) -> Vec<Case> {
         // Here all rows are touched in each round, and are its own to change.
         Guest::RowThief => tricks("ABC", HARMLESS).collect(),
         Guest::Trespasser => tricks("ABDFH", STOPPED).chain(tricks("CEG", HARMLESS)).collect(),
+        // Of so few keys it can spend little before it takes effect.
+        Guest::SlowStarter => tricks("AB", HARMLESS).chain(tricks("C", STOPPED)).collect(),
         // What it says first is what counts, where it is asked once.
         Guest::Turncoat => tricks("AB", HARMLESS).chain(tricks("CDE", NOT_ADMITTED)).collect(),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stepbox_sandbox::{
-    AdmittedComponent, Broker, Compiler, CompilerLimits, Sandbox, SandboxConfig, SandboxError, WasiPolicy,
+    AdmittedComponent, Broker, Compiler, CompilerLimits, Confinement, Sandbox, SandboxConfig, SandboxError, WasiPolicy,
 };
 use stepbox_trust::Manifest;
 
@@ -11,7 +11,8 @@ use stepbox_trust::Manifest;
 /// these bytes.
 pub(crate) fn admit(component: &[u8]) -> Result<AdmittedComponent, SandboxError> {
     let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
-    let broker = Broker::start(CompilerLimits::default()).map_err(|error| SandboxError::Compiler(error.to_string()))?;
+    let broker = Broker::start(CompilerLimits::default(), Confinement::Try)
+        .map_err(|error| SandboxError::Compiler(error.to_string()))?;
     Sandbox::new(config)?.with_compiler(Compiler::Broker(Arc::new(broker))).admit(component)
 }
 

@@ -61,6 +61,7 @@ pub(crate) const REFUSALS: [(u8, &str, &[&str]); 14] = [
             "tampered-trial",
             "not-finite-output",
             "out-of-fuel",
+            "preparation-fuel",
             "deadline",
             "memory-limit",
             "total-memory-limit",
@@ -74,7 +75,11 @@ pub(crate) const REFUSALS: [(u8, &str, &[&str]); 14] = [
     ),
     (19, "a hyperparameter", &["hyperparameter"]),
     (20, "no right to it", &["forbidden", "no-identity", "not-a-publisher", "not-a-deployer"]),
-    (21, "not now: try again", &["busy", "rate-limited", "deployment-under-way", "submissions-full"]),
+    (
+        21,
+        "not now: try again",
+        &["busy", "rate-limited", "deployment-under-way", "submissions-full", "cancelled", "preparation-time"],
+    ),
     (
         22,
         "nothing of that name or digest is there",

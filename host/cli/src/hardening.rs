@@ -20,10 +20,24 @@ pub(crate) use compiler::confine as confine_compiler;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit};
+use stepbox_sandbox::{Broker, Confinement};
 use stepbox_server::{Config, ProcessSandbox, Protection};
 
 use crate::output::Failure;
 use folders::Folders;
+
+/// Starts the broker of processes that compile, as the configuration wants it, and asks what they give up. To be called
+/// first of all: the broker goes on with what this process has now.
+pub(crate) fn start_broker(config: &Config) -> Result<(Broker, Result<String, String>), Failure> {
+    let confinement = match config.process.sandbox {
+        ProcessSandbox::Require => Confinement::Require,
+        ProcessSandbox::Try | ProcessSandbox::Off => Confinement::Try,
+    };
+    let failed = |error: String| Failure::here("compiler", error);
+    let broker = Broker::start(config.compiler, confinement).map_err(|error| failed(error.to_string()))?;
+    let confined = broker.probe().map_err(|error| failed(error.to_string()))?;
+    Ok((broker, confined))
+}
 
 /// Set to 1, it is `--allow-root`.
 const ALLOW_ROOT: &str = "STEPBOX_ALLOW_ROOT";
@@ -88,6 +102,19 @@ impl Hardening {
     pub(crate) fn confine_calls(&mut self) -> Result<(), Failure> {
         self.note("memory-lock", lock_memory());
         self.confine("seccomp", calls::confine)
+    }
+
+    /// Notes what the processes that compile give up, as one of them says. They do in any case; with `require` the server
+    /// does not start where they cannot.
+    pub(crate) fn note_compiler(&mut self, confined: Result<String, String>) -> Result<(), Failure> {
+        if let (ProcessSandbox::Require, Err(reason)) = (self.sandbox, &confined) {
+            let message = format!(
+                "the processes that compile optimizers cannot be confined, and process.sandbox is \"require\": {reason}"
+            );
+            return Err(Failure::here("protection", message));
+        }
+        self.note("compiler", confined);
+        Ok(())
     }
 
     /// What has been given up, and what not, and why not.

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use stepbox_server::{Config, Protection};
 
-use crate::hardening::Hardening;
+use crate::hardening::{Hardening, start_broker};
 use crate::output::{Failure, Format, Report};
 
 /// Try what a server's process may do on this machine
@@ -38,7 +38,10 @@ impl Protections {
         let listener = TcpListener::bind("127.0.0.1:0");
         let address = listener.as_ref().map(TcpListener::local_addr);
         let address = address.unwrap_or_else(|error| Err(error.kind().into()));
+        let (broker, confined) = start_broker(&config)?;
+        drop(broker);
         let mut hardening = Hardening::begin(&config, self.allow_root)?;
+        hardening.note_compiler(confined)?;
         hardening.confine_files(&config, &self.config)?;
         hardening.confine_calls()?;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use stepbox_sandbox::{Broker, Compiler};
+use stepbox_sandbox::Compiler;
 use stepbox_server::{Config, Reloader, Server};
 
-use crate::hardening::Hardening;
+use crate::hardening::{Hardening, start_broker};
 use crate::logging::{LogFormat, Logging};
 use crate::output::{Failure, Format, Report};
 
@@ -50,13 +50,14 @@ impl Serve {
         let mut config = Config::load(&self.config).map_err(|error| about(&error))?;
         config.cache.enabled &= !self.no_cache;
         // Before there are threads, open files or rights given up: it goes on with what this process has now.
-        let broker = Broker::start(config.compiler).map_err(|error| Failure::here("compiler", error.to_string()))?;
+        let (broker, confined) = start_broker(&config)?;
         let compiler = Compiler::Broker(Arc::new(broker));
         make_room_for_connections(&config);
         // Counted while the files are there that it is counted by.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         config.shard_threads = Some(config.shard_threads());
         let mut hardening = Hardening::begin(&config, self.allow_root)?;
+        hardening.note_compiler(confined)?;
         hardening.confine_files(&config, &self.config)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores)

@@ -14,9 +14,9 @@ use std::thread;
 use common::{Folder, component};
 use stepbox_corpus::bombs;
 use stepbox_sandbox::{
-    Broker, CompileCache, CompileLimit, Compiler, CompilerLimits, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Fault,
-    Forbidden, LocalTensor, LocalTraining, MIN_COMPILER_MEMORY_BYTES, Miss, Origin, Sandbox, SandboxConfig,
-    SandboxError, StepContext, TensorDescription,
+    Broker, CompileCache, CompileLimit, Compiler, CompilerLimits, Confinement, DEFAULT_CACHE_BYTES,
+    DEFAULT_CACHE_ENTRIES, Fault, Forbidden, LocalTensor, LocalTraining, MIN_COMPILER_MEMORY_BYTES, Miss, Origin,
+    Sandbox, SandboxConfig, SandboxError, StepContext, TensorDescription,
 };
 use stepbox_test_skip::skip;
 
@@ -31,7 +31,7 @@ const PLENTY: CompilerLimits = CompilerLimits {
 };
 
 fn broker(limits: CompilerLimits) -> Arc<Broker> {
-    Arc::new(Broker::start_program(Path::new(PROGRAM), limits).unwrap())
+    Arc::new(Broker::start_program(Path::new(PROGRAM), limits, Confinement::Try).unwrap())
 }
 
 fn sandbox(broker: &Arc<Broker>) -> Sandbox {
@@ -202,7 +202,7 @@ fn broker_without_program() -> Arc<Broker> {
     let folder = Folder::new();
     let program = folder.path("program");
     fs::copy(PROGRAM, &program).unwrap();
-    Arc::new(Broker::start_program(&program, PLENTY).unwrap())
+    Arc::new(Broker::start_program(&program, PLENTY, Confinement::Try).unwrap())
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_worker_has_no_environment_and_no_descriptors_but_its_pipes_and_has_limited_
     folder.write("leaking", script);
     fs::set_permissions(folder.path("leaking"), fs::Permissions::from_mode(0o755)).unwrap();
     let limits = CompilerLimits { memory_bytes: 3 << 30, processor_seconds: 4000, ..PLENTY };
-    let broker = Arc::new(Broker::start_program(&folder.path("leaking"), limits).unwrap());
+    let broker = Arc::new(Broker::start_program(&folder.path("leaking"), limits, Confinement::Try).unwrap());
     let sandbox = sandbox(&broker);
     let process = broker.process_id();
     thread::scope(|scope| {
@@ -306,6 +306,57 @@ fn a_worker_has_confined_itself_before_it_compiles() {
     });
 }
 
+/// Does something where the kernel has neither Landlock nor seccomp to offer to the processes that are started meanwhile.
+/// `None` where even that takes a kernel with seccomp.
+fn without_confinement<T: Send>(act: impl FnOnce() -> T + Send) -> Option<T> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+    let absent = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let calls = [libc::SYS_landlock_create_ruleset, libc::SYS_seccomp].map(|call| (call, Vec::new()));
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(calls.into(), SeccompAction::Allow, absent, architecture).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    // It holds for this thread, and for what it starts.
+    let confined = || apply_filter(&filter).is_ok().then(act);
+    thread::scope(|scope| scope.spawn(confined).join().unwrap())
+}
+
+#[test]
+fn what_cannot_be_confined_is_said_and_compiles_nothing_where_that_is_required() {
+    let tried = without_confinement(|| {
+        let start = |confinement| {
+            Arc::new(Broker::start_program(Path::new(PROGRAM), CompilerLimits::default(), confinement).unwrap())
+        };
+        let (trying, requiring) = (start(Confinement::Try), start(Confinement::Require));
+        for broker in [&trying, &requiring] {
+            let reason = broker.probe().unwrap().unwrap_err();
+            assert!(reason.contains("landlock") && reason.contains("seccomp"), "{reason}");
+        }
+        sandbox(&trying).admit(&component("sgd")).unwrap();
+        let error = refused(&sandbox(&requiring), &component("sgd"));
+        assert_eq!(error.fault(), Fault::Server);
+        assert!(error.to_string().contains("required"), "{error}");
+    });
+    if tried.is_none() {
+        eprintln!("not tried: this kernel has no seccomp to take away");
+    }
+}
+
+#[test]
+fn a_broker_has_its_limits_from_its_start_and_none_from_whoever_asks() {
+    let run = |arguments: &[&str]| Command::new(PROGRAM).args(arguments).output().unwrap().status.code();
+    let (bytes, code) = ((1_u64 << 30).to_string(), (1 << 20).to_string());
+    for arguments in [
+        &["compile-broker"][..],
+        &["compile-broker", &bytes, "30", "60000", &code],
+        &["compile-broker", "1", "30", "60000", &code, "try"],
+        &["compile-broker", &bytes, "30", "60000", &code, "perhaps"],
+    ] {
+        assert_eq!(run(arguments), Some(2), "{arguments:?}");
+    }
+    // With all of them it waits for requests, of which none comes.
+    assert_eq!(run(&["compile-broker", &bytes, "30", "60000", &code, "require"]), Some(0));
+}
+
 #[test]
 fn a_confined_worker_compiles_every_optimizer_of_ours() {
     let broker = broker(CompilerLimits::default());
@@ -365,7 +416,7 @@ fn a_broker_with_a_limit_out_of_range_does_not_start() {
         CompilerLimits { processor_seconds: 0, ..PLENTY },
         CompilerLimits { deadline_milliseconds: u64::MAX, ..PLENTY },
     ] {
-        let error = Broker::start_program(Path::new(PROGRAM), limits).unwrap_err().to_string();
+        let error = Broker::start_program(Path::new(PROGRAM), limits, Confinement::Try).unwrap_err().to_string();
         assert!(error.contains("compiler.") && error.contains("must be from"), "{error}");
     }
 }

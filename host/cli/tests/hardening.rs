@@ -63,7 +63,7 @@ fn the_kernel_confirms_what_the_status_says() {
     let (_, log) = scene.stop();
     let told = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let told: Vec<_> = told.filter_map(|line| line["protection"].as_str().map(str::to_owned)).collect();
-    assert_eq!(told, ["user", "core-dumps", "landlock", "memory-lock", "seccomp"]);
+    assert_eq!(told, ["user", "core-dumps", "compiler", "landlock", "memory-lock", "seccomp"]);
     let start = scene.folder.read("state/audit/audit-000001.jsonl");
     assert!(start.lines().next().unwrap().contains("\"protections\":\""), "{start}");
 }

@@ -15,6 +15,7 @@ mod broker;
 mod descriptors;
 mod protocol;
 mod supervisor;
+mod terms;
 mod timed;
 mod worker;
 
@@ -135,6 +136,30 @@ impl fmt::Display for CompileLimit {
     }
 }
 
+/// What becomes of a component where the process that is to compile it cannot give up what its program knows how to give
+/// up. Its limits hold in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Confinement {
+    /// It is compiled all the same.
+    #[default]
+    Try,
+    /// It is not compiled.
+    Require,
+}
+
+impl Confinement {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Try => "try",
+            Self::Require => "require",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Try, Self::Require].into_iter().find(|confinement| confinement.name() == name)
+    }
+}
+
 /// Who compiles for a [`Sandbox`](crate::Sandbox).
 #[derive(Debug, Clone, Default)]
 pub enum Compiler {
@@ -159,12 +184,13 @@ impl fmt::Display for Compiler {
 ///
 /// A program that starts a [`Broker`] of its own executable must call this first of all in `main`, while there is one
 /// thread and no file is open. A worker calls `confine` before it reads anything, once its limits are set: from then on it
-/// needs its pipes, memory that is not executable, a clock and an end. What `confine` cannot do is its own affair.
-pub fn compile_process(confine: impl FnOnce()) -> Option<ExitCode> {
+/// needs its pipes, memory that is not executable, a clock and an end. `confine` says what it has given up, or why it could
+/// not give up all that it should: then [`Confinement`] decides, and [`Broker::probe`] tells.
+pub fn compile_process(confine: impl FnOnce() -> Result<String, String>) -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let verb = arguments.next()?;
     if verb == BROKER_VERB {
-        Some(supervisor::run())
+        Some(supervisor::run(arguments))
     } else if verb == WORKER_VERB {
         Some(worker::run(arguments, confine))
     } else {

@@ -26,6 +26,7 @@ use crate::limits::{CHUNK_ELEMENTS, Limits, SandboxConfig, WasiPolicy};
 use crate::native;
 use crate::plan::{Plan, TensorDescription};
 use crate::pool::InstancePool;
+use crate::preparation::Preparation;
 use crate::settings::{Settings, SettingsError};
 use crate::trial::rehearse;
 use crate::wasi;
@@ -329,7 +330,20 @@ impl AdmittedComponent {
     /// # Errors
     /// It refuses the tensor, misbehaves, or needs what this server does not offer.
     pub fn plan(&self, settings: &Settings, tensor: &TensorDescription) -> Result<Plan, SandboxError> {
-        let raw: types::TensorPlan = self.instantiate()?.plan(settings.values(), &tensor.raw())?;
+        self.plan_within(settings, tensor, &self.preparation())
+    }
+
+    /// As [`plan`](Self::plan), as part of a preparation whose budget other calls share.
+    ///
+    /// # Errors
+    /// As for [`plan`](Self::plan), and where the budget is used up.
+    pub fn plan_within(
+        &self,
+        settings: &Settings,
+        tensor: &TensorDescription,
+        preparation: &Preparation,
+    ) -> Result<Plan, SandboxError> {
+        let raw: types::TensorPlan = self.instantiate()?.plan(settings.values(), &tensor.raw(), preparation)?;
         let plan = Plan::checked(raw, tensor)?;
         match (plan.granularity, self.description().largest_whole_tensor) {
             (Granularity::Tensor, Some(largest)) if plan.geometry.elements() > largest => {
@@ -338,6 +352,11 @@ impl AdmittedComponent {
             }
             _ => Ok(plan),
         }
+    }
+
+    /// A budget for planning and binding, whose time runs from now on.
+    pub fn preparation(&self) -> Preparation {
+        Preparation::new(self.limits())
     }
 
     /// An empty pool of instances.
@@ -378,11 +397,13 @@ impl AdmittedComponent {
         let limits = &self.0.limits;
         let whole = plan.granularity == Granularity::Tensor;
         let Geometry { rows, columns } = plan.geometry;
+        let budget = |model: &FuelModel| match whole {
+            true => model.whole_budget(rows, columns),
+            false => model.budget(elements),
+        };
         CallBudget {
-            fuel: match whole {
-                true => self.0.fuel.whole_budget(rows, columns),
-                false => self.0.fuel.budget(elements),
-            },
+            // What the trial showed, and never more than the operator allows: a trial can be lied to.
+            fuel: budget(&self.0.fuel).min(budget(&FuelModel::untried(limits))),
             deadline_milliseconds: match whole {
                 true => limits.whole_tensor_deadline_milliseconds,
                 false => limits.call_deadline_milliseconds,

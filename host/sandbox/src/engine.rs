@@ -39,7 +39,7 @@ impl Metering {
         matches!(self, Self::Fuel | Self::FuelAndEpochs)
     }
 
-    fn has_epochs(self) -> bool {
+    pub(crate) fn has_epochs(self) -> bool {
         matches!(self, Self::Epochs | Self::FuelAndEpochs)
     }
 }

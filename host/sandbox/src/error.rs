@@ -121,6 +121,24 @@ pub enum SandboxError {
         /// What an instance may have.
         limit: u64,
     },
+    /// Planning and binding use more fuel than all calls of a preparation have together.
+    #[error(
+        "planning and binding used up sandbox.limits.preparation_fuel = {limit}; the optimizer does too much in `plan` \
+         or `bind` for a model of this size"
+    )]
+    PreparationFuel {
+        /// What they have.
+        limit: u64,
+    },
+    /// Planning and binding take longer than a preparation may.
+    #[error(
+        "planning and binding did not end within sandbox.limits.preparation_deadline_milliseconds = {milliseconds}; \
+         raise it where the model is large or the machine slow"
+    )]
+    PreparationTime {
+        /// What they have.
+        milliseconds: u64,
+    },
     /// A call failed.
     #[error("{0}")]
     Call(#[from] CallError),
@@ -137,7 +155,10 @@ impl SandboxError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Engine(_) | Self::Compiler(_) => Fault::Server,
-            Self::LimitOutOfRange { .. } | Self::SliceTooLarge { .. } | Self::CompilerKilled(_) => Fault::Operator,
+            Self::LimitOutOfRange { .. }
+            | Self::SliceTooLarge { .. }
+            | Self::PreparationTime { .. }
+            | Self::CompilerKilled(_) => Fault::Operator,
             Self::Call(error) => error.fault(),
             Self::Trial(error) => error.fault(),
             _ => Fault::Publisher,

@@ -10,6 +10,7 @@ use crate::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, first_colour};
 use crate::limits::CHUNK_ELEMENTS;
 use crate::memory::GuestMemory;
 use crate::plan::{Plan, TensorDescription};
+use crate::preparation::Preparation;
 use crate::settings::Settings;
 use crate::state::{StatePart, state_parts};
 use crate::undo::UndoLog;
@@ -128,13 +129,14 @@ impl House {
         &mut self,
         component: &AdmittedComponent,
         request: SliceRequest<'_>,
+        preparation: &Preparation,
     ) -> Result<(u32, Layout), SandboxError> {
         self.work_bytes = self.work_bytes.max(request.plan.work_bytes);
         // Never less than before: the slices that are here need that.
         let wanted = request.scratch.joined(self.scratch);
         let fits = |scratch: Scratch| scratch.elements == wanted.elements && scratch.row_count == wanted.rows;
         if !self.scratch.is_some_and(fits) {
-            let offset = self.reserve(component, wanted.bytes().ok_or_else(vanished)?)?;
+            let offset = self.reserve(component, wanted.bytes().ok_or_else(vanished)?, preparation)?;
             let offset = first_colour(offset).ok_or_else(vanished)?;
             self.scratch = Some(Scratch {
                 gradient: offset,
@@ -143,10 +145,10 @@ impl House {
                 row_count: wanted.rows,
             });
         }
-        let base = self.reserve(component, request.layout.bytes)?;
+        let base = self.reserve(component, request.layout.bytes, preparation)?;
         let layout = request.layout.at(base);
         let slice = layout.raw(request.tensor.raw(), request.start);
-        let handle = self.instance.bind(&slice, request.settings.values())?;
+        let handle = self.instance.bind(&slice, request.settings.values(), preparation)?;
         self.slices += 1;
         Ok((handle, layout))
     }
@@ -156,11 +158,16 @@ impl House {
         self.scratch.ok_or_else(vanished)
     }
 
-    fn reserve(&mut self, component: &AdmittedComponent, bytes: u32) -> Result<u32, SandboxError> {
+    fn reserve(
+        &mut self,
+        component: &AdmittedComponent,
+        bytes: u32,
+        preparation: &Preparation,
+    ) -> Result<u32, SandboxError> {
         let limits = component.limits();
         let allowed =
             (self.placed_bytes + u64::from(bytes) + limits.guest_overhead_bytes).saturating_add(self.work_bytes);
-        let offset = self.instance.reserve(bytes, allowed.min(limits.instance_memory_bytes))?;
+        let offset = self.instance.reserve(bytes, allowed.min(limits.instance_memory_bytes), preparation)?;
         self.places.claim(offset, bytes, self.instance.memory().len())?;
         self.placed_bytes += u64::from(bytes);
         Ok(offset)

@@ -1,6 +1,7 @@
 //! One running component: its store, its memory, and calls into it with a budget for each.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use wasmtime::component::{InstancePre, Linker};
@@ -13,6 +14,7 @@ use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
 use crate::limiter::{AggregateLimiter, Charge};
 use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
 use crate::memory::{CallMemory, GuestMemory, Housed};
+use crate::preparation::Preparation;
 use crate::wasi::EmptyWasi;
 
 /// What the host keeps for a store.
@@ -22,6 +24,9 @@ pub(crate) struct HostState {
     wasi: Option<EmptyWasi>,
     /// What calls are bounded by.
     pub(crate) metering: Metering,
+    /// When the call under way must end, for the server's functions that the component calls: wasmtime compares the epoch
+    /// only in the component's own code. `None` where calls have no deadline.
+    pub(crate) deadline: Option<Instant>,
     /// The instance's memory, for the server's functions that the component calls; there once it is instantiated.
     pub(crate) memory: Option<CallMemory>,
 }
@@ -108,8 +113,13 @@ impl Instance {
     ) -> Result<Self, SandboxError> {
         let failed = |error| classified("instantiate", &error, budget);
         let limiter = AggregateLimiter::new(Arc::clone(&charge), allowance.memory_bytes, allowance.table_elements);
-        let state =
-            HostState { limiter, wasi: linked.with_wasi.then(EmptyWasi::new), metering: linked.metering, memory: None };
+        let state = HostState {
+            limiter,
+            wasi: linked.with_wasi.then(EmptyWasi::new),
+            metering: linked.metering,
+            deadline: None,
+            memory: None,
+        };
         let mut store = Store::new(&linked.engine, state);
         store.limiter(|state| &mut state.limiter);
         prepare(&mut store, budget).map_err(failed)?;
@@ -165,27 +175,47 @@ impl Instance {
         &mut self,
         hyperparameters: &[types::Value],
         tensor: &types::Tensor,
-    ) -> Result<types::TensorPlan, CallError> {
-        self.call("plan", self.budget, |component, store| {
-            component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
+        preparation: &Preparation,
+    ) -> Result<types::TensorPlan, SandboxError> {
+        preparation.call(self, self.budget, 0, |instance, budget| {
+            instance.call("plan", budget, |component, store| {
+                component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
+            })
         })
     }
 
     /// The contract's `reserve`, after which the instance may hold `memory_allowed` bytes. The offset is not checked.
-    pub(crate) fn reserve(&mut self, bytes: u32, memory_allowed: u64) -> Result<u32, CallError> {
-        let fuel = self.budget.fuel.saturating_add(RESERVE_FUEL_PER_BYTE * u64::from(bytes));
+    pub(crate) fn reserve(
+        &mut self,
+        bytes: u32,
+        memory_allowed: u64,
+        preparation: &Preparation,
+    ) -> Result<u32, SandboxError> {
+        let clearing = RESERVE_FUEL_PER_BYTE * u64::from(bytes);
         let more = (u64::from(bytes) >> 20) * RESERVE_MILLISECONDS_PER_MEBIBYTE;
-        let deadline_milliseconds = self.budget.deadline_milliseconds.saturating_add(more);
-        self.call("reserve", CallBudget { fuel, deadline_milliseconds }, |component, store| {
-            store.data_mut().limiter.allow_memory(memory_allowed);
-            component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
+        let own = CallBudget {
+            fuel: self.budget.fuel.saturating_add(clearing),
+            deadline_milliseconds: self.budget.deadline_milliseconds.saturating_add(more),
+        };
+        preparation.call(self, own, clearing, |instance, budget| {
+            instance.call("reserve", budget, |component, store| {
+                store.data_mut().limiter.allow_memory(memory_allowed);
+                component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
+            })
         })
     }
 
     /// The contract's `bind`.
-    pub(crate) fn bind(&mut self, slice: &types::Slice, hyperparameters: &[types::Value]) -> Result<u32, CallError> {
-        self.call("bind", self.budget, |component, store| {
-            component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
+    pub(crate) fn bind(
+        &mut self,
+        slice: &types::Slice,
+        hyperparameters: &[types::Value],
+        preparation: &Preparation,
+    ) -> Result<u32, SandboxError> {
+        preparation.call(self, self.budget, 0, |instance, budget| {
+            instance.call("bind", budget, |component, store| {
+                component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
+            })
         })
     }
 
@@ -258,6 +288,10 @@ fn prepare(store: &mut Store<HostState>, budget: CallBudget) -> wasmtime::Result
     store.set_hostcall_fuel(CROSSING_BYTES);
     // One tick more: the current one may be about to end.
     store.set_epoch_deadline(budget.deadline_milliseconds.div_ceil(EPOCH.as_millis() as u64) + 1);
+    if store.data().metering.has_epochs() {
+        // A time that no clock can show is none.
+        store.data_mut().deadline = Instant::now().checked_add(Duration::from_millis(budget.deadline_milliseconds));
+    }
     Ok(())
 }
 

@@ -41,10 +41,12 @@ mod limiter;
 mod limits;
 mod linear_algebra;
 mod local;
+mod matrix_product;
 mod memory;
 mod native;
 mod plan;
 mod pool;
+mod preparation;
 mod reason;
 mod round;
 mod seal;
@@ -65,7 +67,7 @@ pub use allow_list::*;
 pub use cache::fuzz_cache_entry;
 pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
 pub use compiler::{
-    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, DEFAULT_COMPILER_CODE_BYTES,
+    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, Confinement, DEFAULT_COMPILER_CODE_BYTES,
     DEFAULT_COMPILER_DEADLINE_MILLISECONDS, DEFAULT_COMPILER_MEMORY_BYTES, DEFAULT_COMPILER_PROCESSOR_SECONDS,
     MIN_COMPILER_MEMORY_BYTES, compile_process,
 };
@@ -80,13 +82,15 @@ pub use geometry::Geometry;
 pub use limits::{
     CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATION_NAME_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS,
     DEFAULT_CALL_DEADLINE_MILLISECONDS, DEFAULT_CALL_FUEL, DEFAULT_FUEL_PER_ELEMENT, DEFAULT_GUEST_OVERHEAD_BYTES,
-    DEFAULT_INSTANCE_MEMORY_BYTES, DEFAULT_STACK_BYTES, DEFAULT_TABLE_ELEMENTS, DEFAULT_TOTAL_MEMORY_BYTES,
+    DEFAULT_INSTANCE_MEMORY_BYTES, DEFAULT_PREPARATION_DEADLINE_MILLISECONDS, DEFAULT_PREPARATION_FUEL,
+    DEFAULT_STACK_BYTES, DEFAULT_TABLE_ELEMENTS, DEFAULT_TOTAL_MEMORY_BYTES,
     DEFAULT_WHOLE_TENSOR_DEADLINE_MILLISECONDS, Limits, MAX_BLOCK_ELEMENTS, MAX_STACK_BYTES, SandboxConfig, TABLES,
     TEXT_BYTES, WASI_RESOURCES, WasiPolicy,
 };
 pub use local::{LocalTensor, LocalTraining};
 pub use plan::{Phase, Plan, TensorDescription};
 pub use pool::{InstancePool, SliceId};
+pub use preparation::Preparation;
 pub use round::{Aggregate, Exchange};
 pub use settings::{Settings, SettingsError};
 pub use step::{GradientSource, StepContext};

@@ -9,16 +9,24 @@ use crate::allow_list::ComponentLimits;
 pub const DEFAULT_CALL_DEADLINE_MILLISECONDS: u64 = 2_000;
 
 /// Longest wall-clock time of one call that visits a whole tensor, in milliseconds: matrix methods on large matrices
-/// take seconds. A single matrix product is not interrupted.
+/// take seconds.
 pub const DEFAULT_WHOLE_TENSOR_DEADLINE_MILLISECONDS: u64 = 60_000;
 
-/// Fuel a step may use for each element, as found at admission. AdamW uses about 8; matrix methods that a component
+/// Fuel a step may use for each element, in the trial run and ever after. AdamW uses about 8; matrix methods that a component
 /// computes by itself reach hundreds.
 pub const DEFAULT_FUEL_PER_ELEMENT: u64 = 2_000;
 
 /// Fuel for calls whose work does not grow with the tensor (`describe`, `plan`, `bind`, `begin`), and the part of a
 /// step's budget that does not either. About 10 ms.
 pub const DEFAULT_CALL_FUEL: u64 = 10_000_000;
+
+/// Fuel of all calls that plan and bind for one deployment, or for one new key, together. Our own optimizers use some
+/// thousand units for each call, so a model of 8192 tensors stays far below. About four seconds of one processor core.
+pub const DEFAULT_PREPARATION_FUEL: u64 = 4_000_000_000;
+
+/// Longest wall-clock time to plan and bind for one deployment, or for one new key, in milliseconds. Most of it is the
+/// kernel's, for fresh memory: ten gigabytes take some ten seconds, and longer on a machine that is busy training.
+pub const DEFAULT_PREPARATION_DEADLINE_MILLISECONDS: u64 = 120_000;
 
 /// Linear memory of one instance: all that a 32-bit memory has, less one page. A shard opens another instance when its
 /// slices no longer fit.
@@ -81,10 +89,15 @@ pub struct Limits {
     pub call_deadline_milliseconds: u64,
     /// Wall-clock time of one call that visits a whole tensor, in milliseconds.
     pub whole_tensor_deadline_milliseconds: u64,
-    /// Fuel for each element of a step in the trial run. Later steps may use four times what the trial used.
+    /// Fuel for each element of a step, in the trial run and ever after. Later steps may use four times what the trial
+    /// used, and never more than this.
     pub fuel_per_element: u64,
     /// Fuel for calls whose work does not grow with the tensor.
     pub call_fuel: u64,
+    /// Fuel of all calls that plan and bind for one deployment or one new key.
+    pub preparation_fuel: u64,
+    /// Wall-clock time to plan and bind for one deployment or one new key, in milliseconds.
+    pub preparation_deadline_milliseconds: u64,
     /// Linear memory of one instance, in bytes.
     pub instance_memory_bytes: u64,
     /// Linear memory of an instance beyond what the server placed in it, in bytes.
@@ -106,6 +119,8 @@ impl Default for Limits {
             whole_tensor_deadline_milliseconds: DEFAULT_WHOLE_TENSOR_DEADLINE_MILLISECONDS,
             fuel_per_element: DEFAULT_FUEL_PER_ELEMENT,
             call_fuel: DEFAULT_CALL_FUEL,
+            preparation_fuel: DEFAULT_PREPARATION_FUEL,
+            preparation_deadline_milliseconds: DEFAULT_PREPARATION_DEADLINE_MILLISECONDS,
             instance_memory_bytes: DEFAULT_INSTANCE_MEMORY_BYTES,
             guest_overhead_bytes: DEFAULT_GUEST_OVERHEAD_BYTES,
             total_memory_bytes: DEFAULT_TOTAL_MEMORY_BYTES,
@@ -124,6 +139,8 @@ impl Limits {
             ("whole_tensor_deadline_milliseconds", self.whole_tensor_deadline_milliseconds, u64::MAX),
             ("fuel_per_element", self.fuel_per_element, u64::MAX),
             ("call_fuel", self.call_fuel, u64::MAX),
+            ("preparation_fuel", self.preparation_fuel, u64::MAX),
+            ("preparation_deadline_milliseconds", self.preparation_deadline_milliseconds, u64::MAX),
             ("instance_memory_bytes", self.instance_memory_bytes, DEFAULT_INSTANCE_MEMORY_BYTES),
             ("guest_overhead_bytes", self.guest_overhead_bytes, DEFAULT_INSTANCE_MEMORY_BYTES),
             ("total_memory_bytes", self.total_memory_bytes, u64::MAX),

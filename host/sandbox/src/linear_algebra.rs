@@ -1,11 +1,12 @@
 //! The matrix product that a component may import: computed natively, in the component's own memory.
 //!
-//! It is paid for in fuel like any other work, before it is done, and every offset is checked against the memory.
-//! The arithmetic is that of the `matrixmultiply` crate, through `ndarray`'s safe interface.
+//! It is paid for in fuel like any other work, before it is done, and every offset is checked against the memory. wasmtime
+//! compares a call's deadline only in the component's own code, so it is compared here before a product and within it.
+//! The arithmetic is that of [`matrix_product`].
 
 use std::ops::Range;
+use std::time::Instant;
 
-use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 use wasmtime::component::Linker;
 use wasmtime::{StoreContextMut, Trap};
 
@@ -13,6 +14,7 @@ use crate::contract::LINEAR_ALGEBRA;
 use crate::contract::linear_algebra::Matrix;
 use crate::error::ProductError;
 use crate::instance::HostState;
+use crate::matrix_product::{self, Factor, Target};
 use crate::memory::GuestMemory;
 
 /// Multiplications for one unit of fuel. A unit is about one WebAssembly instruction, and a processor with 256-bit
@@ -37,7 +39,8 @@ fn multiply(
         return Err(wasmtime::Error::msg("matrix product: not before the component is instantiated"));
     };
     let product = Product { alpha, left, right, beta, product };
-    let outcome = multiply_in(memory.during_call(), &product, |fuel| pay(&mut store, fuel));
+    let deadline = store.data().deadline;
+    let outcome = multiply_in(memory.during_call(), &product, deadline, |fuel| pay(&mut store, fuel));
     store.data_mut().memory = Some(memory);
     outcome
 }
@@ -46,11 +49,17 @@ fn multiply(
 fn multiply_in(
     memory: &mut GuestMemory,
     product: &Product,
+    deadline: Option<Instant>,
     pay: impl FnOnce(u64) -> wasmtime::Result<()>,
 ) -> wasmtime::Result<()> {
     let places = product.places(memory.len())?;
     pay(product.fuel())?;
-    Ok(product.compute(memory, &places)?)
+    let go_on = || match deadline {
+        Some(deadline) if Instant::now() >= deadline => Err(wasmtime::Error::from(Trap::Interrupt)),
+        _ => Ok(()),
+    };
+    go_on()?;
+    product.compute(memory, &places, go_on)
 }
 
 /// Takes the fuel for a product, or traps as any other instruction does for which too little is left.
@@ -121,7 +130,12 @@ impl Product {
     }
 
     /// Computes it where it belongs: nothing is copied.
-    fn compute(&self, memory: &mut GuestMemory, places: &Places) -> Result<(), ProductError> {
+    fn compute(
+        &self,
+        memory: &mut GuestMemory,
+        places: &Places,
+        go_on: impl FnMut() -> wasmtime::Result<()>,
+    ) -> wasmtime::Result<()> {
         let target = &places.product;
         if target.is_empty() {
             return Ok(());
@@ -134,14 +148,10 @@ impl Product {
             true => &before[place.start / 4..place.end / 4],
             false => &behind[(place.start - target.end) / 4..(place.end - target.end) / 4],
         };
-        let left = view(&self.left, factor(&places.left))?;
-        let right = view(&self.right, factor(&places.right))?;
-        let shape = (self.product.rows as usize, self.product.columns as usize);
-        let mut product = ArrayViewMut2::from_shape(shape.strides((self.product.stride as usize, 1)), written)
-            .map_err(|_| ProductError::Place { which: "product" })?;
-        // With a beta of 0, what was there is not read: NaN times 0 is NaN.
-        ndarray::linalg::general_mat_mul(self.alpha, &left, &right, self.beta, &mut product);
-        Ok(())
+        let (left, right) = (view(&self.left, factor(&places.left)), view(&self.right, factor(&places.right)));
+        let (columns, stride) = (self.product.columns as usize, self.product.stride as usize);
+        let target = Target { elements: written, columns, stride };
+        matrix_product::multiply((self.alpha, self.beta), left, right, target, go_on)
     }
 }
 
@@ -159,18 +169,12 @@ fn place(matrix: &Matrix) -> Option<Range<usize>> {
     Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
 }
 
-fn view<'a>(matrix: &Matrix, elements: &'a [f32]) -> Result<ArrayView2<'a, f32>, ProductError> {
-    let extents = (matrix.rows as usize, matrix.columns as usize);
-    let view = match elements.is_empty() {
-        // Where there is nothing, no stride leads anywhere.
-        true => ArrayView2::from_shape(extents, elements),
-        false => ArrayView2::from_shape(extents.strides((matrix.stride as usize, 1)), elements),
-    };
-    let mut view = view.map_err(|_| ProductError::Place { which: "left or right factor" })?;
-    if matrix.transposed {
-        view.swap_axes(0, 1);
-    }
-    Ok(view)
+/// A matrix as the product reads it, whose elements have been found to be there.
+fn view<'a>(matrix: &Matrix, elements: &'a [f32]) -> Factor<'a> {
+    let (rows, columns) = extents(matrix);
+    let stride = matrix.stride as usize;
+    let (row_stride, column_stride) = if matrix.transposed { (1, stride) } else { (stride, 1) };
+    Factor { elements, rows: rows as usize, columns: columns as usize, row_stride, column_stride }
 }
 
 #[cfg(test)]
@@ -193,7 +197,7 @@ mod tests {
             memory.floats_mut(offset as usize, elements).unwrap().copy_from_slice(&values);
         }
         memory.floats_mut(PRODUCT as usize, 6).unwrap().fill(if beta == 0.0 { f32::NAN } else { 100.0 });
-        multiply_in(&mut memory, &Product { alpha: 2.0, left, right, beta, product }, |_| Ok(()))?;
+        multiply_in(&mut memory, &Product { alpha: 2.0, left, right, beta, product }, None, |_| Ok(()))?;
         Ok(memory.floats(PRODUCT as usize, 6).unwrap().to_vec())
     }
 
@@ -229,7 +233,7 @@ mod tests {
             memory.floats_mut(right as usize, 2).unwrap().copy_from_slice(&[5.0, 7.0]);
             let (left, right) = (matrix(left, 2, 1), matrix(right, 1, 2));
             let product = Product { alpha: 1.0, left, right, beta: 0.0, product: matrix(target, 2, 2) };
-            multiply_in(&mut memory, &product, |_| Ok(())).unwrap();
+            multiply_in(&mut memory, &product, None, |_| Ok(())).unwrap();
             assert_eq!(memory.floats(target as usize, 4).unwrap(), [10.0, 14.0, 15.0, 21.0]);
         }
     }
@@ -239,7 +243,7 @@ mod tests {
         let unpaid = |left, right, target| {
             let product = Product { alpha: 1.0, left, right, beta: 0.0, product: target };
             let mut asked = None;
-            let refused = multiply_in(&mut memory(PAGE), &product, |fuel| {
+            let refused = multiply_in(&mut memory(PAGE), &product, None, |fuel| {
                 asked = Some(fuel);
                 Err(Trap::OutOfFuel.into())
             });
@@ -253,9 +257,22 @@ mod tests {
         for beta in [0.0, 1.0] {
             let (left, right) = (matrix(0, 1 << 17, 0), matrix(0, 0, 1 << 17));
             let product = Product { alpha: 1.0, left, right, beta, product: matrix(0, 1 << 17, 1 << 17) };
-            let refused = multiply_in(&mut memory(PAGE), &product, |_| panic!("paid")).unwrap_err();
+            let refused = multiply_in(&mut memory(PAGE), &product, None, |_| panic!("paid")).unwrap_err();
             assert!(matches!(refused.downcast_ref(), Some(ProductError::Place { which: "product" })), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_product_does_not_begin_after_its_deadline() {
+        let product = Product {
+            alpha: 1.0,
+            left: matrix(LEFT, 2, 3),
+            right: matrix(RIGHT, 3, 2),
+            beta: 0.0,
+            product: matrix(PRODUCT, 2, 2),
+        };
+        let late = multiply_in(&mut memory(PAGE), &product, Some(Instant::now()), |_| Ok(())).unwrap_err();
+        assert_eq!(late.downcast_ref(), Some(&Trap::Interrupt));
     }
 
     #[test]

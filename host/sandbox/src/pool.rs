@@ -9,6 +9,7 @@ use crate::instance::Instance;
 use crate::layout::{Layout, View};
 use crate::limits::CHUNK_ELEMENTS;
 use crate::plan::{Plan, TensorDescription};
+use crate::preparation::Preparation;
 use crate::seal::{Copy, SealKey};
 use crate::sealed::{SliceSeals, Watch};
 use crate::settings::Settings;
@@ -68,6 +69,26 @@ impl InstancePool {
         start: u64,
         elements: u32,
     ) -> Result<SliceId, SandboxError> {
+        let preparation = Preparation::new(self.component.limits());
+        self.bind_within(tensor, plan, settings, start, elements, &preparation)
+    }
+
+    /// As [`bind`](Self::bind), as part of a preparation whose budget other calls share.
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind), and where the budget is used up.
+    ///
+    /// # Panics
+    /// As for [`bind`](Self::bind).
+    pub fn bind_within(
+        &mut self,
+        tensor: &TensorDescription,
+        plan: &Arc<Plan>,
+        settings: &Settings,
+        start: u64,
+        elements: u32,
+        preparation: &Preparation,
+    ) -> Result<SliceId, SandboxError> {
         assert!(
             elements > 0 && start.is_multiple_of(u64::from(CHUNK_ELEMENTS)),
             "a slice starts at a chunk, not empty"
@@ -86,7 +107,7 @@ impl InstancePool {
             None => self.open_house()?,
         };
         self.seal_open(house);
-        let placed = self.houses[house].place(&self.component, request);
+        let placed = self.houses[house].place(&self.component, request, preparation);
         let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
         self.watches.push(watch);
         self.slices.push(BoundSlice {
@@ -383,12 +404,13 @@ impl InstancePool {
     fn successor(&self, house: usize, instance: Instance) -> Result<Successor, SandboxError> {
         let mut revived = House::new(instance);
         let mut moved = Vec::new();
+        let preparation = Preparation::new(self.component.limits());
         for (index, slice) in
             self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house && !slice.released)
         {
             let elements = slice.layout.elements() as u32;
             let request = self.request(&slice.tensor, &slice.plan, &slice.settings, slice.start, elements)?;
-            let (handle, layout) = revived.place(&self.component, request)?;
+            let (handle, layout) = revived.place(&self.component, request, &preparation)?;
             let (source, target) = (self.houses[house].instance.memory(), revived.instance.memory_mut());
             for (old, new) in slice.layout.state().zip(layout.state()) {
                 let values = source.bytes(old.whole()).ok_or_else(vanished)?;

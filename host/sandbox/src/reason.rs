@@ -25,6 +25,8 @@ impl SandboxError {
             Self::NotDeterministic => "not-deterministic",
             Self::Entangled { .. } => "entangled",
             Self::SliceTooLarge { .. } => "slice-too-large",
+            Self::PreparationFuel { .. } => "preparation-fuel",
+            Self::PreparationTime { .. } => "preparation-time",
             Self::Call(error) => error.failure.name(),
             Self::Trial(error) => error.name(),
             Self::Tampered(_) => "tampered",

@@ -3,9 +3,10 @@
 //!
 //! A plan of one pass goes through [`InstancePool::exchange`] on a server, and through [`InstancePool::step`] where
 //! gradients are not the caller's to give away. Others go through [`InstancePool::statistics`] and
-//! [`InstancePool::phase`] for each phase in turn, with the accumulators combined over the tensor's slices in between. Touched rows go through [`InstancePool::step_rows`]. After any error the slice is bit
-//! for bit what it was before the round; after success, [`InstancePool::commit`] keeps the round and
-//! [`InstancePool::roll_back`] takes it back.
+//! [`InstancePool::phase`] for each phase in turn, with the accumulators combined over the tensor's slices in between.
+//! Touched rows go through [`InstancePool::step_rows`]. After any error the slice is bit for bit what it was before the
+//! round; after success, [`InstancePool::commit`] keeps the round and [`InstancePool::roll_back`] takes it back. A round
+//! that ends in neither, since the task that ran it has died, is taken back when the next one begins.
 
 use crate::accumulate::{Accumulators, Contributions};
 use crate::declarations::Granularity;
@@ -79,7 +80,7 @@ impl InstancePool {
         let elements = bound.layout.elements();
         assert!(bound.plan.is_one_pass(), "a plan of several passes runs phase by phase");
         assert!(self.takes_exchange(slice), "the slice is longer than a block");
-        self.commit(slice);
+        self.roll_back(slice);
         self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
 
         // The gradient first: its buffers are free then, and nothing has been changed if it is not finite.
@@ -245,7 +246,7 @@ impl InstancePool {
         evaluated.map(|_| ())
     }
 
-    /// Keeps the last round of a slice.
+    /// Keeps the last round of a slice. Without this it is taken back when the next one begins.
     /// Returns the buffers that [`InstancePool::exchange`] was lent for it.
     pub fn commit(&mut self, slice: SliceId) -> Vec<Vec<u8>> {
         match self.slices[slice.0].log.take() {
@@ -281,7 +282,7 @@ impl InstancePool {
 
     /// Remembers what a round may change: all of the slice, or these rows.
     fn open_round(&mut self, slice: SliceId, rows: Option<&[u32]>) -> Result<(), StepError> {
-        self.commit(slice);
+        self.roll_back(slice);
         self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let mut log = self.spare_logs.pop().unwrap_or_default();
         let bound = &self.slices[slice.0];

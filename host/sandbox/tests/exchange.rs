@@ -76,6 +76,18 @@ fn an_exchange_is_a_step_and_can_be_taken_back_whatever_buffers_there_are() {
 }
 
 #[test]
+fn an_exchange_that_nobody_has_ended_is_taken_back_by_the_next_one() {
+    let component = admit("adamw").unwrap();
+    let [mut abandoned, mut expected] = [(); 2].map(|()| training(&component, &values(ELEMENTS, 99), RATE));
+    exchange(&mut abandoned, 1, RATE, buffers(1, &[])).unwrap();
+    for training in [&mut abandoned, &mut expected] {
+        exchange(training, 1, RATE, buffers(2, &[])).unwrap();
+        training.pool.commit(training.slice);
+    }
+    assert_eq!(abandoned.state(), expected.state());
+}
+
+#[test]
 fn an_exchange_that_fails_leaves_no_trace() {
     for (guest, poison, rate) in
         [("hostile/scribbler", 4242.5, 1e-30), ("hostile/slow-poison", 2e9, 1e-30), ("sgd", f32::MAX, 1e38)]

@@ -307,6 +307,14 @@ fn a_product_that_is_not_paid_for_is_not_computed() {
 }
 
 #[test]
+fn a_product_ends_at_its_deadline_where_fuel_is_plenty() {
+    // Seventeen billion multiplications, in one call of the server's function, without a loop of the guest's own.
+    let limits = Limits { fuel_per_element: 1 << 40, whole_tensor_deadline_milliseconds: 10, ..Limits::default() };
+    let failure = failure(refusal("hostile/greedy-product", limits));
+    assert_eq!(failure, CallFailure::Deadline { milliseconds: 10 });
+}
+
+#[test]
 fn a_tensor_that_ends_differently_beside_another_is_refused() {
     let error = refusal("hostile/entangled", Limits::default());
     assert_eq!(error.fault(), Fault::Publisher);

@@ -88,6 +88,25 @@ fn a_round_of_several_phases_or_of_a_whole_tensor_can_be_taken_back() {
     }
 }
 
+/// The task that runs a round on a server may die before it says what is to become of it.
+#[test]
+fn a_round_that_nobody_has_ended_is_taken_back_by_the_next_one() {
+    for name in ["adamw", "lamb", "muon"] {
+        let gradient = |round| values((ROWS * COLUMNS) as usize, round);
+        let [mut abandoned, mut expected] = [(); 2].map(|()| Matrix::new(&admit(name).unwrap(), &parameters()));
+        for matrix in [&mut abandoned, &mut expected] {
+            matrix.round(1, &gradient(1)).unwrap();
+            matrix.pool.commit(matrix.slice);
+        }
+        abandoned.round(2, &gradient(2)).unwrap();
+        for matrix in [&mut abandoned, &mut expected] {
+            matrix.round(2, &gradient(3)).unwrap();
+            matrix.pool.commit(matrix.slice);
+        }
+        assert!(abandoned.state() == expected.state(), "{name}");
+    }
+}
+
 #[test]
 fn a_trap_in_a_later_phase_leaves_no_trace_of_the_earlier_ones() {
     let component = admit("hostile/late-trap").unwrap();

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use stepbox_sandbox::TensorDescription;
+use stepbox_sandbox::{Preparation, TensorDescription};
 use stepbox_wire::{ErrorCode, TensorType};
+use tokio::task::JoinSet;
 
 use crate::checks::check_type;
 use crate::cut::{Slice, cut};
-use crate::deployment::{bind, new_slices, not_admitted, off_the_runtime};
+use crate::deployment::{new_slices, not_admitted, off_the_runtime, panicked};
 use crate::job::Job;
-use crate::key::{Key, Residence, tensor_identity};
+use crate::key::{Key, Residence};
 use crate::learning_rate;
 use crate::model::Room;
 use crate::optimizer::{Optimizer, Planned, Unplanned};
 use crate::refusal::{Answered, Refusal};
-use crate::shard::KeyId;
+use crate::shard::{KeyId, NewSlice};
 use crate::weights::Weights;
 
 /// Makes a key known with its first value, for which there is room, unless it is known already. Returns whether it is
@@ -28,7 +29,7 @@ pub(crate) async fn create(
     tags: Vec<String>,
     room: Room,
 ) -> Answered<(Arc<Key>, bool)> {
-    let mut structure = job.structure.lock().await;
+    let mut structure = job.lock_structure().await?;
     if let Some(key) = job.model.find(&name) {
         check_type(&key, &tensor)?;
         return Ok((key, false));
@@ -38,7 +39,7 @@ pub(crate) async fn create(
     let mut load = structure.load.clone();
     let slices = cut(tensor.elements().unwrap_or(0), &mut load);
     let description = Arc::new(TensorDescription {
-        identity: tensor_identity(&name),
+        identity: TensorDescription::identity_of(&name),
         name,
         shape: tensor.shape.clone(),
         group: String::new(),
@@ -56,7 +57,8 @@ pub(crate) async fn create(
     }
     let mut residence = None;
     for optimizer in &optimizers {
-        let planned = plan(optimizer, id, &description, &slices, job.shards.count()).await;
+        let budget = Arc::new(optimizer.component.preparation());
+        let planned = plan(optimizer, id, &description, &slices, job.shards.count(), &budget).await;
         let bound = match planned.and_then(|planned| check_not_late(&job, optimizer, planned)) {
             Ok(planned) => {
                 let mut by_shard = vec![Vec::new(); job.shards.count()];
@@ -64,7 +66,7 @@ pub(crate) async fn create(
                     by_shard[slice.slice.shard].push(slice);
                 }
                 optimizer.add_plan(id, Arc::clone(&planned));
-                let bound = bind(&job, optimizer, by_shard).await;
+                let bound = bind(&job, optimizer, by_shard, &budget).await;
                 residence.get_or_insert_with(|| Residence {
                     optimizer: Arc::clone(optimizer),
                     planned,
@@ -88,7 +90,7 @@ pub(crate) async fn create(
             let loaded = job.shards.call(shard, move |shard| shard.load(optimizer, id, &first)).await;
             let loaded = match loaded {
                 Ok(loaded) => loaded.map_err(|error| not_admitted(&error)),
-                Err(lost) => Err(Refusal::new(ErrorCode::Internal, lost.to_string())),
+                Err(lost) => Err(lost.into()),
             };
             if let Err(refusal) = loaded {
                 forget(&job, &optimizers, id).await;
@@ -149,17 +151,47 @@ async fn plan(
     description: &Arc<TensorDescription>,
     slices: &[Slice],
     shards: usize,
+    budget: &Arc<Preparation>,
 ) -> Answered<Arc<Planned>> {
     let (optimizer, description, slices) = (Arc::clone(optimizer), Arc::clone(description), slices.to_vec());
+    let budget = Arc::clone(budget);
     off_the_runtime(move || {
         let key = Unplanned { id, description: &description, slices: &slices, shards };
-        let planned = Planned::new(&optimizer.component, &optimizer.groups, &key);
+        let planned = Planned::new(&optimizer.component, &optimizer.groups, &key, &budget);
         planned.map(Arc::new).map_err(|error| {
             let message = format!("the optimizer does not take key `{}`: {error}", description.name);
             Refusal { message, ..not_admitted(&error) }
         })
     })
     .await
+}
+
+/// Has every shard make room for its slices, all shards at the same time, and each with a job a slice: rounds go on in
+/// between. On an error some may have been bound.
+async fn bind(
+    job: &Arc<Job>,
+    optimizer: &Arc<Optimizer>,
+    slices: Vec<Vec<NewSlice>>,
+    budget: &Arc<Preparation>,
+) -> Answered<()> {
+    let mut running = JoinSet::new();
+    for (shard, slices) in slices.into_iter().enumerate().filter(|(_, slices)| !slices.is_empty()) {
+        let (job, optimizer, budget) = (Arc::clone(job), Arc::clone(optimizer), Arc::clone(budget));
+        running.spawn(async move {
+            for slice in slices {
+                let (optimizer, budget) = (Arc::clone(&optimizer), Arc::clone(&budget));
+                let bound = job.shards.call(shard, move |shard| shard.bind(&optimizer, &slice, &budget)).await?;
+                bound.map_err(|error| not_admitted(&error))?;
+            }
+            Ok(())
+        });
+    }
+    // All are waited for, so that nothing is still being bound when the first error is answered.
+    let mut outcome = Ok(());
+    while let Some(bound) = running.join_next().await {
+        outcome = outcome.and(bound.unwrap_or_else(|panic| Err(panicked(&panic))));
+    }
+    outcome
 }
 
 /// Takes a key that is not to be out of all instances.

@@ -12,14 +12,14 @@ use stepbox_sandbox::Sandbox;
 use stepbox_trust::VersionLedger;
 use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{MutexGuard, Semaphore, watch};
 
 use crate::access::Access;
 use crate::audit::{Action, Audit, Event};
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
 use crate::config::Seconds;
-use crate::deployment::{Archive, Shown, Trust};
+use crate::deployment::{Archive, Shown, Trust, Turns};
 use crate::gate::Rooms;
 use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
@@ -59,8 +59,8 @@ pub(crate) struct Job {
     pub previous: Shown,
     /// The trust file.
     pub trust: Trust,
-    /// One deployment at a time: each holds a component and compiles it.
-    pub deploying: Arc<Semaphore>,
+    /// One deployment at a time: each holds a component and compiles it. Rollbacks have a turn of their own.
+    pub turns: Turns,
     /// One submission at a time, for the same reason, and beside deployments: whoever may only submit must not be able to
     /// hold up a rollback.
     pub submitting: Arc<Semaphore>,
@@ -153,7 +153,7 @@ impl Job {
             previous: archive.shown(),
             archive: Mutex::new(archive),
             trust: Trust::new(&config.trust, &config.limits),
-            deploying: Arc::new(Semaphore::new(1)),
+            turns: Turns::default(),
             submitting: Arc::new(Semaphore::new(1)),
             digesting: Arc::new(Semaphore::new(1)),
             rooms: Rooms::new(config.limits.receiving_bytes, config.limits.sending_bytes),
@@ -181,6 +181,16 @@ impl Job {
         log: Arc<OnceLock<Arc<LogHealth>>>,
     ) -> Self {
         Self { audit, protections, log, ..self }
+    }
+
+    /// Whether the server stops.
+    pub fn is_stopping(&self) -> bool {
+        *self.shutdown.borrow()
+    }
+
+    /// The right to add a key or an optimizer, which somebody else may have for a while.
+    pub async fn lock_structure(&self) -> Answered<MutexGuard<'_, Structure>> {
+        self.shards.unless_stuck(async { Ok(self.structure.lock().await) }).await
     }
 
     // Membership.
@@ -536,6 +546,11 @@ pub(crate) mod tests {
 
     /// A job of two workers with many keys, of which the last is returned.
     pub(crate) fn job() -> (Arc<Job>, Arc<Key>, ShardThreads) {
+        job_with(Duration::MAX)
+    }
+
+    /// The same, with so much patience for its shard.
+    fn job_with(patience: Duration) -> (Arc<Job>, Arc<Key>, ShardThreads) {
         let text = r#"
             listen = "127.0.0.1:0"
             state_directory = "state"
@@ -547,7 +562,7 @@ pub(crate) mod tests {
         let config = crate::settings::settings(&config).expect("one job").remove(0);
         let identities = config.job.workers.iter().map(|name| Identity::new(name).expect("a name")).collect();
         let sandbox = Sandbox::new(config.sandbox.clone()).expect("a sandbox");
-        let (shards, threads) = Shards::start(1).expect("a thread");
+        let (shards, threads) = Shards::start(1, patience).expect("a thread");
         let ledger = VersionLedger::load(std::path::Path::new("/nowhere/ledger")).expect("an empty ledger");
         let job = Job::new(config, sandbox, shards, ledger, identities, watch::channel(false).1, Arc::default());
         for number in 0..1000 {
@@ -557,6 +572,34 @@ pub(crate) mod tests {
         }
         let key = job.model.all().pop().expect("a key");
         (Arc::new(job), key, threads)
+    }
+
+    #[tokio::test]
+    async fn whatever_needs_a_shard_that_is_stuck_is_refused_at_once_and_the_status_says_why() {
+        let (job, _, threads) = job_with(Duration::ZERO);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let held = move |_: &mut crate::shard::Shard| {
+            begun.send(()).expect("the test waits");
+            wait.recv().expect("told to go on");
+        };
+        job.shards.submit(0, held).await.expect("queued");
+        has_begun.await.expect("it begins");
+
+        let by = Identity::new("operator").expect("a name");
+        let wanted = crate::deployment::Wanted::Former { to: None };
+        let turn = job.turns.roll_back().await.expect("nobody else is at it");
+        let rollback = crate::deployment::deploy(Arc::clone(&job), by, wanted, turn).await;
+        let locked = job.lock_structure().await.map(drop);
+        let digest = crate::status::weights_digest(&job).await;
+        for refused in [rollback.map(drop), locked, digest.map(drop)] {
+            assert_eq!(refused.map_err(|refusal| refusal.reason), Err(Some("shard-stuck")));
+        }
+        let status = crate::status::status(&job, None);
+        assert!(status.warnings.iter().any(|warning| warning.contains("shard thread 0")), "{:?}", status.warnings);
+        go.send(()).expect("it waits");
+        drop(job);
+        threads.join();
     }
 
     fn worker(rank: Rank, connection: ConnectionId) -> Worker {

@@ -119,7 +119,8 @@ fn start(
     let sandbox = Sandbox::new(settings.sandbox.clone())?.with_compiler(compiler);
     let sandbox = settings.cache.give_to(sandbox, state);
     let identities = settings.job.workers.iter().map(|name| Identity::new(name)).collect::<Result<Vec<_>, _>>()?;
-    let (shards, threads) = Shards::start(settings.shard_threads).map_err(ServerError::Threads)?;
+    let (shards, threads) = Shards::start(settings.shard_threads, settings.limits.shard_answer_seconds.duration())
+        .map_err(ServerError::Threads)?;
     tracing::info!(job = settings.name, workers = identities.len(), shard_threads = shards.count(), "a job is set up");
     Ok((Job::new(settings, sandbox, shards, ledger, identities, shutdown, warnings), threads))
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use stepbox_reduce::Format;
 use stepbox_sandbox::{StepContext, TensorDescription};
 use stepbox_wire::{KeyStatus, TensorType};
@@ -313,13 +312,6 @@ impl State {
     }
 }
 
-/// The number that an optimizer's random stream knows a tensor by: the first eight bytes of the SHA-256 of its name, so
-/// that it is the same in every run and on every server, whatever the order in which keys are made.
-pub(crate) fn tensor_identity(name: &str) -> u64 {
-    let digest = Sha256::digest(name.as_bytes());
-    digest.iter().take(8).rev().fold(0, |identity, byte| identity << 8 | u64::from(*byte))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use stepbox_wire::ElementType;
@@ -335,7 +327,7 @@ pub(crate) mod tests {
             shape: vec![2],
             group: String::new(),
             tags: Vec::new(),
-            identity: tensor_identity(name),
+            identity: TensorDescription::identity_of(name),
         };
         let slices = cut::cut(2, &mut [0]);
         let first = Arc::new(Weights::first(&[0; 8], &slices));
@@ -382,13 +374,5 @@ pub(crate) mod tests {
             "version 2 is nobody's, so its buffer serves the next"
         );
         assert_eq!(key.gradient_buffers(Format::F32)[0], [0; 8], "version 1 is still read");
-    }
-
-    #[test]
-    fn a_tensors_identity_is_its_names_and_pinned() {
-        assert_eq!(tensor_identity("hidden.weight"), tensor_identity("hidden.weight"));
-        assert_ne!(tensor_identity("a"), tensor_identity("b"));
-        // SHA-256 of the empty text starts e3b0c44298fc1c14.
-        assert_eq!(tensor_identity(""), u64::from_le_bytes([0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14]));
     }
 }

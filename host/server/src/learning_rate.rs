@@ -69,7 +69,7 @@ pub(crate) async fn set(
     peak: Option<f64>,
     form: stepbox_wire::Schedule,
 ) -> Answered<ScheduleStatus> {
-    let _structure = job.structure.lock().await;
+    let _structure = job.lock_structure().await?;
     // A deployment may have kept this waiting for long.
     job.access.require(by, Right::Schedule)?;
     let keys = job.model.all();

@@ -189,6 +189,12 @@ macros::limits! {
     /// optimizer's slots.
     model_bytes: u64, "B" =>
     pub const DEFAULT_MODEL_BYTES: u64 = 16 << 30;
+
+    /// Seconds that one job may keep a shard thread before the shard counts as stuck: more than two of the longest calls
+    /// into an optimizer, which have a minute each. Then deployments, rollbacks, new keys and the weights' digest are
+    /// refused at once, and the status warns, until the shard answers again.
+    shard_answer_seconds: Seconds, "s" =>
+    pub const DEFAULT_SHARD_ANSWER_SECONDS: f64 = 150.0;
 }
 
 impl Limits {

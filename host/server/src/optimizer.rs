@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
-use stepbox_sandbox::{AdmittedComponent, NumberRange, Plan, SandboxError, TensorDescription};
+use stepbox_sandbox::{AdmittedComponent, NumberRange, Plan, Preparation, SandboxError, TensorDescription};
 use stepbox_trust::VerifiedComponent;
 use stepbox_wire::OptimizerStatus;
 use thiserror::Error;
@@ -59,9 +59,14 @@ pub(crate) struct Planned {
 
 impl Planned {
     /// Puts a tensor into its group and asks the component what it needs for it there.
-    pub fn new(component: &AdmittedComponent, groups: &Groups, key: &Unplanned<'_>) -> Result<Self, SandboxError> {
+    pub fn new(
+        component: &AdmittedComponent,
+        groups: &Groups,
+        key: &Unplanned<'_>,
+        budget: &Preparation,
+    ) -> Result<Self, SandboxError> {
         let (tensor, treatment) = groups.place(key.description);
-        let plan = Arc::new(component.plan(&treatment.settings, &tensor)?);
+        let plan = Arc::new(component.plan_within(&treatment.settings, &tensor, budget)?);
         let slices = cut::for_plan(&plan, key.slices, key.shards, key.id);
         Ok(Self { tensor, treatment, plan, slices })
     }

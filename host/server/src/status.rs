@@ -18,6 +18,7 @@ use crate::weights_digest::WeightsDigest;
 
 /// The status without the lists of workers and keys, which are reports of their own.
 pub(crate) fn status(job: &Job, weights_digest: Option<String>) -> ServerStatus {
+    let stuck = job.shards.check().err().map(|lost| lost.to_string());
     let (in_use, pending) = {
         let deployments = job.deployments.read();
         (deployments.in_use().cloned(), deployments.pending().cloned())
@@ -52,7 +53,7 @@ pub(crate) fn status(job: &Job, weights_digest: Option<String>) -> ServerStatus 
         audit: job.audit.status(),
         log: job.log.get().map(|log| log.status(Instant::now())),
         protections: job.protections.get().cloned().unwrap_or_default(),
-        warnings: job.warnings.all(),
+        warnings: job.warnings.all().into_iter().chain(stuck).collect(),
     }
 }
 
@@ -68,7 +69,7 @@ pub(crate) async fn weights_digest(job: &Arc<Job>) -> Answered<String> {
         all.iter().for_each(|(weights, key)| digest.add(&key.name, &key.tensor, weights));
         digest.finish()
     };
-    in_turn(&job.digesting, all_weights(job), hash).await
+    job.shards.unless_stuck(in_turn(&job.digesting, all_weights(job), hash)).await
 }
 
 /// All taken before the first is hashed, so that they belong together unless rounds are running.

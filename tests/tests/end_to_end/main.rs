@@ -12,6 +12,7 @@ mod jobs;
 mod learning_rate;
 mod loss;
 mod optimizers;
+mod preparation;
 mod refusals;
 mod repeatability;
 mod revocations;

@@ -1,25 +1,34 @@
 //! A process that compiles one component for the server: it has read nothing yet, and needs nothing but its pipes.
 //!
-//! Its limits (`rlimit`) hold in any case; the rest as far as the kernel has it, which is what the server's own log and
-//! status say of the same kernel. It goes on where there is neither Landlock nor seccomp.
+//! Its limits (`rlimit`) hold in any case, the rest as far as the kernel has it. Where it has not all of it, the server's
+//! log and status say so, and with `process.sandbox = "require"` nothing is compiled.
 
-/// No file, no port, no signal to others, and no system call but those that a compiler makes.
+/// No file, no port, no signal to others, and no system call but those that a compiler makes. Says what is in force, or
+/// what of it is not and why; the rest is then in force all the same.
 #[cfg(target_os = "linux")]
-pub(crate) fn confine() {
-    // The limits are in force already, and the answer goes to the server either way.
-    let _ = linux::no_files();
-    let _ = linux::few_calls();
+pub(crate) fn confine() -> Result<String, String> {
+    let files = linux::no_files().map_err(|reason| format!("landlock: {reason}"));
+    let calls = linux::few_calls().map_err(|error| format!("seccomp: {error}"));
+    match (files, calls) {
+        (Ok(files), Ok(())) => Ok(format!("{files}; few system calls")),
+        (files, calls) => {
+            let reasons: Vec<String> = files.err().into_iter().chain(calls.err()).collect();
+            Err(reasons.join("; "))
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn confine() {}
+pub(crate) fn confine() -> Result<String, String> {
+    Err("not on this system".to_owned())
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::collections::BTreeMap;
     use std::error::Error;
 
-    use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+    use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
     use libc::c_long;
     use seccompiler::{
         BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -64,14 +73,21 @@ mod linux {
     ];
 
     /// Everything that Landlock can refuse, and no exception.
-    pub(super) fn no_files() -> Result<(), landlock::RulesetError> {
-        Ruleset::default()
-            .handle_access(AccessFs::from_all(KNOWN))?
-            .handle_access(AccessNet::from_all(KNOWN))?
-            .scope(Scope::from_all(KNOWN))?
-            .create()?
-            .restrict_self()
-            .map(|_| ())
+    pub(super) fn no_files() -> Result<&'static str, String> {
+        let restrict = || -> Result<RulesetStatus, RulesetError> {
+            let ruleset = Ruleset::default()
+                .handle_access(AccessFs::from_all(KNOWN))?
+                .handle_access(AccessNet::from_all(KNOWN))?
+                .scope(Scope::from_all(KNOWN))?
+                .create()?;
+            Ok(ruleset.restrict_self()?.ruleset)
+        };
+        match restrict() {
+            Ok(RulesetStatus::FullyEnforced) => Ok("no file and no port"),
+            Ok(RulesetStatus::PartiallyEnforced) => Ok("no file and no port, as far as this kernel can"),
+            Ok(RulesetStatus::NotEnforced) => Err("this kernel has none (Linux 5.13), or it is switched off".into()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     pub(super) fn few_calls() -> Result<(), Box<dyn Error>> {

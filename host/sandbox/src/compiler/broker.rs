@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::protocol::{Answer, Answers, Exceeded, MAX_COMPILED_COMPONENT_BYTES, Request};
+use super::terms::Terms;
 use super::timed::Timed;
-use super::{BROKER_VERB, CompileLimit, CompilerLimits, supervisor};
+use super::{BROKER_VERB, CompileLimit, CompilerLimits, Confinement, supervisor};
 use crate::engine::Metering;
 use crate::error::SandboxError;
 
@@ -56,7 +57,7 @@ pub enum BrokerError {
 #[derive(Debug)]
 pub struct Broker {
     program: PathBuf,
-    limits: CompilerLimits,
+    terms: Terms,
     running: Mutex<Option<Running>>,
     /// Of the last one that was started.
     process_id: AtomicU32,
@@ -68,26 +69,49 @@ impl Broker {
     ///
     /// # Errors
     /// A limit is out of range, or the system starts no process.
-    pub fn start(limits: CompilerLimits) -> Result<Self, BrokerError> {
-        Self::start_program(&supervisor::own_program()?, limits)
+    pub fn start(limits: CompilerLimits, confinement: Confinement) -> Result<Self, BrokerError> {
+        Self::start_program(&supervisor::own_program()?, limits, confinement)
     }
 
     /// Starts a broker of another executable, which must be of the same version.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
-    pub fn start_program(program: &Path, limits: CompilerLimits) -> Result<Self, BrokerError> {
+    pub fn start_program(
+        program: &Path,
+        limits: CompilerLimits,
+        confinement: Confinement,
+    ) -> Result<Self, BrokerError> {
         if let Some((name, value, range)) = limits.out_of_range() {
             return Err(BrokerError::OutOfRange { name, value, range });
         }
-        let running = Running::start(program)?;
+        let terms = Terms { limits, confinement };
+        let running = Running::start(program, &terms)?;
         let process_id = AtomicU32::new(running.process.id());
-        Ok(Self { program: program.to_owned(), limits, running: Mutex::new(Some(running)), process_id })
+        Ok(Self { program: program.to_owned(), terms, running: Mutex::new(Some(running)), process_id })
     }
 
     /// What compiling a component may take.
     pub fn limits(&self) -> CompilerLimits {
-        self.limits
+        self.terms.limits
+    }
+
+    /// What a worker gives up beside its limits, as one says that is started to be asked, or why it does not.
+    ///
+    /// # Errors
+    /// No worker answers.
+    pub fn probe(&self) -> Result<Result<String, String>, SandboxError> {
+        let stack_bytes = crate::limits::DEFAULT_STACK_BYTES;
+        match self.ask(&Request { metering: Metering::default(), stack_bytes, component: &[][..] })? {
+            Answer::Confined(how) => Ok(Ok(how)),
+            Answer::Unconfined(reason) => Ok(Err(reason)),
+            Answer::Failed(reason) | Answer::Killed(reason) | Answer::Invalid(reason) => {
+                Err(SandboxError::Compiler(reason))
+            }
+            Answer::Code(_) | Answer::Limit(_) => {
+                Err(SandboxError::Compiler("a worker that was to compile nothing has taken too much".into()))
+            }
+        }
     }
 
     /// The broker's process; the last one, where it has been started anew.
@@ -106,8 +130,11 @@ impl Broker {
             let (declared, limit) = (component.len() as u64, MAX_COMPILED_COMPONENT_BYTES);
             return Err(SandboxError::Oversized { what: "a number of bytes of", declared, limit });
         }
-        let limits = self.limits;
-        match self.ask(&Request { metering, stack_bytes, limits, component })? {
+        if component.is_empty() {
+            return Err(SandboxError::Invalid("it is empty".into()));
+        }
+        let limits = self.terms.limits;
+        match self.ask(&Request { metering, stack_bytes, component })? {
             Answer::Code(code) => Ok(Compiled(code)),
             Answer::Invalid(reason) => Err(SandboxError::Invalid(reason)),
             Answer::Limit(exceeded) => Err(SandboxError::CompileLimit(match exceeded {
@@ -119,6 +146,9 @@ impl Broker {
             })),
             Answer::Killed(by) => Err(SandboxError::CompilerKilled(by)),
             Answer::Failed(reason) => Err(SandboxError::Compiler(reason)),
+            Answer::Confined(_) | Answer::Unconfined(_) => {
+                Err(SandboxError::Compiler("a worker has answered what was not asked".into()))
+            }
         }
     }
 
@@ -143,7 +173,7 @@ impl Broker {
                 }
             };
             // What has been silent for as long as two requests may take had better be replaced, if that can be done.
-            if let Err(error) = broker.settle(self.limits) {
+            if let Err(error) = broker.settle(self.terms.limits) {
                 match self.start_anew() {
                     Ok(another) => broker = another,
                     Err(_) if error.kind() == ErrorKind::TimedOut => {
@@ -153,7 +183,7 @@ impl Broker {
                     Err(_) => {}
                 }
             }
-            match broker.ask(request) {
+            match broker.ask(request, self.terms.limits) {
                 Ok(answer) => {
                     *running = Some(broker);
                     return Ok(answer);
@@ -177,7 +207,7 @@ impl Broker {
     }
 
     fn start_anew(&self) -> io::Result<Running> {
-        let broker = Running::start(&self.program)?;
+        let broker = Running::start(&self.program, &self.terms)?;
         self.process_id.store(broker.process.id(), Ordering::Relaxed);
         Ok(broker)
     }
@@ -206,10 +236,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(program: &Path) -> io::Result<Self> {
+    fn start(program: &Path, terms: &Terms) -> io::Result<Self> {
         let process = Command::new(program)
             .arg0(format!("stepbox-{BROKER_VERB}"))
             .arg(BROKER_VERB)
+            .args(terms.arguments())
             .env_clear()
             .current_dir("/")
             // A signal from the terminal is for the server, which still answers what it has begun.
@@ -232,12 +263,12 @@ impl Running {
         Ok(())
     }
 
-    fn ask(&mut self, request: &Request<&[u8]>) -> io::Result<Answer> {
+    fn ask(&mut self, request: &Request<&[u8]>, limits: CompilerLimits) -> io::Result<Answer> {
         self.number += 1;
         self.unsent = self.number.to_le_bytes().to_vec();
         request.write(&mut self.unsent)?;
         self.is_owed = true;
-        self.converse(request.limits)
+        self.converse(limits)
     }
 
     /// Sends what is left of the last request and takes its answer. Where that takes too long it can be gone on with.

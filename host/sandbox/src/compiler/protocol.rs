@@ -8,9 +8,11 @@
 //! |---|---|
 //! | mark | 8 |
 //! | metering | 1 |
-//! | WebAssembly stack, and the four limits of [`CompilerLimits`] | 8 each, little-endian |
-//! | length of the component, little-endian | 8 |
+//! | WebAssembly stack, little-endian | 8 |
+//! | length of the component, little-endian; 0 asks how a worker is confined | 8 |
 //! | the component | as said |
+//!
+//! What compiling may take is not in it: the broker has that from its start ([`Terms`](super::terms::Terms)).
 //!
 //! | answer | bytes |
 //! |---|---|
@@ -20,7 +22,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use super::CompilerLimits;
 use crate::engine::Metering;
 
 /// Bytes of an answer's number, kind and length.
@@ -30,7 +31,7 @@ const HEADER_BYTES: usize = 17;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Tells other versions apart, and programs that are no broker at all.
-const MARK: &[u8; 8] = b"stepbox\x82";
+const MARK: &[u8; 8] = b"stepbox\x83";
 
 /// Longest component that is taken for compilation, in bytes. What a server takes from its peers has a limit of its own,
 /// far below.
@@ -43,24 +44,16 @@ pub(crate) const MAX_ANSWER_TEXT_BYTES: u64 = 16 << 10;
 pub(super) struct Request<C> {
     pub(super) metering: Metering,
     pub(super) stack_bytes: u64,
-    pub(super) limits: CompilerLimits,
+    /// Nothing, to be told how a worker is confined.
     pub(super) component: C,
 }
 
 impl<C: AsRef<[u8]>> Request<C> {
     pub(super) fn write(&self, writer: &mut impl Write) -> io::Result<()> {
-        let CompilerLimits { memory_bytes, processor_seconds, deadline_milliseconds, code_bytes } = self.limits;
         let component = self.component.as_ref();
         let mut header = MARK.to_vec();
         header.push(metering_number(self.metering));
-        for number in [
-            self.stack_bytes,
-            memory_bytes,
-            processor_seconds,
-            deadline_milliseconds,
-            code_bytes,
-            component.len() as u64,
-        ] {
+        for number in [self.stack_bytes, component.len() as u64] {
             header.extend_from_slice(&number.to_le_bytes());
         }
         writer.write_all(&header)?;
@@ -82,14 +75,8 @@ impl Request<Vec<u8>> {
         let [metering] = read_array(reader)?;
         let metering = metering_from(metering).ok_or_else(|| wrong("no metering"))?;
         let stack_bytes = read_number(reader)?;
-        let limits = CompilerLimits {
-            memory_bytes: read_number(reader)?,
-            processor_seconds: read_number(reader)?,
-            deadline_milliseconds: read_number(reader)?,
-            code_bytes: read_number(reader)?,
-        };
         let component = read_payload(reader, MAX_COMPILED_COMPONENT_BYTES)?;
-        Ok(Some(Self { metering, stack_bytes, limits, component }))
+        Ok(Some(Self { metering, stack_bytes, component }))
     }
 }
 
@@ -106,6 +93,10 @@ pub(super) enum Answer {
     Killed(String),
     /// The worker could not start, or crashed.
     Failed(String),
+    /// Nothing was to be compiled: what the worker has given up.
+    Confined(String),
+    /// The same: why it has not given up what it should.
+    Unconfined(String),
 }
 
 /// Which limit a worker reached; the server knows what it was.
@@ -130,6 +121,8 @@ impl Answer {
             }
             Self::Killed(text) => (3, cut(text)),
             Self::Failed(text) => (4, cut(text)),
+            Self::Confined(text) => (5, cut(text)),
+            Self::Unconfined(text) => (6, cut(text)),
         };
         writer.write_all(&[tag])?;
         writer.write_all(&(payload.len() as u64).to_le_bytes())?;
@@ -160,6 +153,8 @@ impl Answer {
             },
             3 => Self::Killed(text()?),
             4 => Self::Failed(text()?),
+            5 => Self::Confined(text()?),
+            6 => Self::Unconfined(text()?),
             _ => return Err(wrong("no answer")),
         })
     }
@@ -273,13 +268,11 @@ mod tests {
     #[test]
     fn requests_come_back_and_end_where_nobody_asks() {
         for metering in [Metering::Off, Metering::Fuel, Metering::Epochs, Metering::FuelAndEpochs] {
-            let limits =
-                CompilerLimits { memory_bytes: 1, processor_seconds: 2, deadline_milliseconds: 3, code_bytes: 4 };
-            let request = Request { metering, stack_bytes: 5, limits, component: b"component" };
+            let request = Request { metering, stack_bytes: 5, component: b"component" };
             let bytes = written(|bytes| request.write(bytes));
             let mut reader = &bytes[..];
             let read = Request::read(&mut reader).expect("our own request").expect("one");
-            assert_eq!((read.metering, read.stack_bytes, read.limits), (metering, 5, limits));
+            assert_eq!((read.metering, read.stack_bytes), (metering, 5));
             assert_eq!(read.component, b"component");
             assert!(Request::read(&mut reader).expect("an end").is_none());
         }
@@ -291,6 +284,7 @@ mod tests {
         let limits = [Exceeded::Memory, Exceeded::ProcessorTime, Exceeded::Deadline, Exceeded::Code, Exceeded::Stack];
         let mut answers =
             vec![Answer::Code(vec![7; 100]), Answer::Invalid(text()), Answer::Killed(text()), Answer::Failed(text())];
+        answers.extend([Answer::Confined(text()), Answer::Unconfined(text())]);
         answers.extend(limits.map(Answer::Limit));
         for answer in answers {
             let bytes = written(|bytes| answer.write(bytes));

@@ -1,5 +1,6 @@
 //! The broker's process: for each request a worker, which it ends when it takes too long.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::protocol::{Answer, Exceeded, Request, read_request_number, write_numbered};
+use super::terms::Terms;
 use super::timed::Timed;
 use super::{CompilerLimits, WORKER_VERB, descriptors};
 
@@ -28,8 +30,12 @@ pub(super) fn own_program() -> io::Result<PathBuf> {
     if own.exists() { Ok(own.to_owned()) } else { std::env::current_exe() }
 }
 
-/// Runs a broker until nobody asks it any more.
-pub(super) fn run() -> ExitCode {
+/// Runs a broker until nobody asks it any more; its arguments are the terms of all that it has compiled.
+pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(terms) = Terms::from_arguments(arguments) else {
+        eprintln!("this verb is for Stepbox itself: it has components compiled for a server");
+        return ExitCode::from(2);
+    };
     if descriptors::keep_from_children().is_err() {
         return ExitCode::FAILURE;
     }
@@ -43,7 +49,7 @@ pub(super) fn run() -> ExitCode {
             },
             Err(_) => return ExitCode::FAILURE,
         };
-        let answer = match compile(&request, &input) {
+        let answer = match compile(&request, &terms, &input) {
             Ok(answer) => answer,
             // The server has ended.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => return ExitCode::SUCCESS,
@@ -56,12 +62,13 @@ pub(super) fn run() -> ExitCode {
 }
 
 /// Has a worker of its own compile a component.
-fn compile(request: &Request<Vec<u8>>, server: &impl AsFd) -> io::Result<Answer> {
-    let CompilerLimits { memory_bytes, processor_seconds, deadline_milliseconds, code_bytes } = request.limits;
+fn compile(request: &Request<Vec<u8>>, terms: &Terms, server: &impl AsFd) -> io::Result<Answer> {
+    let CompilerLimits { deadline_milliseconds, code_bytes, .. } = terms.limits;
     let until = Instant::now() + Duration::from_millis(deadline_milliseconds);
     let mut worker = Command::new(own_program()?)
         .arg0(format!("stepbox-{WORKER_VERB}"))
-        .args([WORKER_VERB.to_owned(), memory_bytes.to_string(), processor_seconds.to_string()])
+        .arg(WORKER_VERB)
+        .args(terms.arguments())
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::Confinement;
 use super::protocol::{Answer, Exceeded, Request};
+use super::terms::Terms;
 use crate::engine::compiler_engine;
 use crate::error::Chain;
 use crate::limits::Limits;
@@ -16,19 +18,18 @@ use crate::limits::Limits;
 /// Descriptors a worker may have: its pipes, and some that the compiler's libraries open in passing.
 pub(crate) const WORKER_DESCRIPTORS: u64 = 16;
 
-/// Runs a worker; its arguments are bytes of address space and seconds of processor time.
-pub(super) fn run(mut arguments: impl Iterator<Item = OsString>, confine: impl FnOnce()) -> ExitCode {
-    let mut number = || arguments.next().and_then(|text| text.to_str()?.parse::<u64>().ok());
-    let (Some(memory_bytes), Some(processor_seconds)) = (number(), number()) else {
+/// Runs a worker; its arguments are the terms of its work.
+pub(super) fn run(
+    arguments: impl Iterator<Item = OsString>,
+    confine: impl FnOnce() -> Result<String, String>,
+) -> ExitCode {
+    let Some(Terms { limits, confinement }) = Terms::from_arguments(arguments) else {
         eprintln!("this verb is for Stepbox itself: it compiles components for a server");
         return ExitCode::from(2);
     };
     // Before anything is read.
-    let answer = match limit(memory_bytes, processor_seconds) {
-        Ok(()) => {
-            confine();
-            compile()
-        }
+    let answer = match limit(limits.memory_bytes, limits.processor_seconds) {
+        Ok(()) => answer(confine(), confinement, limits.code_bytes),
         Err(error) => Answer::Failed(format!("a worker cannot limit itself: {error}")),
     };
     match answer.write(&mut io::stdout().lock()) {
@@ -62,7 +63,8 @@ fn limit(memory_bytes: u64, processor_seconds: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn compile() -> Answer {
+/// Reads what is asked for, and does it unless that takes a confinement that there is not.
+fn answer(confined: Result<String, String>, confinement: Confinement, code_bytes: u64) -> Answer {
     let failed = |reason: &dyn std::fmt::Display| Answer::Failed(format!("a worker cannot compile: {reason}"));
     let request = match Request::read(&mut io::stdin().lock()) {
         Ok(Some(request)) => request,
@@ -70,6 +72,15 @@ fn compile() -> Answer {
         Err(error) if error.kind() == ErrorKind::OutOfMemory => return Answer::Limit(Exceeded::Memory),
         Err(error) => return failed(&error),
     };
+    match (confined, confinement) {
+        (Ok(how), _) if request.component.is_empty() => return Answer::Confined(how),
+        (Err(reason), _) if request.component.is_empty() => return Answer::Unconfined(reason),
+        (Err(reason), Confinement::Require) => {
+            let reason = format!("the process that compiles could not be confined, which is required: {reason}");
+            return Answer::Failed(reason);
+        }
+        (Ok(_), _) | (Err(_), Confinement::Try) => {}
+    }
     let limits = Limits { stack_bytes: request.stack_bytes, ..Limits::default() };
     let engine = match compiler_engine(&limits, request.metering) {
         Ok(engine) => engine,
@@ -77,7 +88,7 @@ fn compile() -> Answer {
         Err(error) => return failed(&Chain(&error)),
     };
     match engine.precompile_component(&request.component) {
-        Ok(code) if code.len() as u64 > request.limits.code_bytes => Answer::Limit(Exceeded::Code),
+        Ok(code) if code.len() as u64 > code_bytes => Answer::Limit(Exceeded::Code),
         Ok(code) => Answer::Code(code),
         Err(error) if is_out_of_memory(&error) => Answer::Limit(Exceeded::Memory),
         Err(error) => Answer::Invalid(Chain(&error).to_string()),

@@ -65,6 +65,8 @@ impl Training {
     pub fn round(&mut self, gradient: &[f32]) -> Result<(), StepError> {
         let rate = self.settings.learning_rate();
         let mut source = |range: Range<usize>, target: &mut [f32]| target.copy_from_slice(&gradient[range]);
+        // Left open so that a test can take it back: the one before is kept here.
+        self.pool.commit(self.slice);
         self.pool.step(self.slice, &context(self.rounds + 1, rate), &mut source)?;
         self.rounds += 1;
         Ok(())

@@ -5,7 +5,8 @@
 //! 1. signature, publisher and version are verified; nothing of the component has been parsed before ([`checks`]);
 //! 2. the sandbox admits it, its name is the manifest's, its hyperparameters are within range in every group, and so is
 //!    its learning rate in every round of the schedule;
-//! 3. it plans for every key, and every shard makes room for every slice;
+//! 3. it plans for every key and makes room for every slice, on a thread of its own and within one budget; a rollback,
+//!    the end of its trust or of the requester's rights, and the server's end cancel it meanwhile ([`preparation`]);
 //! 4. the rights of whoever asks for it, and the trust in it, are found to be there still ([`mandate`]);
 //! 5. its file is kept to go back to ([`archive`]), and the ledger of versions records what is intended;
 //! 6. rights and trust are looked at once more and the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
@@ -16,8 +17,10 @@
 mod archive;
 mod checks;
 mod mandate;
+mod preparation;
 mod revocation;
 mod submissions;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +34,7 @@ pub(crate) use checks::not_admitted;
 pub use revocation::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
 pub(crate) use revocation::{Revocation, Trust, status, watch};
 pub(crate) use submissions::{submit, submitted_after, withdraw};
+pub(crate) use turns::{Turn, Turns};
 
 use crate::access::Right;
 use crate::audit::{Action, Event};
@@ -42,7 +46,7 @@ use crate::learning_rate::{self, Start};
 use crate::move_over;
 use crate::optimizer::{Deployed, Optimizer, Planned};
 use crate::refusal::{Answered, Refusal};
-use crate::shard::{KeyId, NewSlice};
+use crate::shard::{KeyId, NewSlice, ShardLost};
 use archive::{Kept, Staying};
 use checks::Accepted;
 use mandate::Mandate;
@@ -84,15 +88,19 @@ impl Wanted {
 }
 
 /// Deploys a component. Runs to its end once it has begun, whether or not anyone waits for the answer.
-pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted) -> Answered<Response> {
+pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted, turn: Turn) -> Answered<Response> {
     let action = wanted.action();
     let mandate = Mandate { by: by.clone(), rights: wanted.rights() };
     let (about, wanted) = off_the_runtime(move || Ok((wanted.about(), wanted))).await?;
     job.audit.confirm(&Event::attempted(action).by(&by).about(&about.digest)).await?;
+    // Without all shards nothing can take effect, so nothing is compiled either.
+    if let Err(lost) = job.shards.check() {
+        return decided(&job, action, &by, &about, Err(lost.into()));
+    }
     let checking = Arc::clone(&job);
     let (about, checked) = off_the_runtime(move || Ok(checks::check(&checking, wanted, about))).await?;
     let outcome = match checked {
-        Ok(accepted) => take_over(&job, &mandate, accepted).await,
+        Ok(accepted) => take_over(&job, &mandate, &turn, accepted).await,
         Err(refusal) => Err(refusal),
     };
     decided(&job, action, &by, &about, outcome)
@@ -151,13 +159,29 @@ fn named(digest: String) -> OptimizerStatus {
 }
 
 /// Everything that concerns keys.
-async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Answered<Response> {
+async fn take_over(job: &Arc<Job>, mandate: &Mandate, turn: &Turn, accepted: Accepted) -> Answered<Response> {
     let status = checks::status(&accepted.verified);
-    let mut structure = job.structure.lock().await;
-    let start = learning_rate::start(job, &status.name, &accepted.component, &accepted.groups, &accepted.options)?;
+    let start = || learning_rate::start(job, &status.name, &accepted.component, &accepted.groups, &accepted.options);
+    // Whose learning rate is out of range need not be prepared.
+    start()?;
+    let Accepted { verified, component, groups, .. } = &accepted;
+    let request = preparation::Request { verified, component, groups, mandate, progress: turn.progress() };
+    let (mut structure, prepared) = preparation::prepare(job, &request).await?;
+    let (plans, homes) = prepared.into_parts();
     let keys = job.model.all();
-    let plans = plan_all(&accepted, keys.clone(), job.shards.count()).await?;
-    check_rounds(&keys, &plans)?;
+    let ready = start().and_then(|start| {
+        check_rounds(&keys, &plans)?;
+        turn.progress().take_effect()?;
+        Ok(start)
+    });
+    let start = match ready {
+        Ok(start) => start,
+        Err(refusal) => {
+            // Gigabytes may have to be unmapped.
+            tokio::task::spawn_blocking(move || drop(homes));
+            return Err(refusal);
+        }
+    };
     let Accepted { verified, component, groups, options, former } = accepted;
     let by_group = count_by_group(&groups, &plans);
     structure.next_optimizer += 1;
@@ -170,8 +194,8 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Ans
         start.rates().clone(),
         plans,
     ));
-    if let Err(refusal) = prepare(job, &optimizer, &keys).await {
-        discard(job, &optimizer).await;
+    if let Err(refusal) = preparation::hand_over(job, optimizer.id, homes).await {
+        discard(job, &optimizer);
         return Err(refusal);
     }
     let (recording, recorded, is_new) = (Arc::clone(job), Arc::clone(&optimizer), former.is_none());
@@ -188,7 +212,7 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Ans
     let (from_round, state_kept) = match effect {
         Ok(effect) => effect,
         Err(refusal) => {
-            discard(job, &optimizer).await;
+            discard(job, &optimizer);
             if let Some(Recorded { intent, .. }) = recorded {
                 withdraw_intent(job, intent).await;
             }
@@ -206,22 +230,13 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Ans
         state_kept,
         "deployed"
     );
-    move_over::all_due(job).await;
+    // A key that is not moved here, since a shard is stuck, moves before its next round.
+    let moved = job.shards.unless_stuck(async { Ok::<_, ShardLost>(move_over::all_due(job).await) });
+    if let Err(error) = moved.await {
+        tracing::error!(%error, "not all keys have moved to the new optimizer yet");
+    }
     let schedule = optimizer.rates.lock().newest_status();
     Ok(Response::Deployed { optimizer: status, from_round, state_kept, schedule, groups: by_group })
-}
-
-async fn plan_all(accepted: &Accepted, keys: Vec<Arc<Key>>, shards: usize) -> Answered<HashMap<KeyId, Arc<Planned>>> {
-    let (component, groups) = (accepted.component.clone(), accepted.groups.clone());
-    off_the_runtime(move || {
-        keys.iter()
-            .map(|key| match Planned::new(&component, &groups, &key.unplanned(shards)) {
-                Ok(planned) => Ok((key.id, Arc::new(planned))),
-                Err(error) => Err(not_admitted(&error)),
-            })
-            .collect()
-    })
-    .await
 }
 
 /// Keys that an optimizer combines go through their rounds together, which they can only where they stand together.
@@ -246,18 +261,6 @@ fn count_by_group(groups: &Groups, plans: &HashMap<KeyId, Arc<Planned>>) -> Vec<
     groups.names().map(|name| (name.to_owned(), count(name))).collect()
 }
 
-/// Room for every slice, on all shards at the same time.
-async fn prepare(job: &Job, optimizer: &Arc<Optimizer>, keys: &[Arc<Key>]) -> Answered<()> {
-    let mut slices = vec![Vec::new(); job.shards.count()];
-    for key in keys {
-        let Some(planned) = optimizer.plan(key.id) else { continue };
-        for slice in new_slices(key.id, &planned) {
-            slices[slice.slice.shard].push(slice);
-        }
-    }
-    bind(job, optimizer, slices).await
-}
-
 /// A key's slices as a shard wants to have them.
 pub(crate) fn new_slices(key: KeyId, planned: &Arc<Planned>) -> impl Iterator<Item = NewSlice> {
     planned.slices.iter().enumerate().map(move |(index, slice)| NewSlice {
@@ -268,31 +271,15 @@ pub(crate) fn new_slices(key: KeyId, planned: &Arc<Planned>) -> impl Iterator<It
     })
 }
 
-/// Has every shard make room for its slices. On an error some may have been bound.
-pub(crate) async fn bind(job: &Job, optimizer: &Arc<Optimizer>, slices: Vec<Vec<NewSlice>>) -> Answered<()> {
-    let internal = |lost: crate::shard::ShardLost| Refusal::new(ErrorCode::Internal, lost.to_string());
-    let mut running = Vec::new();
-    for (shard, slices) in slices.into_iter().enumerate().filter(|(_, slices)| !slices.is_empty()) {
-        let optimizer = Arc::clone(optimizer);
-        let pending = job.shards.submit(shard, move |shard| shard.prepare(&optimizer, &slices)).await;
-        running.push(pending.map_err(internal)?);
-    }
-    // All are waited for, so that nothing is still being bound when the first error is answered.
-    let mut outcome = Ok(());
-    for pending in running {
-        let bound =
-            pending.wait().await.map_err(internal).and_then(|bound| bound.map_err(|error| not_admitted(&error)));
-        outcome = outcome.and(bound);
-    }
-    outcome
-}
-
-async fn discard(job: &Job, optimizer: &Optimizer) {
-    for shard in 0..job.shards.count() {
-        let id = optimizer.id;
-        // A shard that is gone has nothing left to discard.
-        let _ = job.shards.submit(shard, move |shard| shard.discard(id)).await;
-    }
+/// Has all shards let go of an optimizer. Nobody waits for it: a shard that is busy does it when it comes to it, and one
+/// that is gone has nothing left to let go of.
+fn discard(job: &Arc<Job>, optimizer: &Optimizer) {
+    let (job, id) = (Arc::clone(job), optimizer.id);
+    tokio::spawn(async move {
+        for shard in 0..job.shards.count() {
+            let _ = job.shards.submit(shard, move |shard| shard.discard(id)).await;
+        }
+    });
 }
 
 /// Chooses the round, if nothing speaks against the deployment by now. Returns the round, and whether all keys keep their
@@ -425,11 +412,11 @@ fn no_previous(digest: Option<&str>) -> Refusal {
 pub(crate) async fn off_the_runtime<T: Send + 'static>(
     work: impl FnOnce() -> Answered<T> + Send + 'static,
 ) -> Answered<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
-        tracing::error!(%panic, "a task has panicked");
-        Err(Refusal::new(
-            ErrorCode::Internal,
-            "the server failed while it worked on this; please report it with its log",
-        ))
-    })
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(panicked(&panic)))
+}
+
+/// A task of the server's own has panicked.
+pub(crate) fn panicked(panic: &tokio::task::JoinError) -> Refusal {
+    tracing::error!(%panic, "a task has panicked");
+    Refusal::new(ErrorCode::Internal, "the server failed while it worked on this; please report it with its log")
 }

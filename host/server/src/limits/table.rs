@@ -166,7 +166,7 @@ fn of_job(config: Option<&Config>) -> [Limit; 2] {
     ]
 }
 
-fn of_sandbox(limits: &SandboxLimits) -> [Limit; 10] {
+fn of_sandbox(limits: &SandboxLimits) -> [Limit; 12] {
     // Without `..`: a limit that is added there is missing here until it is named.
     let read = |limits: &SandboxLimits| {
         let SandboxLimits {
@@ -174,6 +174,8 @@ fn of_sandbox(limits: &SandboxLimits) -> [Limit; 10] {
             whole_tensor_deadline_milliseconds,
             fuel_per_element,
             call_fuel,
+            preparation_fuel,
+            preparation_deadline_milliseconds,
             instance_memory_bytes,
             guest_overhead_bytes,
             total_memory_bytes,
@@ -186,6 +188,8 @@ fn of_sandbox(limits: &SandboxLimits) -> [Limit; 10] {
             whole_tensor_deadline_milliseconds,
             fuel_per_element,
             call_fuel,
+            preparation_fuel,
+            preparation_deadline_milliseconds,
             instance_memory_bytes,
             guest_overhead_bytes,
             total_memory_bytes,
@@ -209,10 +213,22 @@ fn of_sandbox(limits: &SandboxLimits) -> [Limit; 10] {
         (
             "fuel_per_element",
             "fuel",
-            "Fuel of a step for each element in the trial run: AdamW uses about 8, matrix methods hundreds. Later steps \
-             have four times what the trial used.",
+            "Fuel of a step for each element: AdamW uses about 8, matrix methods hundreds. After the trial run steps have \
+             four times what they used there, and never more than this.",
         ),
         ("call_fuel", "fuel", "Fuel of calls whose work does not grow with the tensor, about 10 ms."),
+        (
+            "preparation_fuel",
+            "fuel",
+            "Fuel of all calls that plan and bind for one deployment, or one new key, together: about four seconds of one \
+             core. Ours use some thousand units for each call.",
+        ),
+        (
+            "preparation_deadline_milliseconds",
+            "ms",
+            "Time to plan and bind for one deployment, or one new key: ten gigabytes of fresh memory take some ten \
+             seconds, and longer on a machine that is busy training.",
+        ),
         (
             "instance_memory_bytes",
             "B",

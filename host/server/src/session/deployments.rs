@@ -21,29 +21,32 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let permit = self.permit()?;
         let component = self.component().await?;
         let Context { job, identity, .. } = &**self.context;
-        let turn = turn(&job.deploying)?;
-        let deployment = deploy(Arc::clone(job), identity.clone(), Wanted::File { component, options });
-        self.in_its_own_task(turn, permit, deployment)
+        let turn = job.turns.deploy()?;
+        let deployment = deploy(Arc::clone(job), identity.clone(), Wanted::File { component, options }, turn);
+        self.in_its_own_task(permit, deployment)
     }
 
     pub(super) fn activate(self, digest: String, options: DeployOptions) -> Result<Option<Content>, Stopped> {
         self.must_deploy()?;
         self.context.account.change()?;
-        let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
+        let (turn, permit) = (self.context.job.turns.deploy()?, self.permit()?);
         let Context { job, identity, .. } = &**self.context;
         let wanted = Wanted::Submitted { digest: digest.to_ascii_lowercase(), options };
-        let deployment = deploy(Arc::clone(job), identity.clone(), wanted);
-        self.in_its_own_task(turn, permit, deployment)
+        let deployment = deploy(Arc::clone(job), identity.clone(), wanted, turn);
+        self.in_its_own_task(permit, deployment)
     }
 
     pub(super) fn rollback(self, to: Option<String>) -> Result<Option<Content>, Stopped> {
         self.must_deploy()?;
         self.context.account.change()?;
-        let (turn, permit) = (turn(&self.context.job.deploying)?, self.permit()?);
+        let permit = self.permit()?;
         let Context { job, identity, .. } = &**self.context;
+        let (job, identity) = (Arc::clone(job), identity.clone());
         let wanted = Wanted::Former { to: to.map(|digest| digest.to_ascii_lowercase()) };
-        let deployment = deploy(Arc::clone(job), identity.clone(), wanted);
-        self.in_its_own_task(turn, permit, deployment)
+        self.in_its_own_task(permit, async move {
+            let turn = job.turns.roll_back().await?;
+            deploy(job, identity, wanted, turn).await
+        })
     }
 
     pub(super) async fn submit(mut self) -> Result<Option<Content>, Stopped> {
@@ -54,7 +57,11 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let Context { job, identity, .. } = &**self.context;
         let turn = turn(&job.submitting)?;
         let submission = submit(Arc::clone(job), identity.clone(), component);
-        self.in_its_own_task(turn, permit, submission)
+        self.in_its_own_task(permit, async move {
+            let outcome = submission.await;
+            drop(turn);
+            outcome
+        })
     }
 
     pub(super) fn withdraw(self, digest: String) -> Result<Option<Content>, Stopped> {
@@ -98,15 +105,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     /// Once begun, it is not undone by the connection's end.
     fn in_its_own_task(
         self,
-        turn: OwnedSemaphorePermit,
         permit: Outstanding,
         work: impl Future<Output = Answered<Response>> + Send + 'static,
     ) -> Result<Option<Content>, Stopped> {
-        let task = tokio::spawn(async move {
-            let outcome = work.await;
-            drop(turn);
-            outcome
-        });
+        let task = tokio::spawn(work);
         self.later_with(permit, String::new(), async move {
             task.await.unwrap_or_else(|panic| Err(failed(&panic))).map(Content::Message)
         })
@@ -117,7 +119,6 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 /// keeps nobody from anything.
 fn turn(turns: &Arc<Semaphore>) -> Answered<OwnedSemaphorePermit> {
     Arc::clone(turns).try_acquire_owned().map_err(|_| {
-        Refusal::new(ErrorCode::Busy, "another deployment or submission is under way; try again")
-            .because("deployment-under-way")
+        Refusal::new(ErrorCode::Busy, "another submission is under way; try again").because("deployment-under-way")
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stepbox_sandbox::{InstancePool, SandboxError, SliceId};
+use stepbox_sandbox::{AdmittedComponent, InstancePool, Preparation, SandboxError, SliceId};
 
 use super::KeyId;
 use crate::cut::Slice;
@@ -16,10 +16,27 @@ pub(crate) struct Shard {
     homes: HashMap<OptimizerId, Home>,
 }
 
-/// Where slices live under one optimizer.
-struct Home {
+/// Where slices live under one optimizer. It is filled on the thread that prepares the optimizer, and belongs to a shard
+/// from when that [adopts](Shard::adopt) it.
+pub(crate) struct Home {
     pool: InstancePool,
     keys: HashMap<KeyId, Vec<Bound>>,
+}
+
+impl Home {
+    /// One without slices.
+    pub fn new(component: &AdmittedComponent) -> Self {
+        Self { pool: component.pool(), keys: HashMap::new() }
+    }
+
+    /// Makes room for a slice.
+    pub fn bind(&mut self, new: &NewSlice, budget: &Preparation) -> Result<(), SandboxError> {
+        let NewSlice { key, index, slice, planned } = new;
+        let Planned { tensor, treatment, plan, .. } = &**planned;
+        let id = self.pool.bind_within(tensor, plan, &treatment.settings, slice.start, slice.elements, budget)?;
+        self.keys.entry(*key).or_default().push(Bound { index: *index, slice: slice.clone(), id });
+        Ok(())
+    }
 }
 
 /// A slice that lives in a pool.
@@ -40,20 +57,16 @@ pub(crate) struct NewSlice {
 }
 
 impl Shard {
-    /// Makes room for slices in this optimizer's own instances.
+    /// Takes over the instances of an optimizer that was prepared elsewhere.
+    pub fn adopt(&mut self, optimizer: OptimizerId, home: Home) {
+        self.homes.insert(optimizer, home);
+    }
+
+    /// Makes room for a slice of a new key in the optimizer's instances here.
     ///
-    /// After an error the caller [discards](Self::discard) the optimizer or [forgets](Self::forget) the key.
-    pub fn prepare(&mut self, optimizer: &Optimizer, slices: &[NewSlice]) -> Result<(), SandboxError> {
-        let Home { pool, keys } = self
-            .homes
-            .entry(optimizer.id)
-            .or_insert_with(|| Home { pool: optimizer.component.pool(), keys: HashMap::new() });
-        for NewSlice { key, index, slice, planned } in slices {
-            let Planned { tensor, treatment, plan, .. } = &**planned;
-            let id = pool.bind(tensor, plan, &treatment.settings, slice.start, slice.elements)?;
-            keys.entry(*key).or_default().push(Bound { index: *index, slice: slice.clone(), id });
-        }
-        Ok(())
+    /// After an error the caller [forgets](Self::forget) the key.
+    pub fn bind(&mut self, optimizer: &Optimizer, new: &NewSlice, budget: &Preparation) -> Result<(), SandboxError> {
+        self.homes.entry(optimizer.id).or_insert_with(|| Home::new(&optimizer.component)).bind(new, budget)
     }
 
     /// Gives a key's slices their first weights, and its state its first values.
@@ -75,6 +88,7 @@ impl Shard {
         let [Some(home), Some(old)] = self.homes.get_disjoint_mut([&optimizer, &from]) else {
             unreachable!("both optimizers have been prepared for this key on this shard");
         };
+        take_back_what_is_open(&mut old.pool, &old.keys[&key]);
         for (new, old_slice) in home.keys[&key].iter().zip(&old.keys[&key]) {
             debug_assert_eq!(new.slice, old_slice.slice);
             home.pool.take_over(new.id, &old.pool, old_slice.id, keep_slots)?;
@@ -87,7 +101,7 @@ impl Shard {
 
     /// Makes sure that all of a key's weights and state here is what its own steps have left.
     pub fn verify(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<(), SandboxError> {
-        let (pool, slices) = self.home(optimizer, key);
+        let (pool, slices) = self.home_at_rest(optimizer, key);
         slices.iter().try_for_each(|bound| pool.verify(bound.id))
     }
 
@@ -116,11 +130,26 @@ impl Shard {
         self.homes.remove(&optimizer);
     }
 
+    /// The pool and the slices of a key, for who has the key's turn and no round under way: of a round whose task has died
+    /// nothing is left.
+    pub(super) fn home_at_rest(&mut self, optimizer: OptimizerId, key: KeyId) -> (&mut InstancePool, &[Bound]) {
+        let (pool, slices) = self.home(optimizer, key);
+        take_back_what_is_open(pool, slices);
+        (pool, slices)
+    }
+
     /// The pool and the slices of a key.
     pub(super) fn home(&mut self, optimizer: OptimizerId, key: KeyId) -> (&mut InstancePool, &[Bound]) {
         let Some(Home { pool, keys }) = self.homes.get_mut(&optimizer) else {
             unreachable!("the optimizer has been prepared on this shard");
         };
         (pool, &keys[&key])
+    }
+}
+
+/// Takes back rounds that were neither kept nor taken back.
+fn take_back_what_is_open(pool: &mut InstancePool, slices: &[Bound]) {
+    for bound in slices {
+        pool.roll_back(bound.id);
     }
 }

@@ -59,7 +59,7 @@ impl Shard {
         columns: usize,
         wanted: &[(u64, usize)],
     ) -> Result<FoundRows, SandboxError> {
-        let (pool, slices) = self.home(optimizer, key);
+        let (pool, slices) = self.home_at_rest(optimizer, key);
         let before = |row: u64| wanted.partition_point(|(wanted, _)| *wanted < row);
         let within = |held: &Range<u64>| &wanted[before(held.start)..before(held.end)];
         let count = slices.iter().map(|bound| within(&rows_of(bound, columns)).len()).sum::<usize>();
@@ -81,7 +81,7 @@ impl Shard {
     /// Gives up the rows that the optimizer has changed outside its steps, of which nobody has another copy: see
     /// [`InstancePool::start_rows_afresh`](stepbox_sandbox::InstancePool::start_rows_afresh). Returns the tensor's rows.
     pub fn start_rows_afresh(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<u64>, SandboxError> {
-        let (pool, slices) = self.home(optimizer, key);
+        let (pool, slices) = self.home_at_rest(optimizer, key);
         let mut afresh = Vec::new();
         for bound in slices {
             let first = bound.slice.start / pool.columns(bound.id).max(1);
@@ -92,7 +92,7 @@ impl Shard {
 
     /// All of a key's weights here.
     pub fn read_all(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<NewChunk>, StepFailure> {
-        let (pool, slices) = self.home(optimizer, key);
+        let (pool, slices) = self.home_at_rest(optimizer, key);
         new_chunks(pool, slices, Vec::new())
     }
 }

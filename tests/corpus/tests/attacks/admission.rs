@@ -82,6 +82,15 @@ pub fn a_loop_in_any_export_runs_out_of_fuel() {
     });
 }
 
+pub fn a_trial_is_not_told_by_its_tensors_names() {
+    beside_an_honest_one(Limits::default(), |sandbox| {
+        let case = "a loop for tensors that are not the trial's";
+        let (function, failure) = failure(refusal(sandbox, &Guest::EndlessExports.with_trick('L'), case), case);
+        assert!(matches!(failure, CallFailure::OutOfFuel { .. }), "{failure}");
+        assert_eq!(function, "step");
+    });
+}
+
 pub fn a_loop_in_any_export_passes_its_deadline_where_fuel_is_plenty() {
     let limits =
         Limits { call_fuel: 1 << 50, fuel_per_element: 1 << 40, call_deadline_milliseconds: 100, ..Limits::default() };

@@ -31,6 +31,7 @@ attacks! {
     admission::a_name_is_fit_for_a_terminal: [HugeStrings];
     admission::a_product_of_nothing_is_paid_for_and_stays_in_the_memory: [EmptyProduct];
     admission::arguments_are_not_written_where_there_is_no_room: [FalseAllocator];
+    admission::a_trial_is_not_told_by_its_tensors_names: [EndlessExports];
     admission::false_offsets_are_refused: [FalseOffsets];
     admission::guests_of_one_trick_meet_their_limit: [
         EndlessLoop, Entangled, ForbiddenImport, GreedyProduct, HugeNames, MemoryBomb, NanOutput, Overwriter, Recursion,
@@ -45,6 +46,8 @@ attacks! {
     admission::what_would_run_at_instantiation_is_refused: [EarlyRiser];
     steps::a_loop_in_any_export_after_the_trial_is_stopped: [EndlessExports];
     steps::a_loop_that_begins_when_the_trial_is_over_is_stopped: [EndlessExports];
+    steps::a_trial_that_was_lied_to_buys_no_more_fuel_than_the_limits: [SlowStarter];
+    steps::all_calls_that_prepare_share_one_budget: [SlowStarter];
     steps::a_step_that_scribbles_and_traps_leaves_no_trace: [Scribbler, SlowPoison];
     steps::a_trap_in_a_later_phase_takes_the_earlier_ones_back: [LateTrap];
     steps::fuel_is_enough_to_the_last_unit_and_not_beyond: [JustShort];

@@ -1,7 +1,9 @@
 //! Steps that fail late, and what else a guest does once its trial is over.
 
+use std::sync::Arc;
+
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, floats, sandbox, values};
-use stepbox_sandbox::{CallError, CallFailure, Limits, SandboxError, StepError};
+use stepbox_sandbox::{CallError, CallFailure, Fault, Limits, SandboxError, StepError, TensorDescription};
 
 /// Blocks of one chunk, so that a slice has many.
 fn small_blocks() -> Limits {
@@ -144,6 +146,42 @@ pub fn a_loop_in_any_export_after_the_trial_is_stopped() {
             }
         }
         assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
+    });
+}
+
+pub fn a_trial_that_was_lied_to_buys_no_more_fuel_than_the_limits() {
+    const ELEMENTS: usize = 100_000;
+    let limits = Limits::default();
+    let allowed = limits.call_fuel + limits.fuel_per_element * ELEMENTS as u64;
+    beside_an_honest_one(limits, |sandbox| {
+        let admitted = sandbox.admit(&Guest::SlowStarter.with_trick('C')).unwrap();
+        let seemed = admitted.fuel().budget(ELEMENTS as u64);
+        assert!(seemed > 2 * allowed, "the trial was lied to: {seemed}");
+        let mut keys = Keys::new(&admitted, &[ELEMENTS]);
+        let CallFailure::OutOfFuel { budget } = failure(keys.step(0, 5)) else { panic!("it had no bound") };
+        assert!(budget <= allowed + 1, "{budget} of {allowed}");
+    });
+}
+
+pub fn all_calls_that_prepare_share_one_budget() {
+    let limits = Limits { preparation_fuel: 100_000_000, ..Limits::default() };
+    beside_an_honest_one(limits, |sandbox| {
+        for trick in ['A', 'B'] {
+            let admitted = sandbox.admit(&Guest::SlowStarter.with_trick(trick)).unwrap();
+            let (preparation, settings) = (admitted.preparation(), admitted.configure(None, &[]).unwrap());
+            let mut pool = admitted.pool();
+            let mut prepare = |key: usize| {
+                let name = format!("key {key}");
+                let tensor = TensorDescription { name, shape: vec![100], ..TensorDescription::default() };
+                let plan = Arc::new(admitted.plan_within(&settings, &tensor, &preparation)?);
+                pool.bind_within(&tensor, &plan, &settings, 0, 100, &preparation).map(|_| ())
+            };
+            let refused = (0..100).find_map(|key| prepare(key).err().map(|error| (key, error)));
+            let (prepared, error) = refused.expect("a hundred keys take more than ten calls' fuel");
+            assert!(prepared >= 5, "{prepared}");
+            assert_eq!(error, SandboxError::PreparationFuel { limit: 100_000_000 });
+            assert_eq!(error.fault(), Fault::Publisher);
+        }
     });
 }
 

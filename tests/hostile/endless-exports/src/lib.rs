@@ -1,23 +1,29 @@
 //! A hostile guest. One of its exports never returns; the trick says which: `A` describe, `B` plan, `C` reserve, `D` bind,
-//! `E` begin, `F` step; `G` step only from its fifth round on, when the trial is over, and likewise only for tensors that are
-//! not the trial's: `H` plan, `I` reserve, `J` bind, `K` begin. (`describe` is not called any more by then.)
+//! `E` begin, `F` step; `G` step only from its fifth round on, when the trial is over, and `K` begin likewise; `H` plan, `I`
+//! reserve and `J` bind only for tensors of the model, whose sizes it knows. (`describe` is not called any more by then.)
+//! `L` step, except for tensors with the name that those of a trial once had.
 
 #![cfg(target_arch = "wasm32")]
 
 use std::cell::Cell;
 
-use hostile_kit::{Exports, Otherwise, forever, trick, types};
+use hostile_kit::{Exports, Otherwise, forever, slices, trick, types};
 
 struct Guest;
 
 thread_local! {
     static LATE: Cell<bool> = const { Cell::new(false) };
-    /// Whether a tensor was bound here that is not the trial's.
+    /// Whether a tensor of the model was bound here.
     static IN_EARNEST: Cell<bool> = const { Cell::new(false) };
 }
 
 fn is_in_earnest(tensor: &types::Tensor) -> bool {
-    !tensor.name.starts_with("trial")
+    let elements: u64 = tensor.shape.iter().product();
+    (5000..=6000).contains(&elements) || elements >= 100_000
+}
+
+fn is_named_as_in_a_trial(slice: u32) -> bool {
+    slices()[slice as usize].tensor.name.starts_with("trial")
 }
 
 impl Exports for Guest {
@@ -60,7 +66,7 @@ impl Exports for Guest {
     }
 
     fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
-        if trick() == 'F' || (trick() == 'G' && LATE.get()) {
+        if trick() == 'F' || (trick() == 'G' && LATE.get()) || (trick() == 'L' && !is_named_as_in_a_trial(slice)) {
             forever();
         }
         Otherwise::step(slice, phase, block)
