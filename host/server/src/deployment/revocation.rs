@@ -152,7 +152,7 @@ impl Trust {
 fn warn_of_findings(store: &TrustStore) {
     let findings = store.findings(SystemTime::now());
     for Finding { code, message, .. } in findings.iter().filter(|finding| finding.severity == Severity::Error) {
-        tracing::warn!(code, message, "the trust file is in force, but part of it has no effect");
+        tracing::warn!(code, finding = message, "the trust file is in force, but part of it has no effect");
     }
 }
 
