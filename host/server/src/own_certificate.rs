@@ -151,11 +151,11 @@ mod tests {
             Terms { not_before: NOW - HOUR, not_after: NOW + 90 * 24 * HOUR, names_a_host: true, is_for_servers: true };
         assert_eq!(good.fault(NOW), None);
         let fault = |terms: Terms| terms.fault(NOW).expect("a fault");
-        assert!(fault(Terms { not_after: NOW - 1, ..good.clone() }).starts_with("has expired, at 2026-11-29T"));
-        assert!(fault(Terms { not_before: NOW + 1, ..good.clone() }).contains("not valid before 2026-11-29T"));
+        assert!(fault(Terms { not_after: NOW - 1, ..good.clone() }).starts_with("has expired, at 2026-11-30T"));
+        assert!(fault(Terms { not_before: NOW + 1, ..good.clone() }).contains("not valid before 2026-11-30T"));
         assert!(fault(Terms { names_a_host: false, ..good.clone() }).contains("names no host"));
         assert!(fault(Terms { is_for_servers: false, ..good.clone() }).contains("not for servers"));
-        assert!(fault(Terms { not_after: NOW + 5 * 24 * HOUR, ..good.clone() }).contains("in 5 days, at 2026-12-04T"));
+        assert!(fault(Terms { not_after: NOW + 5 * 24 * HOUR, ..good.clone() }).contains("in 5 days, at 2026-12-05T"));
         assert!(fault(Terms { not_after: NOW + 30 * HOUR, ..good }).contains("in 30 hours"));
     }
 }

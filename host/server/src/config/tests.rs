@@ -75,7 +75,7 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
     assert!(refused(&workers(r#"["a", "a"]"#)).contains("twice"));
     assert!(refused(&workers(r#"["a\n"]"#)).contains("job.workers"));
     for name in ["worker-0 ", " worker-0", "worker-0\u{a0}", " "] {
-        let message = refused(&workers(&format!("[{name:?}]")));
+        let message = refused(&workers(&format!("['{name}']")));
         assert!(message.contains("job.workers") && message.contains("blank"), "{message}");
     }
     let job = |field: &str| SMALLEST.replace("[job]", &format!("[job]\n{field}"));

@@ -193,8 +193,10 @@ pub(crate) async fn serve(
         End::Replaced => {
             tracing::warn!(%identity, connection, "replaced: the worker has registered by another connection");
             waiting.shutdown().await;
-            // The audit log has it from the registration.
-            context.say_farewell(Refusal { audited: true, ..replaced_by_another(identity) }).await;
+            // No request is refused, and the audit log has it from the registration: nothing is counted.
+            let failure = Response::Failed(replaced_by_another(identity).into());
+            let farewell = Answer { id: UNADDRESSED, content: Content::Message(failure) };
+            let _ = timeout(FAREWELL, context.answers.send(farewell)).await;
             true
         }
         End::Peer(error) => {
