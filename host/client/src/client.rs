@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 
 use crate::config::ClientConfig;
 use crate::connection::{Answer, Connection};
-use crate::error::ClientError;
+use crate::error::{CONNECT, ClientError};
 use crate::gradient::{Rows, WholeGradient, WithLoss, id_bytes, is_rows};
+use crate::handshake;
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::tls;
@@ -62,23 +63,19 @@ impl Client {
     pub async fn connect(config: &ClientConfig) -> Result<Self, ClientError> {
         let connector = tls::connector(config)?;
         let name = tls::server_name(config)?;
-        let disagreement = |reason: String| ClientError::Handshake {
-            server: config.server.clone(),
-            name: config.expected_name().to_owned(),
-            reason,
-        };
         let connect = async {
             let unreachable = |source| ClientError::Unreachable { server: config.server.clone(), source };
             let stream = TcpStream::connect(&config.server).await.map_err(unreachable)?;
             // Requests are whole when they are written: waiting to fill a packet would only delay them.
             stream.set_nodelay(true).map_err(unreachable)?;
-            let established = connector.connect(name, stream).await.map_err(|error| disagreement(error.to_string()))?;
+            let established =
+                connector.connect(name, stream).await.map_err(|error| handshake::failed(config, &error))?;
             let connection =
                 Connection::start((established.reader, established.writer), config.limits, config.request_timeout);
             let hello = Request::Hello { protocol: PROTOCOL_VERSION, job: config.job.clone() };
             let answer = connection.request(&hello, Bytes::new(), Vec::new()).await.map_err(|error| match error {
                 // In TLS 1.3 the server judges the client's certificate after the client's part is done.
-                ClientError::ConnectionLost { reason } => disagreement(reason),
+                ClientError::ConnectionLost { reason } => handshake::cut_off(config, connection.alert(), &reason),
                 other => other,
             })?;
             let Response::Welcome { protocol: PROTOCOL_VERSION, identity } = answer.response else {
@@ -94,7 +91,7 @@ impl Client {
         };
         tokio::time::timeout(config.connect_timeout, connect)
             .await
-            .map_err(|_| ClientError::TimedOut { request: "connect", after: config.connect_timeout })?
+            .map_err(|_| ClientError::TimedOut { request: CONNECT, after: config.connect_timeout })?
     }
 
     /// The identity the server read from this client's certificate.

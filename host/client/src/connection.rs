@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::AlertDescription;
+use stepbox_tls::tls_error;
 use stepbox_wire::{
     Failure, FrameLimits, FramePrefix, PREFIX_BYTES, Request, RequestId, Response, UNADDRESSED, decode_response,
     encode_request,
@@ -108,6 +110,14 @@ impl Connection {
         }
     }
 
+    /// The alert by which the server's TLS has ended the connection, if it has.
+    pub(crate) fn alert(&self) -> Option<AlertDescription> {
+        match self.waiting.lock().ending {
+            Some(Ending::Alert(alert)) => Some(alert),
+            _ => None,
+        }
+    }
+
     /// Sends what is under way and says goodbye to the peer; for as long as a request may take, for the peer may have
     /// stopped to read.
     pub(crate) async fn close(mut self) {
@@ -156,6 +166,8 @@ enum Ending {
     Protocol(String),
     /// It broke.
     Lost(String),
+    /// TLS on the server's side ended it.
+    Alert(AlertDescription),
 }
 
 impl From<Ending> for ClientError {
@@ -164,6 +176,7 @@ impl From<Ending> for ClientError {
             Ending::Refused(failure) => failure.into(),
             Ending::Protocol(reason) => Self::Protocol { reason },
             Ending::Lost(reason) => Self::ConnectionLost { reason },
+            Ending::Alert(alert) => Self::ConnectionLost { reason: rustls::Error::AlertReceived(alert).to_string() },
         }
     }
 }
@@ -316,7 +329,10 @@ fn protocol(error: stepbox_wire::FrameError) -> Ending {
 }
 
 fn lost(error: io::Error) -> Ending {
-    Ending::Lost(error.to_string())
+    match tls_error(&error) {
+        Some(rustls::Error::AlertReceived(alert)) => Ending::Alert(*alert),
+        _ => Ending::Lost(error.to_string()),
+    }
 }
 
 fn cut_off(error: io::Error) -> Ending {

@@ -42,16 +42,13 @@ pub enum ClientError {
         source: io::Error,
     },
     /// Server and client do not accept each other.
-    #[error(
-        "no agreement with the server {server}: {reason}; check that both certificates come from the same authority, \
-         are valid today, and that the server's is for `{name}`"
-    )]
+    #[error("no agreement with the server {server}: {reason}")]
     Handshake {
         /// The address.
         server: String,
         /// The name its certificate must be for.
         name: String,
-        /// What TLS or the server says.
+        /// Whose certificate is refused, why, and who is to do what; or what else TLS says.
         reason: String,
     },
     /// The server refused the request. Its message says what to do.
@@ -78,7 +75,7 @@ pub enum ClientError {
         reason: String,
     },
     /// No answer came in time.
-    #[error("no answer to `{request}` within {after:?}; the server or the network is stuck, or the time-out too short")]
+    #[error("no answer to `{request}` within {after:?}; {}", silence(request))]
     TimedOut {
         /// What was asked.
         request: &'static str,
@@ -100,8 +97,8 @@ pub enum ClientError {
     },
     /// A value cannot be sent in half precision. Nothing was sent.
     #[error(
-        "element {index} is {value}, which {element} has no finite number for; scale the loss down, clip the gradient, or \
-         push it as bf16 or f32"
+        "element {index} is {value}, which {element} has no finite number for; scale the loss down, clip the gradient, \
+         or push it as bf16 or f32"
     )]
     NotRepresentable {
         /// Position of the first such value.
@@ -148,5 +145,19 @@ impl ClientError {
             Self::Refused { reason, .. } => reason.as_deref(),
             _ => None,
         }
+    }
+}
+
+/// The name under which connecting times out.
+pub(crate) const CONNECT: &str = "connect";
+
+/// Why a server may say nothing.
+fn silence(request: &str) -> &'static str {
+    if request == CONNECT {
+        "the network drops what is sent there, or the server accepts no connection: it is stopped, has no file \
+         descriptor left, or has more handshakes to do than limits.handshakes_per_second; its log says which"
+    } else {
+        "the server waits for other workers, slows this identity down because it asks more than it may (its log says \
+         `slowed` and names the limit), or the network is stuck; or the time-out is too short"
     }
 }

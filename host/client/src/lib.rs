@@ -57,6 +57,7 @@ mod deployments;
 mod error;
 mod gradient;
 mod half_tensor;
+mod handshake;
 mod progress;
 mod tensor;
 mod tls;

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use stepbox_client::{Client, ClientError, DeployOptions, ErrorCode, Rows, Tensor, TensorType};
+use stepbox_client::{Client, ClientConfig, ClientError, DeployOptions, ErrorCode, Rows, Tensor, TensorType};
 use stepbox_wire::{
     ElementType, Failure, FramePrefix, MAGIC, PROTOCOL_VERSION, Request, Response, UNADDRESSED, encode_response,
 };
@@ -328,25 +328,52 @@ async fn a_peer_of_another_version_is_not_talked_to() {
 #[tokio::test]
 async fn certificates_must_agree() {
     let (ours, theirs) = (Authority::new(), Authority::new());
+    let told = async |config: &ClientConfig| {
+        let error = Client::connect(config).await.unwrap_err();
+        assert!(matches!(&error, ClientError::Handshake { name, .. } if *name == expected(config)), "{error}");
+        error.to_string()
+    };
 
     // We do not know the server's authority.
     let (address, _peer) = theirs.peer(Peer::wait_for_close).await;
-    let error = Client::connect(&ours.client(address)).await.unwrap_err();
-    assert!(matches!(error, ClientError::Handshake { .. }), "{error}");
+    let error = told(&ours.client(address)).await;
+    assert!(error.contains("the server's certificate") && error.contains("ca.pem"), "{error}");
 
     // The server does not know ours.
     let (address, _peer) = theirs.peer(Peer::wait_for_close).await;
     let mut config = ours.client(address);
     config.authority = theirs.path().join("ca.pem");
-    let error = Client::connect(&config).await.unwrap_err();
-    assert!(matches!(error, ClientError::Handshake { .. }), "{error}");
+    let error = told(&config).await;
+    assert!(error.contains("this client's certificate") && error.contains("worker.pem"), "{error}");
 
     // The server's certificate is for another name.
     let (address, _peer) = ours.peer(Peer::wait_for_close).await;
     let mut config = ours.client(address);
     config.server_name = Some("other.test".into());
-    let error = Client::connect(&config).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Handshake { name, .. } if name == "other.test"), "{error}");
+    let error = told(&config).await;
+    assert!(error.contains("not for `other.test` but for") && error.contains("peer.test"), "{error}");
+}
+
+fn expected(config: &ClientConfig) -> &str {
+    config.server_name.as_deref().expect("these tests set it")
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_before_tls_or_does_not_speak_it_is_not_blamed_on_certificates() {
+    let authority = Authority::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = authority.client(listener.local_addr().unwrap());
+    for (answer, expected) in [(&b""[..], "before TLS was up"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speak TLS")] {
+        let peer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 4096];
+            assert_ne!(tokio::io::AsyncReadExt::read(&mut stream, &mut hello).await.unwrap(), 0);
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+        };
+        let (error, ()) = tokio::join!(Client::connect(&config), peer);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("certificate"), "{error}");
+    }
 }
 
 #[tokio::test]

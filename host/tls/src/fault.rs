@@ -19,6 +19,16 @@ pub(crate) enum Fault {
     Split,
 }
 
+/// What rustls says of a connection that has failed, in the handshake or after it; nothing where it is the network's.
+pub fn tls_error(error: &io::Error) -> Option<&Error> {
+    let inner = error.get_ref()?;
+    match inner.downcast_ref::<Fault>() {
+        Some(Fault::Tls(error)) => Some(error),
+        Some(Fault::Fruitless | Fault::Split) => None,
+        None => inner.downcast_ref(),
+    }
+}
+
 impl Fault {
     /// What the peer is told of it (RFC 8446, section 6.2); nothing where it has said itself that it gives up.
     pub fn alert(&self) -> Option<AlertDescription> {

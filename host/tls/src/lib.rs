@@ -30,5 +30,6 @@ mod record;
 mod writer;
 
 pub use connect::{Acceptor, Connector, Established, provider};
+pub use fault::tls_error;
 pub use reader::TlsReader;
 pub use writer::TlsWriter;

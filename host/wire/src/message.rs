@@ -358,6 +358,11 @@ pub enum ErrorCode {
     /// The server keeps no such component: nothing of this digest was submitted, or there is none to roll back to.
     /// Peer's fault.
     UnknownComponent,
+    /// The worker has registered by another connection. This one is closed after it. Operator's to mend where two
+    /// processes have one certificate.
+    Replaced,
+    /// The certificate is the authority's, but names nobody. The connection is closed after it. Operator's to mend.
+    NoIdentity,
 }
 
 impl ErrorCode {
@@ -390,6 +395,8 @@ impl ErrorCode {
             Self::Paused => "paused",
             Self::CertificateInvalid => "certificate-invalid",
             Self::UnknownComponent => "unknown-component",
+            Self::Replaced => "replaced",
+            Self::NoIdentity => "no-identity",
         }
     }
 
@@ -442,6 +449,8 @@ mod tests {
             ErrorCode::Paused,
             ErrorCode::CertificateInvalid,
             ErrorCode::UnknownComponent,
+            ErrorCode::Replaced,
+            ErrorCode::NoIdentity,
         ];
         for (number, code) in (0_u8..).zip(all) {
             assert_eq!(postcard::to_stdvec(&code), Ok(vec![number]), "{code}");
