@@ -337,7 +337,16 @@ impl Job {
             }
             _ => format!("key `{}` did not reach version {version}: its update is still running", key.name),
         };
-        self.wait(key.progress(), || self.try_pull(key, rank, version), late).await
+        let answer = self.wait(key.progress(), || self.try_pull(key, rank, version), late).await;
+        match (&answer, key.look(rank, version)) {
+            // Nobody could push: the workers are not who was waited for.
+            (Err(Refusal { code: ErrorCode::TimedOut, .. }), Look::Waiting { round, .. })
+                if self.deployments.read().of_round(key, round).is_none() =>
+            {
+                Err(no_optimizer_for(&format!("round {round} of key `{}` cannot run", key.name)))
+            }
+            _ => answer,
+        }
     }
 
     /// Waits until all workers are at the barrier of this number.

@@ -64,6 +64,7 @@ mod rates;
 mod refusal;
 mod reload;
 mod rendezvous;
+mod reserve;
 mod rounds;
 mod schedule;
 mod server;

@@ -125,24 +125,46 @@ pub(crate) fn check_rates(
 ) -> Result<(), RateOutOfRange> {
     let range = component.description().learning_rate;
     for (group, multiplier) in groups.multipliers() {
-        for (end, rate) in [("highest", schedule.peak()), ("lowest", schedule.lowest())] {
+        for (end, rate) in [(HIGHEST, schedule.peak()), ("lowest", schedule.lowest())] {
+            let given = rate * multiplier;
             // As the optimizer will get it.
-            let rate = f64::from((rate * multiplier) as f32);
-            if !range.contains(rate) {
+            let rate = f64::from(given as f32);
+            let vanishes = end == HIGHEST && rate == 0.0 && given != 0.0;
+            if vanishes || !range.contains(rate) {
                 let group = if group.is_empty() { String::new() } else { format!(" in group {group}") };
-                return Err(RateOutOfRange { end, group, rate, range });
+                return Err(RateOutOfRange { end, group, given, rate, range });
             }
         }
     }
     Ok(())
 }
 
+/// Which rate of a schedule its peak is.
+const HIGHEST: &str = "highest";
+
+fn as_optimizers_get_it(given: f64, rate: f64) -> String {
+    if given != 0.0 && rate == 0.0 {
+        format!(
+            ", which is 0 as the f32 that optimizers get (the least is {:e}; usual are rates such as 0.001),",
+            f32::MIN_POSITIVE
+        )
+    } else if given.is_finite() && rate.is_infinite() {
+        format!(", which is infinite as the f32 that optimizers get (the most is {:e}),", f32::MAX)
+    } else {
+        String::new()
+    }
+}
+
 /// A schedule that leaves the range. The fault of whoever set it.
 #[derive(Debug, Clone, PartialEq, Error)]
-#[error("learning_rate = {rate} is out of range: {range}; it is the schedule's {end}{group}")]
+#[error(
+    "learning_rate = {given}{} is out of range: {range}; it is the schedule's {end}{group}",
+    as_optimizers_get_it(*given, *rate)
+)]
 pub(crate) struct RateOutOfRange {
     end: &'static str,
     group: String,
+    given: f64,
     rate: f64,
     range: NumberRange,
 }

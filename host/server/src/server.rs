@@ -11,7 +11,7 @@ use stepbox_audit::AuditError;
 use stepbox_sandbox::{Compiler, SandboxError};
 use stepbox_tls::Established;
 use stepbox_trust::{LedgerError, TrustStoreError};
-use stepbox_wire::Protection;
+use stepbox_wire::{ErrorCode, Protection};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -25,7 +25,9 @@ use crate::gate::{Accounts, Arrival, Arrivals, Failed, Seldom};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
 use crate::membership::ConnectionId;
+use crate::refusal::Refusal;
 use crate::reload::{Files, Reloader};
+use crate::reserve::Reserve;
 use crate::session::{self, Peer};
 use crate::shard::ShardThreads;
 use crate::standing::Standing;
@@ -168,6 +170,7 @@ impl Server {
         let accounts = Arc::new(Accounts::new(limits));
         let seldom = Arc::new(Seldom::default());
         let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let reserve = Reserve::new();
         let mut sessions = JoinSet::new();
         let mut next_connection: ConnectionId = 0;
         // Where many were turned away, not before this.
@@ -178,13 +181,22 @@ impl Server {
                 accepted = accept(&listener, accept_from) => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        tracing::error!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        if let Some(before) = seldom.now(Instant::now().into_std()) {
+                            tracing::error!(%error, before, "cannot accept a connection");
+                        }
+                        match reserve.accept(&listener, &error, ACCEPT_PAUSE).await {
+                            Some((stream, peer)) => {
+                                let acceptor = tls.borrow().acceptor.clone();
+                                sessions.spawn(reserve.turn_away((stream, peer), acceptor, Arc::clone(&arrivals)));
+                            }
+                            None => tokio::time::sleep(ACCEPT_PAUSE).await,
+                        }
                         continue;
                     }
                 },
                 Some(ended) = sessions.join_next() => {
                     note_panic(ended);
+                    reserve.fill();
                     continue;
                 }
                 () = &mut stop => break,
@@ -351,11 +363,14 @@ impl Admitted {
         let identity = match Identity::of(&certificates) {
             Ok(identity) => identity,
             Err(error) => {
-                return self.failed(
+                self.failed(
                     peer,
                     Action::Connect,
                     format_args!("refused: the peer's certificate names nobody: {error}"),
                 );
+                let message = format!("your certificate does not say who you are: {error}. Have another one issued");
+                let refusal = Refusal::new(ErrorCode::NoIdentity, message);
+                return session::turn_away((reader, writer), refusal).await;
             }
         };
         let place = match self.accounts.enter(&identity, Instant::now().into_std()) {

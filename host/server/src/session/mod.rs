@@ -189,6 +189,11 @@ pub(crate) async fn serve(
         }
         End::Replaced => {
             tracing::warn!(%identity, connection, "replaced: the worker has registered by another connection");
+            waiting.shutdown().await;
+            // No request is refused, and the audit log has it from the registration: nothing is counted.
+            let failure = Response::Failed(replaced_by_another(identity).into());
+            let farewell = Answer { id: UNADDRESSED, content: Content::Message(failure) };
+            let _ = timeout(FAREWELL, context.answers.send(farewell)).await;
             true
         }
         End::Peer(error) => {
@@ -267,6 +272,15 @@ pub(crate) enum Unwelcome {
 
 fn invalid(reason: &str) -> Refusal {
     Refusal::new(ErrorCode::CertificateInvalid, format!("{reason}; connect again with a good certificate"))
+}
+
+fn replaced_by_another(identity: &Identity) -> Refusal {
+    let message = format!(
+        "another connection has registered as `{identity}`, and a worker has one. Where two processes use the same \
+         certificate, give each a certificate and an entry in the job's workers of its own, or they replace each other \
+         again and again; where it is this process that has come back, go on with its newer connection"
+    );
+    Refusal::new(ErrorCode::Replaced, message)
 }
 
 /// Has the peer say what its certificate does not: its version, and which job it comes for.
