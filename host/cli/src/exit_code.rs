@@ -73,7 +73,7 @@ pub(crate) const REFUSALS: [(u8, &str, &[&str]); 14] = [
         ],
     ),
     (19, "a hyperparameter", &["hyperparameter"]),
-    (20, "no right to it", &["forbidden", "not-a-publisher", "not-a-deployer"]),
+    (20, "no right to it", &["forbidden", "no-identity", "not-a-publisher", "not-a-deployer"]),
     (21, "not now: try again", &["busy", "rate-limited", "deployment-under-way", "submissions-full"]),
     (
         22,

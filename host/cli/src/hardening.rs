@@ -7,11 +7,13 @@
 //! 2. [`Hardening::confine_files`], before any thread is started, since Landlock confines a thread and those it starts;
 //! 3. [`Hardening::confine_calls`], when the server listens: no socket and no program from then on, in any thread.
 //!
-//! The processes that compile components for the server are started before all that, and keep less: [`confine_compiler`].
+//! The processes that compile components for the server are started before all that, and keep less:
+//! [`confine_compiler`].
 
 mod calls;
 mod compiler;
 mod files;
+mod folders;
 
 pub(crate) use compiler::confine as confine_compiler;
 
@@ -21,9 +23,13 @@ use rustix::process::{Resource, Rlimit};
 use stepbox_server::{Config, ProcessSandbox, Protection};
 
 use crate::output::Failure;
+use folders::Folders;
 
 /// Set to 1, it is `--allow-root`.
 const ALLOW_ROOT: &str = "STEPBOX_ALLOW_ROOT";
+
+/// Why there is no protection where none is wanted.
+const OFF: &str = "process.sandbox = \"off\"";
 
 /// What has been given up so far.
 pub(crate) struct Hardening {
@@ -52,9 +58,29 @@ impl Hardening {
         Ok(hardening)
     }
 
-    /// Keeps this thread, and those it starts, from files and ports that are not the server's, and from programs.
+    /// Keeps this thread, and those it starts, from files and ports that are not the server's, and from programs. A
+    /// path that cannot be used is an error of the configuration, whatever `process.sandbox` says of the kernel.
     pub(crate) fn confine_files(&mut self, config: &Config, configuration: &Path) -> Result<(), Failure> {
-        self.confine("landlock", || files::confine(config, configuration))
+        let at_fault = |failure: Failure| failure.about(configuration.display());
+        folders::make(config).map_err(at_fault)?;
+        if self.sandbox == ProcessSandbox::Off {
+            self.note("landlock", Err(OFF.to_owned()));
+            return Ok(());
+        }
+        let folders = Folders::of(config, configuration).map_err(at_fault)?;
+        self.confine("landlock", || files::confine(&folders, config.listen.port()))?;
+        let is_confined = self.protections.last().is_some_and(|protection| protection.active);
+        for frozen in folders.frozen.iter().filter(|_| is_confined) {
+            let (link, above) = (frozen.link.display(), frozen.above.display());
+            tracing::warn!(
+                %link,
+                fields = frozen.fields.join(", "),
+                "these paths lead through a symbolic link; once it is switched, Landlock keeps the server from reading \
+                 there until a restart. For the server to follow it, set process.read_directories = [\"{above}\"], \
+                 where nothing else is in that folder that it must not read"
+            );
+        }
+        Ok(())
     }
 
     /// Keeps all threads from system calls that a server that listens does not need, and the memory that is in use
@@ -71,7 +97,7 @@ impl Hardening {
 
     fn confine(&mut self, name: &str, how: impl FnOnce() -> Result<String, String>) -> Result<(), Failure> {
         let outcome = match self.sandbox {
-            ProcessSandbox::Off => Err("process.sandbox = \"off\"".to_owned()),
+            ProcessSandbox::Off => Err(OFF.to_owned()),
             _ => how(),
         };
         if let (ProcessSandbox::Require, Err(reason)) = (self.sandbox, &outcome) {

@@ -35,6 +35,7 @@
 //! Relative paths are relative to the file's own folder. A field the server does not know is an error: a limit with a
 //! typing error in its name would not limit anything.
 
+mod paths;
 mod sections;
 
 use std::collections::{BTreeMap, HashSet};
@@ -50,7 +51,7 @@ use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
 use crate::identity::Identity;
 use crate::limits::Limits;
-use crate::process::ProcessConfig;
+use crate::process::{ProcessConfig, unreadable};
 use crate::settings;
 
 pub use sections::*;
@@ -66,6 +67,7 @@ pub const MAX_SHARD_THREADS: usize = 512;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Address and port to listen on; port 0 takes a free one.
+    #[serde(deserialize_with = "paths::listen_address")]
     pub listen: SocketAddr,
     /// Folder for what must survive a restart; made if it is not there.
     pub state_directory: PathBuf,
@@ -140,7 +142,7 @@ impl Origin {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}: {source}", path.display())]
+    #[error("cannot read the configuration {}: {}", path.display(), unreadable(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -174,25 +176,7 @@ impl Config {
     pub fn parse(text: &str, folder: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text)?;
         config.digest = Digest::of(text.as_bytes()).to_string();
-        for path in [
-            &mut config.state_directory,
-            &mut config.tls.ca,
-            &mut config.tls.certificate,
-            &mut config.tls.key,
-            &mut config.trust.store,
-        ] {
-            // An absolute path replaces the folder.
-            *path = folder.join(&*path);
-        }
-        for list in &mut config.tls.revocation_lists {
-            *list = folder.join(&*list);
-        }
-        for trust in config.jobs.values_mut().chain(&mut config.job).filter_map(|job| job.trust.as_mut()) {
-            trust.store = folder.join(&trust.store);
-        }
-        for directory in [&mut config.cache.directory, &mut config.audit.directory].into_iter().flatten() {
-            *directory = folder.join(&*directory);
-        }
+        paths::resolve(&mut config, folder)?;
         config.check()?;
         Ok(config)
     }

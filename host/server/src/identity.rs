@@ -66,6 +66,16 @@ pub enum IdentityError {
     /// Its common name looks like what it must not be.
     #[error("the common name starts like a SPIFFE ID; those are identities only as a URI in the certificate")]
     SpiffeCommonName,
+    /// Nobody sees what it starts or ends with.
+    #[error(
+        "the identity `{}` starts or ends with a blank; write it without, such as `{}`",
+        name.escape_debug(),
+        name.trim()
+    )]
+    Blank {
+        /// The name.
+        name: String,
+    },
     /// It would spoil a log.
     #[error("the identity has the control character U+{code:04X}; use printable characters only")]
     ControlCharacter {
@@ -85,10 +95,13 @@ impl Identity {
         if characters == 0 || characters > MAX_IDENTITY_CHARACTERS {
             return Err(IdentityError::Length { characters });
         }
-        match name.chars().find(|character| character.is_control()) {
-            Some(character) => Err(IdentityError::ControlCharacter { code: u32::from(character) }),
-            None => Ok(Self(name.into())),
+        if let Some(character) = name.chars().find(|character| character.is_control()) {
+            return Err(IdentityError::ControlCharacter { code: u32::from(character) });
         }
+        if name.trim() != name {
+            return Err(IdentityError::Blank { name: name.to_owned() });
+        }
+        Ok(Self(name.into()))
     }
 
     /// Reads the identity from the peer's own certificate, the first of its chain.
@@ -201,6 +214,7 @@ mod tests {
         assert_eq!(identity_of(&[""]), Err(IdentityError::Length { characters: 0 }));
         assert_eq!(identity_of(&[&"x".repeat(65)]), Err(IdentityError::Length { characters: 65 }));
         assert_eq!(identity_of(&["a\nb"]), Err(IdentityError::ControlCharacter { code: 10 }));
+        assert_eq!(identity_of(&["worker-0 "]), Err(IdentityError::Blank { name: "worker-0 ".into() }));
         let nonsense = CertificateDer::from(vec![1, 2, 3]);
         assert!(matches!(Identity::of(&[nonsense]), Err(IdentityError::Unreadable(_))));
     }

@@ -16,15 +16,13 @@ use tokio::sync::watch;
 use crate::audit::{Action, Event};
 use crate::config::{AccessConfig, Config, ConfigError};
 use crate::jobs::Jobs;
+use crate::own_certificate::{NOTICE_SECONDS, in_time, moment};
 use crate::settings::settings;
 use crate::tls::{Renewed, Tls};
 
 /// Seconds between two looks at the files: a renewed certificate has time, and a revocation takes effect before somebody
 /// could be told of it.
 pub const DEFAULT_RELOAD_SECONDS: f64 = 5.0;
-
-/// How long before the end of the server's certificate, or of a revocation list, the status warns: seven days.
-const NOTICE_SECONDS: i64 = 7 * 86_400;
 
 /// Has a running server read its files again, without waiting until it looks by itself.
 #[derive(Debug, Clone)]
@@ -50,12 +48,26 @@ impl Reloader {
 pub(crate) struct Warnings(Mutex<BTreeMap<&'static str, String>>);
 
 impl Warnings {
-    pub fn set(&self, about: &'static str, warning: Option<String>) {
+    /// Sets or takes back a warning. Returns whether it is one that was not there before.
+    pub fn set(&self, about: &'static str, warning: Option<String>) -> bool {
         let mut warnings = self.0.lock();
         match warning {
-            Some(warning) => warnings.insert(about, warning),
-            None => warnings.remove(about),
-        };
+            Some(warning) => warnings.insert(about, warning.clone()) != Some(warning),
+            None => {
+                warnings.remove(about);
+                false
+            }
+        }
+    }
+
+    /// As [`set`](Self::set), and tells the log of it, once for as long as it is the same: the status cannot be read
+    /// where no client can connect.
+    fn tell(&self, about: &'static str, warning: Option<String>) {
+        if self.set(about, warning.clone())
+            && let Some(warning) = warning
+        {
+            tracing::warn!("{warning}");
+        }
     }
 
     pub fn all(&self) -> Vec<String> {
@@ -192,14 +204,17 @@ impl Files {
     fn warn_of_ends(&self) {
         let tls = Arc::clone(&self.tls.borrow());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-        let soon = |end: &i64| *end < now + NOTICE_SECONDS;
-        let hours = |end: i64| (end - now).max(0) / 3600;
-        let certificate = Some(tls.not_after()).filter(soon);
-        let certificate = certificate.map(|end| format!("the server's certificate ends in {} hours", hours(end)));
-        self.jobs.warnings.set("the certificate's end", certificate);
-        let list = tls.lists_until().filter(soon);
-        let list = list.map(|end| format!("a revocation list is to be renewed within {} hours", hours(end)));
-        self.jobs.warnings.set("a revocation list's end", list);
+        self.jobs.warnings.tell("the certificate", tls.own_warning(now));
+        let list = tls.lists_until().filter(|end| *end < now + NOTICE_SECONDS);
+        let list = list.map(|end| match end < now {
+            true => format!(
+                "a revocation list has been overdue since {}; unless tls.expired_revocation_lists = \"accept\", nobody \
+                 of its authority gets in: put its successor in its place",
+                moment(end)
+            ),
+            false => format!("a revocation list ends {}: put its successor in its place before", in_time(end, now)),
+        });
+        self.jobs.warnings.tell("a revocation list's end", list);
     }
 }
 

@@ -5,18 +5,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, ServerConfig};
 use stepbox_tls::Acceptor;
 use thiserror::Error;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::config::{ExpiredLists, TlsConfig};
 use crate::identity::Identity;
+use crate::own_certificate::OwnCertificate;
+use crate::process::unreadable;
 
 /// Why the server has no TLS to offer. The operator's to mend.
 #[derive(Debug, Error)]
@@ -32,14 +34,26 @@ pub enum TlsError {
         /// Why not.
         reason: String,
     },
-    /// Others than its owner can read the private key.
-    #[error("the server's private key {} has mode {mode:04o}: run `chmod 600` on it, and have a new certificate issued \
-             if somebody else could use this machine", path.display())]
+    /// Others than the server can read or change the private key.
+    #[error("the server's private key {} has mode {mode:04o}, and others than the server can use it: run `chmod 600` \
+             on it, or `chmod 640` where it belongs to root and the server's group is to read it. Have a new \
+             certificate issued if somebody else could use this machine", path.display())]
     TooOpen {
         /// The file.
         path: PathBuf,
-        /// Its permissions.
+        /// Its permissions. An access control list shows in the group's.
         mode: u32,
+    },
+    /// The private key is another user's, who can read and replace it.
+    #[error("the server's private key {} belongs to user {owner}, and the server runs as user {user}: run `chown \
+             {user}` on it, or give it to root and let the server's group read it (mode 0640)", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// The server's user.
+        user: u32,
     },
     /// The files can be read, but do not fit together.
     #[error("the TLS configuration does not hold together: {0}")]
@@ -50,7 +64,7 @@ pub enum TlsError {
 pub(crate) struct Tls {
     pub acceptor: Acceptor,
     peers: Peers,
-    own: Own,
+    own: OwnCertificate,
 }
 
 /// Who may connect: the authority's certificates and revocation lists.
@@ -60,15 +74,8 @@ struct Peers {
     lists_until: Option<i64>,
 }
 
-/// Who the server is: its certificate and key.
-#[derive(Clone)]
-struct Own {
-    certified: Arc<CertifiedKey>,
-    not_after: i64,
-}
-
-/// What reading all files again has brought. The two halves do not wait for each other: a certificate that is renewed while
-/// its key is not must not keep a revocation out.
+/// What reading all files again has brought. The two halves do not wait for each other: a certificate that is renewed
+/// while its key is not must not keep a revocation out.
 pub(crate) struct Renewed {
     /// What can be used, and what was in force where it cannot.
     pub tls: Tls,
@@ -81,17 +88,17 @@ pub(crate) struct Renewed {
 impl Tls {
     /// Reads all files and sets up the accepting side.
     pub fn load(config: &TlsConfig) -> Result<Self, TlsError> {
-        Self::of(Peers::load(config)?, Own::load(config)?)
+        Self::of(Peers::load(config)?, OwnCertificate::load(config)?)
     }
 
     /// Reads all files again.
     pub fn renewed(&self, config: &TlsConfig) -> Result<Renewed, TlsError> {
         let (new_peers, peers) = either(Peers::load(config), &self.peers);
-        let (new_own, own) = either(Own::load(config), &self.own);
+        let (new_own, own) = either(OwnCertificate::load(config), &self.own);
         Ok(Renewed { tls: Self::of(new_peers, new_own)?, peers, own })
     }
 
-    fn of(peers: Peers, own: Own) -> Result<Self, TlsError> {
+    fn of(peers: Peers, own: OwnCertificate) -> Result<Self, TlsError> {
         let tls = ServerConfig::builder_with_provider(Arc::new(stepbox_tls::provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| TlsError::Unusable(error.to_string()))?
@@ -106,9 +113,9 @@ impl Tls {
         self.peers.verifier.verify_client_cert(own, intermediates, UnixTime::now()).map(drop)
     }
 
-    /// When the server's certificate ends, in seconds since 1970.
-    pub fn not_after(&self) -> i64 {
-        self.own.not_after
+    /// Why clients refuse the server's certificate, at a moment in seconds since 1970, or will soon.
+    pub fn own_warning(&self, now: i64) -> Option<String> {
+        self.own.warning(now)
     }
 
     /// When the first of the revocation lists should have been followed by another.
@@ -152,32 +159,13 @@ impl Peers {
     }
 }
 
-impl Own {
-    fn load(config: &TlsConfig) -> Result<Self, TlsError> {
-        let chain = certificates("the server's certificate", &config.certificate)?;
-        let not_after = chain.first().and_then(|own| {
-            let (_, own) = X509Certificate::from_der(own).ok()?;
-            Some(own.validity().not_after.timestamp())
-        });
-        refuse_open_modes(&config.key)?;
-        let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| TlsError::Pem {
-            what: "the server's private key",
-            path: config.key.clone(),
-            reason: error.to_string(),
-        })?;
-        let certified = CertifiedKey::from_der(chain, key, &stepbox_tls::provider())
-            .map_err(|error| TlsError::Unusable(error.to_string()))?;
-        Ok(Self { certified: Arc::new(certified), not_after: not_after.unwrap_or(i64::MAX) })
-    }
-}
-
 fn revocation_lists(config: &TlsConfig) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let what = "revocation lists";
     let mut all = Vec::new();
     for path in &config.revocation_lists {
         let wrong = |reason: String| TlsError::Pem { what, path: path.clone(), reason };
         let before = all.len();
-        for list in CertificateRevocationListDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+        for list in CertificateRevocationListDer::pem_file_iter(path).map_err(|error| wrong(explained(&error)))? {
             all.push(list.map_err(|error| wrong(error.to_string()))?);
         }
         if all.len() == before {
@@ -199,31 +187,21 @@ pub(crate) fn own_name(config: &TlsConfig) -> Result<String, TlsError> {
     Ok(Identity::of(&chain).map_or_else(|_| "stepbox".to_owned(), |identity| identity.to_string()))
 }
 
-/// As the signing keys are: whoever reads this key can pose as the server.
-#[cfg(unix)]
-fn refuse_open_modes(path: &Path) -> Result<(), TlsError> {
-    use std::os::unix::fs::PermissionsExt;
-    let wrong = |error: std::io::Error| TlsError::Pem {
-        what: "the server's private key",
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
-    let mode = std::fs::metadata(path).map_err(wrong)?.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(TlsError::TooOpen { path: path.to_owned(), mode }) }
-}
-
-#[cfg(not(unix))]
-fn refuse_open_modes(_: &Path) -> Result<(), TlsError> {
-    Ok(())
-}
-
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// All certificates of a PEM file, of which there must be one.
+pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |reason: String| TlsError::Pem { what, path: path.to_owned(), reason };
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(error.to_string()))?;
+        .map_err(|error| wrong(explained(&error)))?;
     if certificates.is_empty() {
         return Err(wrong("no certificate in it".into()));
     }
     Ok(certificates)
+}
+
+fn explained(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => unreadable(error),
+        other => other.to_string(),
+    }
 }

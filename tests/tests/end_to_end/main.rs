@@ -20,6 +20,7 @@ mod rounds;
 mod rows;
 mod signers;
 mod submissions;
+mod told;
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
 

@@ -264,8 +264,8 @@ async fn a_private_key_that_others_can_read_is_refused() {
 
     let server = TestServer::start(Options::new("open-key"));
     let folder = server.authority.folder();
-    std::fs::set_permissions(folder.join("server.key"), PermissionsExt::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(folder.join("server.key"), PermissionsExt::from_mode(0o644)).unwrap();
     let config = stepbox_server::Config::load(&folder.join("server.toml")).unwrap();
     let error = stepbox_server::Server::bind(config).await.err().unwrap().to_string();
-    assert!(error.contains("server.key has mode 0640") && error.contains("chmod 600"), "{error}");
+    assert!(error.contains("server.key has mode 0644") && error.contains("chmod 600"), "{error}");
 }

@@ -1,17 +1,18 @@
 //! Landlock: which files and ports the process may use (<https://docs.kernel.org/userspace-api/landlock.html>).
 
-use std::path::Path;
+use super::folders::Folders;
 
-use stepbox_server::Config;
-
+/// Confines this thread, and those it starts, to these folders and this port. Returns what is allowed. The error says
+/// what the kernel cannot do.
 #[cfg(target_os = "linux")]
-pub(super) fn confine(config: &Config, configuration: &Path) -> Result<String, String> {
+pub(super) fn confine(folders: &Folders, port: u16) -> Result<String, String> {
     use std::collections::BTreeSet;
+    use std::error::Error;
     use std::path::PathBuf;
 
     use landlock::{
         ABI, Access, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
-        RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+        RulesetCreatedAttr, RulesetStatus, Scope,
     };
 
     /// Linux 6.12; on an older kernel as much of it as that has.
@@ -27,29 +28,16 @@ pub(super) fn confine(config: &Config, configuration: &Path) -> Result<String, S
         | AccessFs::RemoveDir
         | AccessFs::Refer;
 
-    let mut read = BTreeSet::new();
-    for file in config.files_read().into_iter().chain([configuration]) {
-        read.insert(folder_of(file));
-        // A link leads to another folder.
-        read.extend(file.canonicalize().ok().map(|file| folder_of(&file)));
-    }
-    let written: BTreeSet<PathBuf> = config.directories_written().into_iter().collect();
-    for directory in &written {
-        std::fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
-    }
-
-    let restrict = || -> Result<RulesetStatus, RulesetError> {
+    let restrict = || -> Result<RulesetStatus, Box<dyn Error>> {
         let mut ruleset: RulesetCreated = Ruleset::default()
             .handle_access(AccessFs::from_all(KNOWN))?
             .handle_access(AccessNet::from_all(KNOWN))?
             .scope(Scope::from_all(KNOWN))?
             .create()?
-            .add_rule(NetPort::new(config.listen.port(), AccessNet::BindTcp))?;
-        for (directories, access) in [(&read, reads), (&written, writes)] {
+            .add_rule(NetPort::new(port, AccessNet::BindTcp))?;
+        for (directories, access) in [(&folders.read, reads), (&folders.written, writes)] {
             for directory in directories {
-                // One that is not there holds nothing to read, and what reads it says so.
-                let Ok(directory) = PathFd::new(directory) else { continue };
-                ruleset = ruleset.add_rule(PathBeneath::new(directory, access))?;
+                ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(directory)?, access))?;
             }
         }
         Ok(ruleset.restrict_self()?.ruleset)
@@ -58,7 +46,11 @@ pub(super) fn confine(config: &Config, configuration: &Path) -> Result<String, S
         let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         paths.join(", ")
     };
-    let what = format!("reads {}; writes {}; runs no program; no other TCP port", list(&read), list(&written));
+    let mut what =
+        format!("reads {}; writes {}; runs no program; no other TCP port", list(&folders.read), list(&folders.written));
+    for frozen in &folders.frozen {
+        what.push_str(&format!("; does not follow {} once it is switched", frozen.link.display()));
+    }
     match restrict() {
         Ok(RulesetStatus::FullyEnforced) => Ok(what),
         Ok(RulesetStatus::PartiallyEnforced) => Ok(format!("{what}; as far as this kernel can")),
@@ -67,15 +59,7 @@ pub(super) fn confine(config: &Config, configuration: &Path) -> Result<String, S
     }
 }
 
-#[cfg(target_os = "linux")]
-fn folder_of(file: &Path) -> std::path::PathBuf {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => ".".into(),
-    }
-}
-
 #[cfg(not(target_os = "linux"))]
-pub(super) fn confine(_: &Config, _: &Path) -> Result<String, String> {
+pub(super) fn confine(_: &Folders, _: u16) -> Result<String, String> {
     Err("not on this system".to_owned())
 }

@@ -74,6 +74,10 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
     assert!(refused(&workers("[]")).contains("job.workers"));
     assert!(refused(&workers(r#"["a", "a"]"#)).contains("twice"));
     assert!(refused(&workers(r#"["a\n"]"#)).contains("job.workers"));
+    for name in ["worker-0 ", " worker-0", "worker-0\u{a0}", " "] {
+        let message = refused(&workers(&format!("['{name}']")));
+        assert!(message.contains("job.workers") && message.contains("blank"), "{message}");
+    }
     let job = |field: &str| SMALLEST.replace("[job]", &format!("[job]\n{field}"));
     assert!(refused(&job("gradient_types = []")).contains("job.gradient_types"));
     assert!(refused(&job("gradient_types = ['f64']")).contains("f64"));
@@ -92,4 +96,38 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
     }
     let whole = parse(&format!("{SMALLEST}\n[limits]\nhandshake_seconds = 3")).expect("an integer");
     assert_eq!(whole.limits.handshake_seconds.duration(), Duration::from_secs(3));
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_with_the_form_that_is_accepted() {
+    for address in ["localhost:7437", "::", "0.0.0.0", "::1:7437:x", ":7437", "7437", ""] {
+        let message = refused(&SMALLEST.replace("127.0.0.1:0", address));
+        assert!(message.contains("listen") && message.contains("0.0.0.0:7437"), "{address}: {message}");
+        assert!(message.contains("[::]:7437") && message.contains(&format!("`{address}`")), "{address}: {message}");
+    }
+    assert!(parse(&SMALLEST.replace("127.0.0.1:0", "[::]:7437")).is_ok());
+}
+
+#[test]
+fn paths_that_only_a_shell_understands_are_refused() {
+    let more = |section: &str, field: &str| format!("{SMALLEST}\n[{section}]\n{field}");
+    for (field, text) in [
+        ("state_directory", SMALLEST.replace("\"state\"", "'~/state'")),
+        ("state_directory", SMALLEST.replace("\"state\"", "'~stepbox/state'")),
+        ("state_directory", SMALLEST.replace("\"state\"", "'$HOME/state'")),
+        ("state_directory", SMALLEST.replace("\"state\"", "''")),
+        ("tls.ca", SMALLEST.replace("\"ca.pem\"", "'~/ca.pem'")),
+        ("tls.key", SMALLEST.replace("\"server.key\"", "'${CREDENTIALS_DIRECTORY}/key'")),
+        ("tls.revocation_lists", SMALLEST.replace("[tls]", "[tls]\nrevocation_lists = ['crl.pem', '~/crl.pem']")),
+        ("trust.store", SMALLEST.replace("\"publishers.toml\"", "'~/publishers.toml'")),
+        ("job.trust.store", SMALLEST.replace("[job]", "[job]\ntrust = { store = '~/publishers.toml' }")),
+        ("cache.directory", more("cache", "directory = '~'")),
+        ("audit.directory", more("audit", "directory = '~/audit'")),
+        ("process.read_directories", more("process", "read_directories = ['/srv', '~']")),
+    ] {
+        let message = refused(&text);
+        assert!(message.contains(&format!("`{field}`")) && message.contains("such as /"), "{field}: {message}");
+    }
+    let meant = parse(&SMALLEST.replace("\"state\"", "'./~/state'")).expect("a folder of that name");
+    assert_eq!(meant.state_directory, Path::new("/srv/job/~/state"));
 }

@@ -25,6 +25,7 @@ use crate::job::Job;
 use crate::limits::Limits;
 use crate::move_over;
 use crate::optimizer::{Optimizer, OptimizerId};
+use crate::process::unreadable;
 use crate::refusal::{Answered, Refusal};
 
 /// Seconds after which the trust file is looked at again: a revocation should not wait for anybody, and reading a few
@@ -125,7 +126,7 @@ impl Trust {
             return Look::Unchanged;
         }
         state.content = content;
-        let parsed = read.map_err(|error| error.to_string()).and_then(|bytes| {
+        let parsed = read.map_err(|error| unreadable(&error)).and_then(|bytes| {
             let text = String::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
             TrustStore::parse(&text).map_err(|error| error.to_string())
         });
