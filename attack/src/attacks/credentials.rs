@@ -62,6 +62,12 @@ pub(super) fn attacks() -> Vec<Attack> {
         with(Impersonation, "a name with a space behind it", REFUSED_NAMES, |arena| {
             arena.cast.authority.issue_as("space", Wanted::new("worker-0 "))
         }),
+        with(Impersonation, "a name with a blank before it", REFUSED_NAMES, |arena| {
+            arena.cast.authority.issue_as("blank", Wanted::new("\u{2003}worker-0"))
+        }),
+        with(Impersonation, "a certificate with an empty name", REFUSED_NAMES, |arena| {
+            arena.cast.authority.issue_as("empty", Wanted::new(""))
+        }),
         with(Impersonation, "a name with a zero byte in it", REFUSED_NAMES, |arena| {
             arena.cast.authority.issue_as("zero", Wanted::new("worker-0\0"))
         }),
@@ -70,6 +76,12 @@ pub(super) fn attacks() -> Vec<Attack> {
                 let credentials =
                     arena.cast.stranger.issue_as("server", Wanted { is_server: true, ..Wanted::new("server") })?;
                 false_server(arena, &credentials).await
+            })
+        }),
+        Attack::new(Unauthenticated, "a false server whose certificate has expired", &["tls"], |arena| {
+            Box::pin(async move {
+                let wanted = Wanted { is_server: true, ..Wanted::in_years("server", (2020, 2021)) };
+                false_server(arena, &arena.cast.authority.issue_as("past-server", wanted)?).await
             })
         }),
         Attack::new(Unauthenticated, "a worker that poses as the server", &["tls"], |arena| {
@@ -109,7 +121,7 @@ const NO_PURPOSE: &[&str] = &["alert UnsupportedCertificate", "alert BadCertific
 const UNFIT: &[&str] = &["alert UnknownCA", "alert BadCertificate", "alert CertificateUnknown"];
 
 /// What a name that is none ends in.
-const REFUSED_NAMES: &[&str] = &["forbidden", CLOSED];
+const REFUSED_NAMES: &[&str] = &["no-identity"];
 
 /// What somebody ends in who does not speak TLS 1.3.
 const NOT_TLS: &[&str] = &[CLOSED, "alert decode_error", "alert unexpected_message", "alert protocol_version"];
@@ -343,7 +355,7 @@ async fn damaged_ledger(arena: &mut Arena) -> Result<Answer> {
 }
 
 /// A folder with the server's configuration and trust file.
-fn second_folder(arena: &Arena) -> Result<std::path::PathBuf> {
+pub(super) fn second_folder(arena: &Arena) -> Result<std::path::PathBuf> {
     let folder = arena.cast.folder.join("second");
     fs::create_dir_all(&folder)?;
     for file in ["server.toml", "publishers.toml"] {
@@ -352,7 +364,7 @@ fn second_folder(arena: &Arena) -> Result<std::path::PathBuf> {
     Ok(folder)
 }
 
-async fn answer_of_start(started: std::result::Result<Process, crate::arena::NotStarted>) -> Result<Answer> {
+pub(super) async fn answer_of_start(started: std::result::Result<Process, crate::arena::NotStarted>) -> Result<Answer> {
     match started {
         Err(not_started) => Ok(not_started.into()),
         Ok(process) => {
