@@ -247,10 +247,9 @@ mod tests {
     /// With the widest instructions of the processor that runs this test, and with vectors of every length.
     #[test]
     fn a_product_is_what_its_definition_says_bit_for_bit() {
-        let widest = |factors, left, right, target: Target<'_>| multiply(factors, left, right, target, go_on).unwrap();
         type Compute = fn((f32, f32), Factor<'_>, Factor<'_>, Target<'_>);
         let ways: [Compute; 5] = [
-            widest,
+            |factors, left, right, target| multiply(factors, left, right, target, go_on).unwrap(),
             |factors, left, right, target| in_vectors(Scalar, factors, left, right, target),
             |factors, left, right, target| in_vectors(Scalar128b, factors, left, right, target),
             |factors, left, right, target| in_vectors(Scalar256b, factors, left, right, target),
