@@ -96,6 +96,21 @@ pub(crate) fn row_ids(key: &Key, layout: RowLayout, body: &[u8]) -> Answered<Vec
     }
 }
 
+/// Whether a gradient stays within the operator's bound, where there is one.
+pub(crate) fn check_magnitude(key: &Key, largest: f32, bound: Option<f32>) -> Answered<()> {
+    match bound.filter(|bound| largest > *bound) {
+        None => Ok(()),
+        Some(bound) => {
+            let message = format!(
+                "the gradient of key `{}` has an element of magnitude {largest:e}, above {bound:e} \
+                 (job.max_gradient_magnitude); nothing of it was used",
+                key.name
+            );
+            Err(Refusal::new(ErrorCode::GradientTooLarge, message))
+        }
+    }
+}
+
 /// Whether a push has the loss that an optimizer of this name needs, and one that is a number.
 pub(crate) fn check_loss(key: &Key, needed_by: Option<&str>, loss: Option<f32>) -> Answered<()> {
     match (needed_by, loss) {

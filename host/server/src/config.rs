@@ -267,6 +267,14 @@ impl JobConfig {
         if !scale.is_normal() || scale < 0.0 {
             return Err(wrong(&field("gradient_scale"), format!("{scale} is no factor; it must be a number above 0")));
         }
+        if let Some(bound) = self.max_gradient_magnitude.filter(|bound| !bound.is_normal() || *bound < 0.0) {
+            let reason = format!("{bound} is no bound; it must be a number above 0, such as 1e6");
+            return Err(wrong(&field("max_gradient_magnitude"), reason));
+        }
+        if self.refuse_after_failures == Some(0) {
+            let reason = "0 would refuse every push; it must be at least 1".to_owned();
+            return Err(wrong(&field("refuse_after_failures"), reason));
+        }
         if let Some(access) = &self.access {
             access.check(&field("access"), self)?;
         }

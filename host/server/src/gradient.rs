@@ -12,6 +12,8 @@ use crate::key::Key;
 #[derive(Debug, PartialEq)]
 pub(crate) struct Contribution {
     pub gradient: Gradient,
+    /// The largest magnitude of what was pushed.
+    pub largest: f32,
     pub loss: Option<f32>,
 }
 
@@ -264,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_loss_is_the_mean_over_those_who_reported_one() {
-        let with = |loss| Contribution { gradient: Gradient::Rows(Rows::default()), loss };
+        let with = |loss| Contribution { gradient: Gradient::Rows(Rows::default()), largest: 0.0, loss };
         assert_eq!(mean_loss(&[with(None), with(None)]), None);
         assert_eq!(mean_loss(&[with(Some(1.0)), with(None), with(Some(2.0))]), Some(1.5));
         assert_eq!(mean_loss(&[with(Some(f32::MAX)), with(Some(f32::MAX))]), Some(f32::MAX));

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{MutexGuard, Semaphore, watch};
 
 use crate::access::Access;
+use crate::attribution::Offenders;
 use crate::audit::{Action, Audit, Event};
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
@@ -87,6 +88,8 @@ pub(crate) struct Job {
     pub protections: Arc<OnceLock<Vec<Protection>>>,
     /// For the status: how the process's log is, where somebody says so.
     pub log: Arc<OnceLock<Arc<LogHealth>>>,
+    /// By whose gradients rounds fail.
+    pub offenders: Offenders,
     /// Where keys meet whose optimizer combines them.
     pub rendezvous: Rendezvous,
     barrier: watch::Sender<Barrier>,
@@ -166,6 +169,7 @@ impl Job {
             connections: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
             protections: Arc::default(),
             log: Arc::default(),
+            offenders: Offenders::default(),
             rendezvous: Rendezvous::default(),
             barrier: watch::Sender::new(Barrier::new(workers)),
             shutdown,
@@ -302,6 +306,9 @@ impl Job {
         let repeated = key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))?;
         let needed_by = optimizer.component.description().needs_loss.then_some(&*optimizer.status.name);
         if !repeated {
+            if self.is_refused(key, rank) {
+                return Err(Refusal::new(ErrorCode::Forbidden, self.refused_for_failures(key, rank)));
+            }
             optimizer.paused().map_or(Ok(()), Err)?;
             check_loss(key, needed_by, loss)?;
         }
@@ -361,6 +368,10 @@ impl Job {
                 {
                     return Some(Err(paused));
                 }
+                if let Some(rank) = missing.iter().copied().find(|rank| self.is_refused(key, *rank)) {
+                    let message = self.refused_for_failures(key, rank);
+                    return Some(Err(Refusal::new(ErrorCode::WorkerLost, message)));
+                }
                 let gone = self.members.borrow().gone(missing);
                 (!gone.is_empty()).then(|| {
                     let message = format!("round {round} of key `{}` cannot end: {gone}", key.name);
@@ -368,6 +379,22 @@ impl Job {
                 })
             }
         }
+    }
+
+    /// Whether so many rounds of a key have failed by this worker's gradients that no more are taken.
+    fn is_refused(&self, key: &Key, rank: Rank) -> bool {
+        let most = self.config.job.refuse_after_failures;
+        most.is_some_and(|most| self.offenders.failures(key.id, rank) >= most)
+    }
+
+    fn refused_for_failures(&self, key: &Key, rank: Rank) -> String {
+        format!(
+            "gradients of {} (rank {rank}) for key `{}` are not taken any more: {} rounds in a row have failed by them \
+             (job.refuse_after_failures); the operator deploys an optimizer, or restarts the server, to have them taken",
+            self.members.borrow().identity(rank),
+            key.name,
+            self.offenders.failures(key.id, rank)
+        )
     }
 
     /// Why a round cannot end that is not being computed: the optimizer that would update it is paused.

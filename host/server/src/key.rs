@@ -337,7 +337,11 @@ pub(crate) mod tests {
 
     /// A gradient for it.
     pub(crate) fn zeros() -> Contribution {
-        Contribution { gradient: Gradient::Dense(Dense { format: Format::F32, chunks: vec![vec![0; 8]] }), loss: None }
+        Contribution {
+            gradient: Gradient::Dense(Dense { format: Format::F32, chunks: vec![vec![0; 8]] }),
+            largest: 0.0,
+            loss: None,
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@
 #![deny(missing_docs)]
 
 mod access;
+mod attribution;
 mod audit;
 mod barrier;
 mod cache;

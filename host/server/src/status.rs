@@ -18,6 +18,7 @@ use crate::weights_digest::WeightsDigest;
 
 /// The status without the lists of workers and keys, which are reports of their own.
 pub(crate) fn status(job: &Job, weights_digest: Option<String>) -> ServerStatus {
+    let offenders = job.offenders.warnings(&job.members.borrow());
     let stuck = job.shards.check().err().map(|lost| lost.to_string());
     let (in_use, pending) = {
         let deployments = job.deployments.read();
@@ -53,7 +54,7 @@ pub(crate) fn status(job: &Job, weights_digest: Option<String>) -> ServerStatus 
         audit: job.audit.status(),
         log: job.log.get().map(|log| log.status(Instant::now())),
         protections: job.protections.get().cloned().unwrap_or_default(),
-        warnings: job.warnings.all().into_iter().chain(stuck).collect(),
+        warnings: job.warnings.all().into_iter().chain(stuck).chain(offenders).collect(),
     }
 }
 

@@ -357,7 +357,8 @@ pub enum ErrorCode {
     NotAdmitted,
     /// A hyperparameter is unknown or out of range. Operator's fault.
     Hyperparameter,
-    /// The optimizer failed in a round; weights and state are as they were before it. Publisher's fault.
+    /// The optimizer failed in a round; weights and state are as they were before it. Publisher's fault, or that of the
+    /// worker whose gradient the message names as far above all others.
     OptimizerFailed,
     /// A limit of the server is reached; later may work.
     Busy,
@@ -384,6 +385,8 @@ pub enum ErrorCode {
     NoIdentity,
     /// A key, a tag or a job is named in a way that names must not be. Peer's fault.
     InvalidName,
+    /// An element of a gradient is finite and above the operator's bound. Peer's fault.
+    GradientTooLarge,
 }
 
 impl ErrorCode {
@@ -419,6 +422,7 @@ impl ErrorCode {
             Self::Replaced => "replaced",
             Self::NoIdentity => "no-identity",
             Self::InvalidName => "invalid-name",
+            Self::GradientTooLarge => "gradient-too-large",
         }
     }
 
@@ -474,6 +478,7 @@ mod tests {
             ErrorCode::Replaced,
             ErrorCode::NoIdentity,
             ErrorCode::InvalidName,
+            ErrorCode::GradientTooLarge,
         ];
         for (number, code) in (0_u8..).zip(all) {
             assert_eq!(postcard::to_stdvec(&code), Ok(vec![number]), "{code}");

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod access;
+mod attribution;
 mod certificates;
 mod departures;
 mod deployments;

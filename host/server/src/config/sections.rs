@@ -82,6 +82,13 @@ pub struct JobConfig {
     /// they do so to keep small gradients from vanishing in f16. 1 where absent.
     #[serde(default = "unscaled")]
     pub gradient_scale: f32,
+    /// The largest magnitude that an element of a pushed gradient may have; any finite one where absent.
+    #[serde(default)]
+    pub max_gradient_magnitude: Option<f32>,
+    /// After so many rounds of a key in a row have failed by gradients of one worker, far above those of all others, this
+    /// worker's pushes for the key are refused, until an optimizer is deployed or the server restarted. Never where absent.
+    #[serde(default)]
+    pub refuse_after_failures: Option<u64>,
     /// In which types whole gradients may be pushed; in all where absent. Rows are always f32.
     #[serde(default = "all_gradient_types")]
     pub gradient_types: Vec<GradientType>,

@@ -83,6 +83,8 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
     assert!(refused(&job("gradient_types = ['f64']")).contains("f64"));
     for scale in ["0", "-0.5", "nan", "inf", "1e-50"] {
         assert!(refused(&job(&format!("gradient_scale = {scale}"))).contains("job.gradient_scale"), "{scale}");
+        let bound = refused(&job(&format!("max_gradient_magnitude = {scale}")));
+        assert!(bound.contains("job.max_gradient_magnitude"), "{scale}");
     }
     assert!(refused(&format!("shard_threads = 0\n{SMALLEST}")).contains("shard_threads"));
     assert!(refused(&format!("{SMALLEST}\n[limits]\nkeys = 0")).contains("limits.keys"));

@@ -306,6 +306,7 @@ fn take_effect(
     if let Start::Afresh(_) = start {
         optimizer.rates.lock().begin(from_round);
     }
+    job.offenders.forget();
     deployments.deploy(Deployed { optimizer: Arc::clone(optimizer), from_round }, keys.len());
     Ok((from_round, state_kept))
 }

@@ -12,7 +12,7 @@ use super::Context;
 use super::answers::{Content, RowIds};
 use super::requests::{Asked, Stopped, done, failed};
 use crate::audit::{Action, Event};
-use crate::checks::{check_gradient, check_rows, check_type, row_ids, row_layout};
+use crate::checks::{check_gradient, check_magnitude, check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
 use crate::deployment::off_the_runtime;
 use crate::gradient::{Contribution, Dense, Gradient, Rows};
@@ -87,15 +87,18 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         }
         let _room = self.room().await?;
         let mut gradient = Dense { format, chunks: key.gradient_buffers(format) };
-        if let Err(stopped) = self.finite_body(&key.name, format, &mut gradient.chunks).await {
-            key.keep_buffers(gradient.chunks.into_iter().enumerate());
-            return Err(stopped);
-        }
-        if let Err(refusal) = self.may_still_push(&key.name) {
-            key.keep_buffers(gradient.chunks.into_iter().enumerate());
-            return Err(refusal.into());
-        }
-        let contribution = Contribution { gradient: Gradient::Dense(gradient), loss };
+        let accepted = match self.finite_body(&key.name, format, &mut gradient.chunks).await {
+            Ok(largest) => self.may_still_count(&key, largest).map(|()| largest).map_err(Stopped::from),
+            Err(stopped) => Err(stopped),
+        };
+        let largest = match accepted {
+            Ok(largest) => largest,
+            Err(stopped) => {
+                key.keep_buffers(gradient.chunks.into_iter().enumerate());
+                return Err(stopped);
+            }
+        };
+        let contribution = Contribution { gradient: Gradient::Dense(gradient), largest, loss };
         let repeated = context.job.push(&key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
@@ -125,7 +128,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             row_ids(&key, layout, &raw)?
         };
         let mut values = vec![0; value_bytes as usize];
-        self.finite_body(&key.name, Format::F32, slice::from_mut(&mut values)).await?;
+        let largest = self.finite_body(&key.name, Format::F32, slice::from_mut(&mut values)).await?;
         let name = key.name.clone();
         let rows = off_the_runtime(move || {
             Rows::combined(ids, values, layout.row_bytes).map_err(|row| {
@@ -134,8 +137,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             })
         });
         let rows = Rows { held: Some(held), ..rows.await? };
-        let contribution = Contribution { gradient: Gradient::Rows(rows), loss };
-        self.may_still_push(&key.name)?;
+        let contribution = Contribution { gradient: Gradient::Rows(rows), largest, loss };
+        self.may_still_count(&key, largest)?;
         let repeated = context.job.push(&key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
@@ -143,6 +146,12 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     /// Asked once more when the body is there, which a peer can take its time to send.
     fn may_still_push(&self, key: &str) -> Answered<()> {
         self.context.job.access.require_push(&self.context.identity, key)
+    }
+
+    /// As above, for a gradient, of which this is the largest magnitude.
+    fn may_still_count(&self, key: &Key, largest: f32) -> Answered<()> {
+        self.may_still_push(&key.name)?;
+        check_magnitude(key, largest, self.context.job.config.job.max_gradient_magnitude)
     }
 
     fn repeated(&self, key: &Key, round: u64) -> Result<Option<Content>, Stopped> {
@@ -210,12 +219,13 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         })
     }
 
-    /// Reads the body, the elements of a tensor in any number of chunks, and refuses it where one is no number.
-    async fn finite_body(&mut self, key: &str, format: Format, chunks: &mut [Vec<u8>]) -> Result<(), Stopped> {
-        let mut finite = true;
-        self.reader.chunks(chunks, |piece| finite = finite && format.all_finite(piece)).await?;
-        if finite {
-            return Ok(());
+    /// Reads the body, the elements of a tensor in any number of chunks, and refuses it where one is no number. Returns the
+    /// largest magnitude.
+    async fn finite_body(&mut self, key: &str, format: Format, chunks: &mut [Vec<u8>]) -> Result<f32, Stopped> {
+        let mut largest = 0.0_f32;
+        self.reader.chunks(chunks, |piece| largest = largest.max(format.largest_magnitude(piece))).await?;
+        if largest.is_finite() {
+            return Ok(largest);
         }
         let mut before = 0;
         let found = chunks.iter().find_map(|chunk| {

@@ -19,6 +19,7 @@ use stepbox_reduce::Format;
 use stepbox_sandbox::{Granularity, Plan, StepContext};
 use stepbox_wire::ErrorCode;
 
+use crate::attribution::Magnitudes;
 use crate::audit::{Action, Event};
 use crate::cut::Slice;
 use crate::gradient::{self, Contribution};
@@ -34,6 +35,7 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
     let since = Instant::now();
     let job = Arc::clone(job);
     let unfinished = Unfinished { key: Some(Arc::clone(key)) };
+    let magnitudes = Magnitudes::new(contributions.iter().map(|contribution| contribution.largest));
     tokio::spawn(async move {
         let Some(key) = unfinished.key.clone() else { return };
         let mut home = key.turn.lock().await;
@@ -41,11 +43,17 @@ pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: V
         match run(&job, &key, &mut home, round, contributions, &mut settlement).await {
             Ok(weights) => {
                 job.statistics.count_update(since.elapsed());
+                job.offenders.succeeded(key.id);
                 // What is free already is there for pushes of the next round.
                 key.keep_buffers(std::mem::take(&mut settlement.buffers));
                 unfinished.succeed(weights);
             }
             Err(reason) => {
+                if let Some(rank) = magnitudes.outlier() {
+                    job.offenders.failed(key.id, rank);
+                }
+                let gradients = magnitudes.describe(&job.members.borrow());
+                let reason = gradients.map_or(reason.clone(), |gradients| format!("{reason}; {gradients}"));
                 tracing::error!(key = key.name, round, reason, "a round has failed");
                 note_failure(&job, &key, home.as_ref(), round, &reason);
                 unfinished.fail(&reason);
