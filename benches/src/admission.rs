@@ -117,7 +117,7 @@ const TRUST: &str = "publishers.toml";
 fn publish(component: &[u8], folder: &Path) -> Result<(), AdmissionError> {
     let key = SigningKey::generate()?;
     fs::write(folder.join(COMPONENT), sign(component, "component", "1.0.0", &key)?)?;
-    let trust = format!("[[publisher]]\nname = 'Benchmark'\npublic_key = '{}'\n", key.public_key());
+    let trust = format!("[[publisher]]\nname = 'Benchmark'\npublic_key = '{}'\n[end]\n", key.public_key());
     Ok(fs::write(folder.join(TRUST), trust)?)
 }
 

@@ -73,7 +73,7 @@ impl Job {
         let folder = TempDir::new()?;
         fs::write(folder.path().join("ca.pem"), issuer.pem())?;
         let publisher = SigningKey::generate()?;
-        let trust = format!("[[publisher]]\nname = 'Bench'\npublic_key = '{}'\n", publisher.public_key());
+        let trust = format!("[[publisher]]\nname = 'Bench'\npublic_key = '{}'\n[end]\n", publisher.public_key());
         fs::write(folder.path().join("publishers.toml"), trust)?;
         issue(&issuer, folder.path(), "server")?;
         let names: Vec<String> = (0..workers).map(worker_name).collect();

@@ -66,8 +66,10 @@ impl Server {
         }
         let made = stepbox.run(&["key", "new", "--out", "publisher.key", "--json"])?;
         let key: NewKey = stepbox.understood("key new", &made)?;
-        stepbox
-            .write("publishers.toml", format!("[[publisher]]\nname = 'bench'\npublic_key = '{}'\n", key.public_key))?;
+        stepbox.write(
+            "publishers.toml",
+            format!("[[publisher]]\nname = 'bench'\npublic_key = '{}'\n[end]\n", key.public_key),
+        )?;
         stepbox.write("component.wasm", component)?;
         let version = ["--version", "1.0.0", "--out", "signed.wasm"];
         stepbox

@@ -171,7 +171,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     write(
         "trust_policy",
         "old",
-        format!("[[publisher]]\nname = 'me'\npublic_key = '{one}'\noptimizers = ['a*']\n").as_bytes(),
+        format!("[[publisher]]\nname = 'me'\npublic_key = '{one}'\noptimizers = ['a*']\n[end]\n").as_bytes(),
     )?;
     let third = SigningKey::generate()?;
     let whole = format!(
@@ -182,7 +182,7 @@ fn main() -> Result<(), Box<dyn Error>> {
          [[publisher.key]]\npublic_key = '{one}'\nvalid_until = 2026-06-30\n\
          [[publisher.key]]\npublic_key = '{}'\nvalid_from = 2026-06-01\n\
          [[publisher]]\nname = 'Board'\npublic_key = '{two}'\nnamespaces = []\n\
-         [[rule]]\nnames = ['team-a/*', '*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n",
+         [[rule]]\nnames = ['team-a/*', '*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n[end]\n",
         third.public_key().id(),
         "0f".repeat(32),
         third.public_key(),

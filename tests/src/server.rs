@@ -114,7 +114,7 @@ pub struct TestServer {
 
 /// As an editor does it: another file in its place.
 fn write_trust(folder: &Path, publisher: &Publisher, more: &str) {
-    let trust = format!("{more}\n[[publisher]]\nname = 'Example'\npublic_key = '{}'\n", publisher.public_key());
+    let trust = format!("{more}\n[[publisher]]\nname = 'Example'\npublic_key = '{}'\n[end]\n", publisher.public_key());
     fs::write(folder.join("publishers.new"), trust).unwrap();
     fs::rename(folder.join("publishers.new"), folder.join("publishers.toml")).unwrap();
 }

@@ -193,7 +193,7 @@ impl Cast {
             text += &format!("[[publisher]]\nname = '{name}'\n{fields}\n");
         }
         text += &format!("[[rule]]\nnames = ['{GUARDED}']\nsigners = ['Example', 'Board']\nthreshold = 2\n");
-        text += &format!("[minimum_versions]\n{MENDED} = '{MINIMUM_VERSION}'\n");
+        text += &format!("[minimum_versions]\n{MENDED} = '{MINIMUM_VERSION}'\n[end]\n");
         text
     }
 

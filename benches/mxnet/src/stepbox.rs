@@ -107,7 +107,7 @@ fn write_configuration(workers: &[String], public_key: &str, folder: &Path) -> R
          [trust]\nstore = 'publishers.toml'\n"
     );
     fs::write(folder.join("server.toml"), server).context("server.toml")?;
-    let publishers = format!("[[publisher]]\nname = 'Benchmark'\npublic_key = '{public_key}'\n");
+    let publishers = format!("[[publisher]]\nname = 'Benchmark'\npublic_key = '{public_key}'\n[end]\n");
     fs::write(folder.join("publishers.toml"), publishers).context("publishers.toml")
 }
 

@@ -38,7 +38,7 @@ impl Server {
     pub(super) async fn start(stepbox: &Stepbox, cast: &Cast) -> Result<Self> {
         let folder = stepbox.folder();
         let write = |name: &str, text: String| fs::write(folder.join(name), text).with_context(|| name.to_owned());
-        write("publishers.toml", toml::to_string(&TrustFile::of(&cast.publisher))?)?;
+        write("publishers.toml", toml::to_string(&TrustFile::of(&cast.publisher))? + "\n[end]\n")?;
         write("stepbox.toml", toml::to_string(&Configuration::of(cast))?)?;
 
         let log = folder.join("server.log");

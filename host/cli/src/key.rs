@@ -80,7 +80,7 @@ impl Report for NewKey {
             "signing key  {}  (keep it to yourself)\n\
              public key   {}\n\
              key id       {}\n\n\
-             A server trusts this key with these lines in its trust file:\n\n\
+             A server trusts this key with these lines in its trust file, before the last one, which is `[end]`:\n\n\
              [[publisher]]\n\
              name = \"your name\"\n\
              public_key = \"{}\"",

@@ -69,7 +69,8 @@ fn a_confined_server_trains_reloads_its_files_and_starts_again() {
     scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice}"));
     // As an editor does it: a new file in the old one's place.
     let trust = scene.folder.read("publisher.toml");
-    scene.folder.write("publisher.new", "");
+    scene.folder.publisher("other");
+    scene.folder.write("publisher.new", scene.folder.read("other.toml"));
     fs::rename(scene.folder.path("publisher.new"), scene.folder.path("publisher.toml")).unwrap();
     let deploy = format!("deploy adamw-1.1.0.wasm {alice}");
     assert_eq!(scene.folder.run(&deploy).code(), 13);
@@ -111,13 +112,14 @@ fn a_confined_server_reads_each_file_wherever_its_folder_is() {
         scene.folder.write("new", content);
         fs::rename(scene.folder.path("new"), scene.folder.path(name)).unwrap();
     };
+    scene.folder.publisher("other");
     for (job, store) in [("default", "green/file"), ("blue", "blue/file")] {
         let deploy = |version: &str| format!("deploy adamw-{version}.wasm {alice} --job {job}");
         scene.folder.done(&deploy("1.0.0"));
         // Read again, too.
         let trust = scene.folder.read(store);
-        replace(store, "");
-        assert_eq!(scene.folder.run(&deploy("1.1.0")).code(), 13, "nobody is trusted");
+        replace(store, &scene.folder.read("other.toml"));
+        assert_eq!(scene.folder.run(&deploy("1.1.0")).code(), 13, "somebody else is trusted");
         replace(store, &trust);
         scene.folder.done(&deploy("1.1.0"));
     }

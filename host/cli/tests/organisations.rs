@@ -20,7 +20,7 @@ fn organisation() -> Folder {
         let public_key = made["public_key"].as_str().unwrap();
         policy += &format!("[[publisher]]\nname = '{name}'\npublic_key = '{public_key}'\nnamespaces = {namespaces}\n");
     }
-    policy += "[[rule]]\nnames = ['team-a/*']\nsigners = ['team', 'board']\nthreshold = 2\n";
+    policy += "[[rule]]\nnames = ['team-a/*']\nsigners = ['team', 'board']\nthreshold = 2\n[end]\n";
     folder.write("policy.toml", policy);
     folder
 }
@@ -83,7 +83,7 @@ fn verification_can_be_asked_for_another_day() {
     let key = folder.read("team.key.pub").lines().nth(1).unwrap().to_owned();
     folder.write(
         "dated.toml",
-        format!("[[publisher]]\nname = 'team'\n[[publisher.key]]\npublic_key = '{key}'\nvalid_from = 2026-01-01\nvalid_until = 2026-12-31\n"),
+        format!("[[publisher]]\nname = 'team'\n[[publisher.key]]\npublic_key = '{key}'\nvalid_from = 2026-01-01\nvalid_until = 2026-12-31\n[end]\n"),
     );
     folder.done(&format!("{SIGN} --key team.key --out one.wasm"));
     folder.done("verify one.wasm --trust dated.toml --at 2026-12-31T23:59:59Z");

@@ -34,7 +34,7 @@ static STORE: LazyLock<TrustStore> = LazyLock::new(|| {
         "[[publisher]]\nname = 'Team A'\npublic_key = '{one}'\nnamespaces = ['adamw*', 'team-a/*']\n\
          [[publisher]]\nname = 'Board'\npublic_key = '{two}'\nnamespaces = ['board/*']\n\
          [[rule]]\nnames = ['team-a/*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n\
-         [minimum_versions]\n'adamw' = '1.0.0'\n"
+         [minimum_versions]\n'adamw' = '1.0.0'\n[end]\n"
     );
     TrustStore::parse(&policy).unwrap_or_default()
 });
@@ -190,7 +190,6 @@ mod tests {
     fn every_kind_of_policy_is_asked_about_components_that_it_takes_and_others() {
         let [one, _] = fuzz_keys().map(|key| key.public_key());
         for policy in [
-            "".to_owned(),
             "[[publisher]]\nname = 'a'\npublic_key = 'MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE='"
                 .into(),
             format!("[[publisher]]\nname = 'a'\npublic_key = '{one}'\nnamespaces = ['team-a/*']"),
@@ -201,6 +200,7 @@ mod tests {
                  [[rule]]\nnames = ['team-a/*']\nsigners = ['a']\nthreshold = 1"
             ),
         ] {
+            let policy = policy + "\n[end]\n";
             assert!(TrustStore::parse(&policy).is_ok(), "{policy}");
             fuzz_trust_policy(policy.as_bytes());
         }

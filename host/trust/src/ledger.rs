@@ -22,12 +22,19 @@ pub const MAX_LEDGER_BYTES: usize = 8 << 20;
 
 /// The highest version of each optimizer name that was deployed, and some before it, kept in a TOML file.
 ///
-/// One server owns the file. A missing file is an empty ledger; a damaged one is an error, never an empty ledger. To
-/// forget an entry on purpose, stop the server and remove the entry from the file.
+/// One server owns the file. A missing file is an empty ledger; one that is damaged, empty or cut off is an error. The
+/// last line says how many names there are. To forget an entry on purpose, stop the server, remove the entry from the
+/// file and correct that line.
 #[derive(Debug)]
 pub struct VersionLedger {
     path: PathBuf,
     deployed: BTreeMap<String, Entry>,
+}
+
+/// The last line of a ledger's file: the beginning of a ledger must not pass for a whole one. A comment, since every
+/// table's name can be an optimizer's.
+fn end_mark(names: usize) -> String {
+    format!("# end of ledger: {names} names")
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,18 +58,25 @@ impl VersionLedger {
     /// Reads the ledger.
     ///
     /// # Errors
-    /// [`LedgerError::Read`] and [`LedgerError::Malformed`].
+    /// [`LedgerError::Read`], [`LedgerError::Malformed`] and [`LedgerError::Incomplete`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         let path = path.as_ref().to_owned();
         let text = match File::open(&path).and_then(|file| file::read_text(file, MAX_LEDGER_BYTES)) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path, deployed: BTreeMap::new() });
+            }
             Err(source) => return Err(LedgerError::Read { path, source }),
         };
-        match toml::from_str(&text) {
-            Ok(deployed) => Ok(Self { path, deployed }),
-            Err(source) => Err(LedgerError::Malformed { path, source }),
+        let deployed: BTreeMap<String, Entry> = match toml::from_str(&text) {
+            Ok(deployed) => deployed,
+            Err(source) => return Err(LedgerError::Malformed { path, source }),
+        };
+        let end_mark = end_mark(deployed.len());
+        if text.trim_end().lines().next_back() != Some(&*end_mark) {
+            return Err(LedgerError::Incomplete { path, names: deployed.len(), end_mark });
         }
+        Ok(Self { path, deployed })
     }
 
     /// Whether this component may be deployed after what was deployed before: a name not seen yet, a higher version,
@@ -154,7 +168,8 @@ impl VersionLedger {
         let write_error = |source| LedgerError::Write { path: self.path.clone(), source };
         let text = toml::to_string(&deployed).map_err(|error| write_error(io::Error::other(error)))?;
         let text = format!(
-            "# Highest version of each optimizer that was deployed, and those before it. Written by stepbox.\n\n{text}"
+            "# Highest version of each optimizer that was deployed, and those before it. Written by stepbox.\n\n{text}\n{}\n",
+            end_mark(deployed.len())
         );
         file::replace_file(&self.path, text.as_bytes()).map_err(write_error)?;
         self.deployed = deployed;
@@ -188,6 +203,21 @@ pub enum LedgerError {
         path: PathBuf,
         /// What is wrong.
         source: toml::de::Error,
+    },
+    /// The last line is missing or has another count.
+    #[error(
+        "version ledger {} does not end with the line `{end_mark}` for the {names} names in it: it was cut off, or \
+         edited, and without all entries old versions could be deployed again. Restore it from a backup. If it is \
+         complete (edited on purpose, or written by a Stepbox that wrote no such line), make that its last line",
+        path.display()
+    )]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// The names in it.
+        names: usize,
+        /// The line it should end with.
+        end_mark: String,
     },
     /// The file cannot be written.
     #[error("cannot write version ledger {}, so nothing is deployed: {source}", path.display())]

@@ -17,7 +17,7 @@
 //! let signed = sign(component, "adamw", "1.0.0", &key)?;
 //!
 //! let store = TrustStore::parse(&format!(
-//!     "[[publisher]]\nname = 'Example'\npublic_key = '{}'\n",
+//!     "[[publisher]]\nname = 'Example'\npublic_key = '{}'\n[end]\n",
 //!     key.public_key()
 //! ))?;
 //! let verified = store.verify(signed)?;
@@ -36,6 +36,7 @@
 
 mod claims;
 mod digest;
+mod end_mark;
 mod error;
 mod explain;
 mod file;
@@ -56,6 +57,7 @@ mod verify;
 
 pub use claims::Claims;
 pub use digest::Digest;
+pub use end_mark::{END_MARK, has_end_mark};
 pub use error::{Shortfall, TrustError};
 pub use explain::Explanation;
 pub use file::replace_file;

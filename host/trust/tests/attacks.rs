@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{COMPONENT, SIGNED_CONTENT, World, custom_section, publisher};
+use common::{COMPONENT, SIGNED_CONTENT, World, custom_section, parse, publisher};
 use proptest::prelude::*;
 use stepbox_trust::{
     Claims, Digest, MANIFEST_SECTION, Revocation, SIGNATURE_SECTION, SignError, SigningKey, TrustError, TrustStore,
@@ -152,13 +152,14 @@ fn revoked_keys_and_digests_are_refused() {
     let digest = Digest::of(&world.signed);
     let content = Digest::of(&world.signed[SIGNED_CONTENT..]);
 
-    let store = TrustStore::parse(&format!("revoked_keys = ['{id}']\n{lines}")).unwrap();
+    let store = parse(&format!("revoked_keys = ['{id}']\n{lines}")).unwrap();
     assert_eq!(refusal(&store, &world.signed), TrustError::RevokedKey { key: id, revocation: Revocation::default() });
-    let store = TrustStore::parse(&format!("revoked_keys = ['{id}']")).unwrap();
+    let other = publisher("Other", &SigningKey::generate().unwrap());
+    let store = parse(&format!("revoked_keys = ['{id}']\n{other}")).unwrap();
     assert_eq!(refusal(&store, &world.signed), TrustError::RevokedKey { key: id, revocation: Revocation::default() });
 
     for digest in [digest, content] {
-        let store = TrustStore::parse(&format!("revoked_digests = ['{digest}']\n{lines}")).unwrap();
+        let store = parse(&format!("revoked_digests = ['{digest}']\n{lines}")).unwrap();
         assert_eq!(
             refusal(&store, &world.signed),
             TrustError::RevokedDigest { digest, revocation: Revocation::default() }
@@ -188,7 +189,7 @@ fn only_names_of_the_publisher_are_allowed() {
     let world = World::new();
     let lines = publisher("Example", &world.key);
     let allows = |patterns: &str, name: &str| {
-        let store = TrustStore::parse(&format!("{lines}optimizers = {patterns}")).unwrap();
+        let store = parse(&format!("{lines}optimizers = {patterns}")).unwrap();
         let signed = sign(COMPONENT, name, "1.0.0", &world.key).unwrap();
         match store.verify(signed) {
             Ok(_) => true,
@@ -314,12 +315,11 @@ fn errors_carry_no_control_characters_out_of_a_file() {
 fn wrong_trust_files_are_refused() {
     let key = SigningKey::generate().unwrap();
     let lines = publisher("Example", &key);
-    assert!(TrustStore::parse("").unwrap().verify(World::new().signed).is_err());
-    let parse = |text: &str| TrustStore::parse(text).map(|_| ()).unwrap_err();
-    assert!(matches!(parse("[[publisher]]\nname = 'no key'"), TrustStoreError::NoKey { .. }));
-    assert!(matches!(parse(&lines.repeat(2)), TrustStoreError::Duplicate { .. }));
-    assert!(matches!(parse(&format!("{lines}optimizers = ['a*b']")), TrustStoreError::Pattern { .. }));
-    assert!(matches!(parse("[[publisher]]\nname = 'x'\npublic_key = 'x'"), TrustStoreError::Key { .. }));
+    let refused = |text: &str| parse(text).map(|_| ()).unwrap_err();
+    assert!(matches!(refused("[[publisher]]\nname = 'no key'"), TrustStoreError::NoKey { .. }));
+    assert!(matches!(refused(&lines.repeat(2)), TrustStoreError::Duplicate { .. }));
+    assert!(matches!(refused(&format!("{lines}optimizers = ['a*b']")), TrustStoreError::Pattern { .. }));
+    assert!(matches!(refused("[[publisher]]\nname = 'x'\npublic_key = 'x'"), TrustStoreError::Key { .. }));
     for text in [
         "[[publishers]]\nname = 'misspelt'",
         "revoked_key = []",
@@ -327,9 +327,11 @@ fn wrong_trust_files_are_refused() {
         "revoked_digests = ['12']",
         "= nonsense",
     ] {
-        assert!(matches!(parse(text), TrustStoreError::Toml(_)), "{text}");
+        assert!(matches!(refused(text), TrustStoreError::Toml(_)), "{text}");
     }
 
+    assert!(matches!(refused("format = 1\nrevoked_keys = []"), TrustStoreError::NoPublishers));
+    assert!(TrustStore::default().verify(World::new().signed).is_err());
     let missing = TrustStore::load("/no/such/trust.toml").map(|_| ()).unwrap_err();
     assert!(missing.to_string().contains("/no/such/trust.toml"), "{missing}");
 }
@@ -340,7 +342,7 @@ fn keys_of_small_order_are_no_keys() {
     // The neutral element, in the encoding of RFC 8032: 1 followed by 31 zero bytes.
     let neutral = "MCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let text = format!("[[publisher]]\nname = 'x'\npublic_key = '{neutral}'");
-    assert!(matches!(TrustStore::parse(&text), Err(TrustStoreError::Key { .. })));
+    assert!(matches!(parse(&text), Err(TrustStoreError::Key { .. })));
 }
 
 #[test]

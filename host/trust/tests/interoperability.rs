@@ -4,8 +4,8 @@ mod common;
 
 use std::io::Cursor;
 
-use common::{COMPONENT, SIGNED_CONTENT, World, publisher};
-use stepbox_trust::{Digest, PublicKey, SigningKey, TrustError, TrustStore, add_signature, sign};
+use common::{COMPONENT, SIGNED_CONTENT, World, parse, publisher};
+use stepbox_trust::{Digest, PublicKey, SigningKey, TrustError, add_signature, sign};
 use wasmsign2::{Module, PublicKeySet};
 
 fn reference_public_key(world: &World) -> wasmsign2::PublicKey {
@@ -112,7 +112,7 @@ fn we_verify_what_the_reference_implementation_signs_twice() {
 
     let both = sign(&sign(&unsigned, first), last);
     assert_eq!(both, ours, "both make the same bytes");
-    let store = TrustStore::parse(&[publisher("One", &world.key), publisher("Two", &second)].concat()).unwrap();
+    let store = parse(&[publisher("One", &world.key), publisher("Two", &second)].concat()).unwrap();
     assert_eq!(store.verify(both).unwrap().signers().count(), 2);
 
     // It appends; we take the one order of key ids only, and bring it about when we sign.
@@ -146,7 +146,7 @@ fn the_format_does_not_change() {
     let line = key.public_key().to_string();
     assert_eq!(line.parse::<PublicKey>().unwrap(), key.public_key());
     let text = format!("[[publisher]]\nname = 'RFC 8032'\npublic_key = '{line}'");
-    assert!(TrustStore::parse(&text).unwrap().verify(signed).is_ok());
+    assert!(parse(&text).unwrap().verify(signed).is_ok());
 }
 
 fn private_file(path: &std::path::Path, content: &str) {

@@ -316,7 +316,7 @@ async fn every_way_in_which_trust_ends_reaches_what_runs() {
             "below-minimum-version",
         ),
     ] {
-        fs::write(&path, trust).unwrap();
+        fs::write(&path, format!("{trust}\n[end]\n")).unwrap();
         server.reload();
         let revoked = |status: &ServerStatus| status.deployment.revoked.iter().any(|one| one.reason == expected);
         let status = status_when(&server, revoked).await;
@@ -346,7 +346,7 @@ impl Pipe {
     /// Waits until the server looks, and shows it a file that trusts this publisher.
     async fn show(&self, comment: &str, publisher: &Publisher) {
         let key = publisher.public_key();
-        let trust = format!("# {comment}\n[[publisher]]\nname = 'Example'\npublic_key = '{key}'\n");
+        let trust = format!("# {comment}\n[[publisher]]\nname = 'Example'\npublic_key = '{key}'\n[end]\n");
         let path = self.0.clone();
         in_time(tokio::task::spawn_blocking(move || fs::write(path, trust))).await.unwrap().unwrap();
     }

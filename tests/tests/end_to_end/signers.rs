@@ -17,7 +17,7 @@ async fn a_policy_of_two_signers_holds_at_a_real_server() {
              [[publisher]]\nname = 'Team A'\npublic_key = '{}'\nnamespaces = []\n\
              [[publisher]]\nname = 'Board'\nnamespaces = []\n\
              [[publisher.key]]\npublic_key = '{}'\n{period}\n\
-             [[rule]]\nnames = ['team-a/*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n",
+             [[rule]]\nnames = ['team-a/*']\nsigners = ['Team A', 'Board']\nthreshold = 2\n[end]\n",
             server.publisher.public_key(),
             board.public_key()
         );

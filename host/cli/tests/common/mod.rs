@@ -58,7 +58,7 @@ impl Folder {
     pub fn publisher(&self, name: &str) {
         let made = self.done(&format!("key new --out {name}.key --json")).json();
         let public_key = made["public_key"].as_str().unwrap();
-        let trust = format!("[[publisher]]\nname = '{name}'\npublic_key = '{public_key}'\n");
+        let trust = format!("[[publisher]]\nname = '{name}'\npublic_key = '{public_key}'\n[end]\n");
         self.write(&format!("{name}.toml"), trust);
     }
 }

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde::Deserialize;
-use stepbox_trust::{Digest, MAX_TRUST_FILE_BYTES, TrustStore};
+use stepbox_trust::{Digest, Finding, MAX_TRUST_FILE_BYTES, Severity, TrustStore};
 use stepbox_wire::{DeploymentStatus, ErrorCode, OptimizerStatus, RevokedOptimizer, Standing};
 use tokio::sync::watch;
 
@@ -131,6 +131,7 @@ impl Trust {
         });
         match parsed {
             Ok(store) => {
+                warn_of_findings(&store);
                 state.store = Arc::new(store.with_max_component_bytes(self.most_component_bytes));
                 state.fault = None;
                 Look::Replaced
@@ -142,6 +143,15 @@ impl Trust {
                 if is_new { Look::Broke(fault) } else { Look::Unchanged }
             }
         }
+    }
+}
+
+/// What `stepbox trust check` calls an error without the file being wrong: nothing can be deployed by part of it. The file
+/// is in force all the same, since a revocation may be the cause.
+fn warn_of_findings(store: &TrustStore) {
+    let findings = store.findings(SystemTime::now());
+    for Finding { code, message, .. } in findings.iter().filter(|finding| finding.severity == Severity::Error) {
+        tracing::warn!(code, finding = message, "the trust file is in force, but part of it has no effect");
     }
 }
 
@@ -307,12 +317,15 @@ mod tests {
         "#;
         let config = Config::parse(text, Path::new(&folder)).expect("a configuration");
         let path = folder.join("publishers.toml");
-        std::fs::write(&path, "revoked_keys = []").expect("written");
+        let publisher = "[[publisher]]\nname = 'a'\n\
+             public_key = 'MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE='\n[end]\n";
+        let write = |lines: &str| std::fs::write(&path, format!("{lines}\n{publisher}")).expect("written");
+        write("revoked_keys = []");
         let trust = Trust::new(&config.trust, &config.limits);
         assert_eq!(trust.look(), Look::Unchanged);
         assert!(trust.store_for_deployment().is_ok());
 
-        std::fs::write(&path, "revoked_kyes = []").expect("written");
+        write("revoked_kyes = []");
         assert!(matches!(trust.look(), Look::Broke(fault) if fault.contains("revoked_kyes")));
         assert_eq!(trust.look(), Look::Unchanged, "told once");
         let in_force = trust.store();
@@ -322,8 +335,17 @@ mod tests {
         assert_eq!(trust.look(), Look::Unchanged, "told once");
         assert!(Arc::ptr_eq(&in_force, &trust.store()));
 
-        std::fs::write(&path, "revoked_keys = []").expect("written");
+        write("revoked_digests = []");
         assert_eq!(trust.look(), Look::Replaced);
+        let whole = std::fs::read_to_string(&path).expect("it is there");
+        for beginning in ["", "format = 1", whole.strip_suffix("[end]\n").expect("its last line")] {
+            let in_force = trust.store();
+            std::fs::write(&path, beginning).expect("written");
+            assert!(matches!(trust.look(), Look::Broke(fault) if fault.contains("[end]")), "{beginning:?}");
+            assert!(Arc::ptr_eq(&in_force, &trust.store()));
+            std::fs::write(&path, &whole).expect("written");
+            assert_eq!(trust.look(), Look::Replaced);
+        }
         assert!(trust.store_for_deployment().is_ok());
         std::fs::remove_dir_all(&folder).expect("removed");
     }

@@ -34,6 +34,18 @@ pub enum TrustStoreError {
         /// The form's number.
         format: i64,
     },
+    /// The mark at the end is missing.
+    #[error(
+        "it does not end with the line `[end]`, so it may have been cut off, and the beginning of a trust file can \
+         trust more than the whole. If it is complete, add `[end]` as its last line"
+    )]
+    Incomplete,
+    /// Nobody is trusted.
+    #[error(
+        "it lists no publisher, so no component could be deployed and running ones would be paused: add \
+         `[[publisher]]`. To trust nobody, keep the publishers and list their keys in `revoked_keys`"
+    )]
+    NoPublishers,
     /// A publisher's name is empty, too long or has control characters.
     #[error("a publisher's name has 1 to 128 characters, none of them control characters: `{name}`")]
     PublisherName {

@@ -29,7 +29,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// Its stable name, for scripts: `expired-key`, `expiring-key`, `no-valid-key`, `unreachable-threshold`,
-    /// `revoked-key-listed`, `future-revocation`, `all-names`, `no-publishers`.
+    /// `revoked-key-listed`, `future-revocation`, `all-names`.
     pub code: &'static str,
     /// What it is about: a publisher, a key, a rule, a digest.
     pub subject: String,
@@ -43,10 +43,6 @@ impl TrustStore {
     pub fn findings(&self, now: SystemTime) -> Vec<Finding> {
         let now = Moment::from(now);
         let mut findings = Vec::new();
-        if self.publishers.is_empty() {
-            let message = "nobody is trusted: no component is taken".to_owned();
-            findings.push(error("no-publishers", "policy", message));
-        }
         for (position, publisher) in self.publishers.iter().enumerate() {
             self.look_at_publisher(position, publisher, now, &mut findings);
         }
@@ -90,7 +86,7 @@ impl TrustStore {
                 findings.push(warning("expired-key", id, message));
             }
         }
-        if publisher.namespaces.is_none() {
+        if publisher.may_use_all_names() {
             let message = format!(
                 "{name} may publish under every name that no rule takes: give it `namespaces`, such as \
                  [\"its-team/*\"]"

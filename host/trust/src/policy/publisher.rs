@@ -31,6 +31,11 @@ impl Publisher {
         }
     }
 
+    /// Whether no name is closed to it: it has no `namespaces`, or `*` among them.
+    pub(crate) fn may_use_all_names(&self) -> bool {
+        self.namespaces.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.as_str() == "*"))
+    }
+
     /// The names it may use, for people.
     pub(crate) fn allowed(&self) -> String {
         match self.namespaces.as_deref() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use toml::Value;
 
+use crate::end_mark::has_end_mark;
 use crate::manifest::is_name;
 use crate::unseen::is_unseen;
 use crate::{Moment, PublicKey};
@@ -38,7 +39,12 @@ pub(super) fn read(text: &str) -> Result<TrustStore, TrustStoreError> {
     if let Some(format) = format.filter(|format| *format != FORMAT) {
         return Err(TrustStoreError::Format { format });
     }
+    let is_complete = has_end_mark(text);
     let text: StoreText = toml::from_str(text).map_err(TrustStoreError::Toml)?;
+    // After the syntax: the position of an error says more than that the end is missing.
+    if !is_complete {
+        return Err(TrustStoreError::Incomplete);
+    }
     at_most(text.publisher.len(), MAX_PUBLISHERS, "publishers")?;
     at_most(text.rules.len(), MAX_RULES, "rules")?;
     at_most(text.revoked_keys.len().max(text.revoked_digests.len()), MAX_REVOCATIONS, "revocations")?;
@@ -80,6 +86,9 @@ pub(super) fn read(text: &str) -> Result<TrustStore, TrustStoreError> {
         return Err(TrustStoreError::MinimumName { name: quoted(name) });
     }
     store.minimum_versions = text.minimum_versions;
+    if store.publishers.is_empty() {
+        return Err(TrustStoreError::NoPublishers);
+    }
     Ok(store)
 }
 

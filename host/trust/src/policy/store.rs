@@ -47,6 +47,8 @@ pub const MAX_TRUST_FILE_BYTES: usize = 1 << 20;
 /// names = ["team-a/*"]
 /// signers = ["Team A", "Release board"]
 /// threshold = 2
+///
+/// [end]                                         # nothing was cut off
 /// ```
 #[derive(Debug, Clone)]
 pub struct TrustStore {

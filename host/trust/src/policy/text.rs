@@ -32,7 +32,14 @@ pub(super) struct StoreText {
     pub(super) revoked_digests: Vec<Entry<Digest, RevokedDigestText>>,
     #[serde(default)]
     pub(super) minimum_versions: BTreeMap<String, Version>,
+    #[serde(rename = "end")]
+    pub(super) _end: Option<EndText>,
 }
+
+/// The mark at the end, which holds nothing.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndText {}
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,7 +1,7 @@
 //! A publisher, a component and a server's trust in the publisher.
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
-use stepbox_trust::{SigningKey, TrustStore, sign};
+use stepbox_trust::{SigningKey, TrustStore, TrustStoreError, sign};
 
 /// A component with three custom sections; small, so that every byte of it can be attacked.
 pub const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0\
@@ -20,9 +20,14 @@ impl World {
     pub fn new() -> Self {
         let key = SigningKey::generate().unwrap();
         let signed = sign(COMPONENT, "adamw", "1.2.3", &key).unwrap();
-        let store = TrustStore::parse(&publisher("Example", &key)).unwrap();
+        let store = parse(&publisher("Example", &key)).unwrap();
         Self { key, signed, store }
     }
+}
+
+/// Reads a policy to which the mark at the end is added.
+pub fn parse(policy: &str) -> Result<TrustStore, TrustStoreError> {
+    TrustStore::parse(&format!("{policy}\n[end]\n"))
 }
 
 /// The lines of a trust file for one publisher.
