@@ -29,7 +29,7 @@ use crate::reload::{Files, Reloader};
 use crate::session::{self, Peer};
 use crate::shard::ShardThreads;
 use crate::standing::Standing;
-use crate::state::{self, StateError};
+use crate::state::{self, StateError, StateLock};
 use crate::tls::{Tls, TlsError, own_name};
 
 /// After this much silence the kernel asks whether a peer is still there, [`KEEPALIVE_INTERVAL`] apart: a machine that
@@ -58,6 +58,7 @@ pub struct Server {
     /// SHA-256 of the configuration, for the audit log.
     configuration: String,
     shutdown: watch::Sender<bool>,
+    state_lock: StateLock,
 }
 
 /// Why a server does not start. The operator's to mend, unless a variant says otherwise.
@@ -120,6 +121,7 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
         state::prepare(&config.state_directory, &[])?;
+        let state_lock = StateLock::take(&config.state_directory)?;
         if config.audit.enabled {
             state::prepare(&config.audit.directory_in(&config.state_directory), &[])?;
         }
@@ -131,7 +133,7 @@ impl Server {
         let (jobs, configuration) = (Arc::new(jobs), config.digest.clone());
         let files = Files::new(config, Arc::clone(&jobs), tls.clone())?;
         let reloader = Reloader::new();
-        Ok(Self { listener, address, tls, files, reloader, jobs, threads, configuration, shutdown })
+        Ok(Self { listener, address, tls, files, reloader, jobs, threads, configuration, shutdown, state_lock })
     }
 
     /// Where it listens: the port that was taken, where the configuration says 0.
@@ -155,7 +157,7 @@ impl Server {
     /// Serves until `stop` ends. Then requests that wait are answered with `busy`, connections are closed and the shard
     /// threads end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, address, tls, files, reloader, jobs, threads, configuration, shutdown } = self;
+        let Self { listener, address, tls, files, reloader, jobs, threads, configuration, shutdown, state_lock } = self;
         // The first line of a run, before anybody else has one to write.
         note_start(&jobs, &configuration, address);
         let audit = jobs.audit.clone();
@@ -248,6 +250,8 @@ impl Server {
             tracing::debug!("the shard threads end after the work in hand");
         }
         audit.close().await;
+        // Now another server may have the state.
+        drop(state_lock);
         tracing::info!("stopped");
     }
 }

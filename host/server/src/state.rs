@@ -1,7 +1,7 @@
 //! The state directory: what decides which versions may be deployed, and what can be gone back to, is nobody else's to
 //! write.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,15 @@ pub enum StateError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// Another server uses it.
+    #[error(
+        "another server uses the state directory {}: stop that server, or give this one a `state_directory` of its own",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// Others can write to it.
     #[error(
@@ -45,6 +54,33 @@ pub enum StateError {
         /// The server's user.
         user: u32,
     },
+}
+
+/// File in the state directory that its server holds locked.
+const LOCK_FILE: &str = "server.lock";
+
+/// Keeps other servers out of a state directory. The system gives the lock back when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct StateLock {
+    _file: File,
+}
+
+impl StateLock {
+    /// Locks a directory that is prepared. Each of two servers would take its own ledger for the newest, and overwrite
+    /// the other's.
+    pub fn take(directory: &Path) -> Result<Self, StateError> {
+        let path = directory.join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path).map_err(|source| StateError::System { path: path.clone(), source })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(StateError::InUse { path: directory.to_owned() }),
+            Err(fs::TryLockError::Error(source)) => Err(StateError::System { path, source }),
+        }
+    }
 }
 
 /// Makes a directory, for its owner alone, where it is not there, and checks it and those of `parts` in it that are there:
