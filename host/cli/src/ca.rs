@@ -16,11 +16,12 @@ use rcgen::{
 use rustls_pki_types::ServerName;
 use serde::Serialize;
 use stepbox_server::Identity;
+use stepbox_trust::{PRIVATE_MODE, PUBLIC_MODE};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::parse_x509_pem;
 
-use crate::files::{self, PRIVATE, PUBLIC};
+use crate::files;
 use crate::output::{Failure, Report};
 
 /// Days an authority lasts unless said otherwise: two years, a project's time.
@@ -185,12 +186,6 @@ struct Authority {
 impl Authority {
     fn load(directory: &Path) -> Result<Self, Failure> {
         let (certificate_file, key_file) = (directory.join("ca.pem"), directory.join("ca.key"));
-        let unusable = |file: &Path| {
-            Failure::here(
-                "authority",
-                format!("{} is not what `stepbox ca init` wrote: make a new authority", file.display()),
-            )
-        };
         if !certificate_file.exists() {
             return Err(Failure::here(
                 "authority",
@@ -201,12 +196,12 @@ impl Authority {
             ));
         }
         let certificate = files::read_text(&certificate_file, MAX_PEM_BYTES)?;
-        let key =
-            KeyPair::from_pem(&files::read_private_text(&key_file, MAX_PEM_BYTES)?).map_err(|_| unusable(&key_file))?;
+        let key_text = files::read_private_text(&key_file, MAX_PEM_BYTES)?;
+        let key = KeyPair::from_pem(&key_text).map_err(|_| unusable(&key_file, &key_text))?;
         let not_after = parse_x509_pem(certificate.as_bytes())
             .ok()
             .and_then(|(_, pem)| Some(pem.parse_x509().ok()?.validity().not_after.to_datetime()))
-            .ok_or_else(|| unusable(&certificate_file))?;
+            .ok_or_else(|| unusable(&certificate_file, &certificate))?;
         if not_after <= OffsetDateTime::now_utc() {
             return Err(Failure::here(
                 "authority",
@@ -217,14 +212,28 @@ impl Authority {
                 ),
             ));
         }
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|_| unusable(&certificate_file))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&certificate, key).map_err(|_| unusable(&certificate_file, &certificate))?;
         Ok(Self { issuer, certificate, certificate_file, not_after })
     }
 
     fn unusable(&self) -> Failure {
-        let file = self.certificate_file.display();
-        Failure::here("authority", format!("{file} is not what `stepbox ca init` wrote: make a new authority"))
+        unusable(&self.certificate_file, &self.certificate)
     }
+}
+
+/// A file of an authority that is not what it should be.
+fn unusable(file: &Path, content: &str) -> Failure {
+    let reason = if content.trim().is_empty() {
+        "is empty, as a full disk can leave it: restore it from a backup; if the authority has issued nothing yet, remove \
+         ca.pem and ca.key and make it again"
+    } else if content.contains("ENCRYPTED") {
+        "is encrypted, which is not supported: decrypt it with `openssl pkey -in FILE -out NEW` after `umask 077`"
+    } else {
+        "is not what `stepbox ca init` wrote (an ECDSA key on P-256 in PKCS#8, and its certificate): restore it, or make a \
+         new authority"
+    };
+    Failure::here("authority", format!("{} {reason}", file.display()))
 }
 
 fn parameters(name: &str, not_after: OffsetDateTime) -> CertificateParams {
@@ -297,8 +306,8 @@ fn write_pair(
     not_after: OffsetDateTime,
 ) -> Result<Issued, Failure> {
     let (certificate_file, key_file) = (folder.join(format!("{stem}.pem")), folder.join(format!("{stem}.key")));
-    files::create_new(&certificate_file, certificate.as_bytes(), PUBLIC)?;
-    if let Err(failure) = files::create_new(&key_file, key.serialize_pem().as_bytes(), PRIVATE) {
+    files::create_new(&certificate_file, certificate.as_bytes(), PUBLIC_MODE)?;
+    if let Err(failure) = files::create_new(&key_file, key.serialize_pem().as_bytes(), PRIVATE_MODE) {
         // A certificate without its key would only mislead.
         let _ = fs::remove_file(&certificate_file);
         return Err(failure);

@@ -3,17 +3,13 @@
 use std::fmt;
 #[cfg(test)]
 use std::fs;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use stepbox_trust::{Exposure, PUBLIC_MODE, create_file, exposure};
+
 use crate::output::Failure;
-
-/// Mode of what only its owner may read.
-pub(crate) const PRIVATE: u32 = 0o600;
-
-/// Mode of what everybody may read.
-pub(crate) const PUBLIC: u32 = 0o644;
 
 /// Reads a file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
@@ -29,21 +25,20 @@ pub(crate) fn read_text(path: &Path, limit: usize) -> Result<String, Failure> {
 /// Reads a secret text, which nobody but its owner may read.
 pub(crate) fn read_private_text(path: &Path, limit: usize) -> Result<String, Failure> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Failure::here(
-                "file",
-                format!(
-                    "{0} has mode {mode:04o}: others may have read it. Run `chmod 600 {0}`, and make a new one if \
-                     somebody else could use this machine",
-                    path.display()
-                ),
-            ));
-        }
+    let shown = path.display();
+    let reason = match exposure(&file).map_err(|error| unreadable(path, &error))? {
+        None => None,
+        Some(Exposure::Mode(mode)) => Some(format!(
+            "{shown} has mode {mode:04o}: others may have read it. Run `chmod 600 {shown}`, and make a new one if somebody \
+             else could use this machine"
+        )),
+        Some(Exposure::Owner { owner, user }) => Some(format!(
+            "{shown} belongs to user {owner}, and this process runs as user {user}: run it as that user, or run \
+             `chown {user} {shown}` and make a new one if that user is somebody else"
+        )),
+    };
+    if let Some(reason) = reason {
+        return Err(Failure::here("file", reason));
     }
     String::from_utf8(read_open(file, path, limit)?).map_err(|_| unreadable(path, &"it is not text"))
 }
@@ -61,18 +56,9 @@ fn unreadable(path: &Path, reason: &dyn fmt::Display) -> Failure {
     Failure::here("file", format!("cannot read {}: {reason}", path.display()))
 }
 
-/// Writes a file that did not exist before.
-#[cfg_attr(not(unix), expect(unused_variables, reason = "modes are Unix's"))]
+/// Creates a file that does not exist: all of it, or nothing.
 pub(crate) fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    let written = options.open(path).and_then(|mut file| {
-        file.write_all(content)?;
-        file.sync_all()
-    });
-    written.map_err(|error| match error.kind() {
+    create_file(path, content, mode).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::here(
             "exists",
             format!("{} exists and is not overwritten: remove it or choose another name", path.display()),
@@ -81,8 +67,8 @@ pub(crate) fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<(), F
     })
 }
 
-/// Writes a file, or replaces the one that is there, at once: nobody ever sees a part of it. What it is written to first has
-/// a name that nobody can know before, since the folder may be others' too.
+/// Writes a file, or replaces the one that is there, at once: nobody ever sees a part of it. What it is written to
+/// first has a name that nobody can know before, since the folder may be others' too.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let cannot = |error: io::Error| Failure::here("file", format!("cannot write {}: {error}", path.display()));
     let name = path
@@ -92,7 +78,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(name).suffix(".tmp");
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(PUBLIC));
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(PUBLIC_MODE));
     let mut temporary = builder.tempfile_in(folder).map_err(cannot)?;
     temporary.write_all(content).and_then(|()| temporary.as_file().sync_all()).map_err(cannot)?;
     temporary.persist(path).map_err(|error| cannot(error.error))?;

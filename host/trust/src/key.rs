@@ -1,8 +1,8 @@
 //! Ed25519 keys (RFC 8032) and their files: PEM as `openssl` reads and writes it (RFC 8410).
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::exposure::{Exposure, exposure};
 use crate::{file, hex};
 
 /// An Ed25519 key file in PEM has about 120 bytes; this leaves room for comments and refuses the wrong file early.
@@ -114,6 +115,9 @@ impl PublicKey {
         let text = File::open(path)
             .and_then(|file| file::read_text(file, MAX_KEY_FILE_BYTES))
             .map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+        if text.trim().is_empty() {
+            return Err(KeyError::Empty { path: path.to_owned() });
+        }
         text.parse().map_err(|_| KeyError::NotAPublicKey { path: path.to_owned() })
     }
 
@@ -122,7 +126,7 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::Exists`] where the file exists, [`KeyError::Write`] where it cannot be written.
     pub fn create_file(&self, path: impl AsRef<Path>) -> Result<(), KeyError> {
-        create_new(path.as_ref(), self.to_pem().as_bytes(), 0o644)
+        create_new(path.as_ref(), self.to_pem().as_bytes(), file::PUBLIC_MODE)
     }
 
     /// Whether this key made the signature of the message, checked strictly: one message and key have one encoding of
@@ -204,23 +208,33 @@ impl SigningKey {
         let pair = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
         #[expect(clippy::expect_used, reason = "32 bytes always fit into DER")]
         let pem = pair.to_pkcs8_pem(LineEnding::LF).expect("32 bytes always fit into DER");
-        create_new(path.as_ref(), pem.as_bytes(), 0o600)
+        create_new(path.as_ref(), pem.as_bytes(), file::PRIVATE_MODE)
     }
 
     /// Reads a key file.
     ///
     /// # Errors
-    /// [`KeyError::TooOpen`] where others than the owner may read or write it; [`KeyError`] naming the file
-    /// otherwise.
+    /// [`KeyError::TooOpen`] where others than the owner may read or write it, [`KeyError::Foreign`] where it is
+    /// another user's; [`KeyError`] naming the file otherwise.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyError> {
         let path = path.as_ref();
         let read_error = |source| KeyError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(read_error)?;
-        refuse_open_modes(&file, path)?;
+        match exposure(&file).map_err(read_error)? {
+            None => {}
+            Some(Exposure::Mode(mode)) => return Err(KeyError::TooOpen { path: path.to_owned(), mode }),
+            Some(Exposure::Owner { owner, user }) => {
+                return Err(KeyError::Foreign { path: path.to_owned(), owner, user });
+            }
+        }
         let text = file::read_text(file, MAX_KEY_FILE_BYTES).map(Zeroizing::new).map_err(read_error)?;
-        ed25519_dalek::SigningKey::from_pkcs8_pem(text.trim())
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(KeyError::Empty { path: path.to_owned() });
+        }
+        ed25519_dalek::SigningKey::from_pkcs8_pem(text)
             .map(|key| Self(Box::new(key)))
-            .map_err(|_| KeyError::NotASigningKey { path: path.to_owned() })
+            .map_err(|_| KeyError::NotASigningKey { path: path.to_owned(), form: form(text) })
     }
 
     /// The Ed25519 signature of a message (RFC 8032).
@@ -235,37 +249,30 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Looks at the opened file, not at the path: nobody can swap the file in between.
-#[cfg(unix)]
-fn refuse_open_modes(file: &File, path: &Path) -> Result<(), KeyError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata().map_err(|source| KeyError::Read { path: path.to_owned(), source })?.permissions().mode()
-        & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(KeyError::TooOpen { path: path.to_owned(), mode }) }
-}
-
-#[cfg(not(unix))]
-fn refuse_open_modes(_: &File, _: &Path) -> Result<(), KeyError> {
-    Ok(())
-}
-
-#[cfg_attr(not(unix), expect(unused_variables, reason = "modes are Unix's"))]
 fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    let written = options.open(path).and_then(|mut file| {
-        file.write_all(content)?;
-        file.sync_all()
-    });
-    written.map_err(|source| {
+    file::create_file(path, content, mode).map_err(|source| {
         if source.kind() == io::ErrorKind::AlreadyExists {
             KeyError::Exists { path: path.to_owned() }
         } else {
             KeyError::Write { path: path.to_owned(), source }
         }
     })
+}
+
+/// What a text is that is no Ed25519 signing key in PKCS#8, and how to get one, by its first line.
+fn form(text: &str) -> &'static str {
+    let is = |label: &str| text.lines().any(|line| line.trim() == format!("-----BEGIN {label}-----"));
+    if is("ENCRYPTED PRIVATE KEY") {
+        "it is encrypted, which is not supported: decrypt it with `openssl pkey -in FILE -out NEW` after `umask 077`"
+    } else if is("OPENSSH PRIVATE KEY") {
+        "it is a key of OpenSSH: make one with `stepbox key new`"
+    } else if is("PRIVATE KEY") || is("EC PRIVATE KEY") || is("RSA PRIVATE KEY") {
+        "it is of another kind, such as RSA or ECDSA, or damaged: make one with `stepbox key new`"
+    } else if is("PUBLIC KEY") {
+        "it is a public key: give the file beside it, without `.pub`"
+    } else {
+        "make one with `stepbox key new`"
+    }
 }
 
 /// What can be wrong with a key, its text or its file. The operator's or publisher's to mend.
@@ -291,11 +298,20 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The file holds no signing key.
+    #[error("{} holds no Ed25519 signing key in PEM (PKCS#8, not encrypted): {form}", path.display())]
+    NotASigningKey {
+        /// The file.
+        path: PathBuf,
+        /// What it holds, and what to do.
+        form: &'static str,
+    },
+    /// The file has nothing in it.
     #[error(
-        "{} holds no Ed25519 signing key in PEM (PKCS#8); make one with `stepbox key new`",
+        "key file {} is empty, as a full disk can leave it: restore it from a backup if it ever held a key; otherwise \
+         remove it and make the key again",
         path.display()
     )]
-    NotASigningKey {
+    Empty {
         /// The file.
         path: PathBuf,
     },
@@ -310,6 +326,20 @@ pub enum KeyError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// The file is another user's, who can read and replace it.
+    #[error(
+        "signing key {0} belongs to user {owner}, and this process runs as user {user}: run it as that user, or run \
+         `chown {user} {0}` and make a new key if that user is somebody else",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The user of this process.
+        user: u32,
     },
     /// The file exists already.
     #[error("{} exists and keys are never overwritten: choose another name, or move it away", path.display())]

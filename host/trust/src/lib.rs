@@ -39,6 +39,7 @@ mod digest;
 mod end_mark;
 mod error;
 mod explain;
+mod exposure;
 mod file;
 mod fuzz;
 mod hex;
@@ -60,7 +61,8 @@ pub use digest::Digest;
 pub use end_mark::{END_MARK, has_end_mark};
 pub use error::{Shortfall, TrustError};
 pub use explain::Explanation;
-pub use file::replace_file;
+pub use exposure::{Exposure, exposure};
+pub use file::{PRIVATE_MODE, PUBLIC_MODE, create_file, replace_file};
 #[doc(hidden)]
 pub use fuzz::{fuzz_keys, fuzz_signature, fuzz_trust_policy};
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};

@@ -66,7 +66,16 @@ impl Revoke {
         let mut serials = Vec::new();
         for name in &self.name {
             super::check_name(name)?;
-            serials.push(serial_of(&self.directory.join(format!("{name}.pem")), &own)?);
+            let file = self.directory.join(format!("{name}.pem"));
+            if !file.exists() {
+                let reason = format!(
+                    "there is no {}: if `ca issue --out` wrote the certificate to another folder, give the file with \
+                     `--certificate FILE`; if it is lost, give its serial number with `--serial`",
+                    file.display()
+                );
+                return Err(Failure::here("certificate", reason));
+            }
+            serials.push(serial_of(&file, &own)?);
         }
         for file in &self.certificate {
             serials.push(serial_of(file, &own)?);
