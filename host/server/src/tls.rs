@@ -2,16 +2,16 @@
 //!
 //! There is no plaintext mode and no older version to fall back to.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
-use stepbox_tls::Acceptor;
+use stepbox_tls::{Acceptor, pem};
 use thiserror::Error;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
@@ -58,6 +58,17 @@ pub(crate) struct Tls {
 struct Peers {
     verifier: Arc<dyn ClientCertVerifier>,
     lists_until: Option<i64>,
+    /// The files that were read, to tell one that is cut off.
+    files: Arc<[PemFile]>,
+}
+
+/// A file as it was read.
+struct PemFile {
+    what: &'static str,
+    path: PathBuf,
+    content: Vec<u8>,
+    /// Certificates or lists in it.
+    blocks: usize,
 }
 
 /// Who the server is: its certificate and key.
@@ -86,7 +97,7 @@ impl Tls {
 
     /// Reads all files again.
     pub fn renewed(&self, config: &TlsConfig) -> Result<Renewed, TlsError> {
-        let (new_peers, peers) = either(Peers::load(config), &self.peers);
+        let (new_peers, peers) = either(self.peers.followed_by(Peers::load(config)), &self.peers);
         let (new_own, own) = either(Own::load(config), &self.own);
         Ok(Renewed { tls: Self::of(new_peers, new_own)?, peers, own })
     }
@@ -129,16 +140,26 @@ impl Peers {
     fn load(config: &TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(stepbox_tls::provider());
         let mut authority = RootCertStore::empty();
-        for certificate in certificates("the authority's certificates", &config.ca)? {
-            authority.add(certificate).map_err(|error| TlsError::Pem {
-                what: "the authority's certificates",
-                path: config.ca.clone(),
-                reason: error.to_string(),
-            })?;
+        let mut ca = PemFile::read("the authority's certificates", &config.ca)?;
+        let certificates = pem::certificates(&ca.content).map_err(|error| ca.wrong(&error))?;
+        ca.blocks = certificates.len();
+        for (certificate, number) in certificates.into_iter().zip(1..) {
+            let unusable = |error| ca.wrong(&format!("certificate {number} cannot be an authority's: {error}"));
+            authority.add(certificate).map_err(unusable)?;
         }
+        let authorities = authority.len();
         // Without `allow_unauthenticated`: a peer that has no certificate ends in the handshake.
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority), provider);
-        let lists = revocation_lists(config)?;
+        let mut files = vec![ca];
+        let mut lists = Vec::new();
+        for path in &config.revocation_lists {
+            let mut file = PemFile::read("revocation lists", path)?;
+            let own = pem::revocation_lists(&file.content).map_err(|error| file.wrong(&error))?;
+            file.blocks = own.len();
+            lists.extend(own);
+            files.push(file);
+        }
+        tracing::info!(authorities, revocation_lists = lists.len(), "read whom peers' certificates may be from");
         let lists_until = lists.iter().filter_map(|list| until(list)).min();
         if !lists.is_empty() {
             // Every certificate of a chain needs a list of its authority's: one that is missing is no permission.
@@ -148,43 +169,58 @@ impl Peers {
             }
         }
         let verifier = verifier.build().map_err(|error| TlsError::Unusable(error.to_string()))?;
-        Ok(Self { verifier, lists_until })
+        Ok(Self { verifier, lists_until, files: files.into() })
+    }
+
+    /// Takes what was read after this, unless one of its files is only the beginning of the same file here. A bundle
+    /// that is cut between two blocks looks like a smaller one, and would end the connections of the other authorities.
+    fn followed_by(&self, next: Result<Self, TlsError>) -> Result<Self, TlsError> {
+        let next = next?;
+        let is_cut_off = |(next, before): &(&PemFile, &PemFile)| {
+            next.blocks < before.blocks && before.content.starts_with(&next.content)
+        };
+        match next.files.iter().zip(&*self.files).find(is_cut_off) {
+            None => Ok(next),
+            Some((cut_off, _)) => Err(cut_off.wrong(
+                &"it is the beginning of the file in force and has fewer blocks: it was cut off, or is still being \
+                  written. If the last blocks were removed on purpose, add a comment behind the ones that stay, such as \
+                  `# complete`",
+            )),
+        }
+    }
+}
+
+impl PemFile {
+    fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
+        let wrong = |error: std::io::Error| TlsError::Pem { what, path: path.to_owned(), reason: error.to_string() };
+        Ok(Self { what, path: path.to_owned(), content: pem::read(path).map_err(wrong)?, blocks: 0 })
+    }
+
+    fn wrong(&self, reason: &dyn Display) -> TlsError {
+        TlsError::Pem { what: self.what, path: self.path.clone(), reason: reason.to_string() }
     }
 }
 
 impl Own {
     fn load(config: &TlsConfig) -> Result<Self, TlsError> {
-        let chain = certificates("the server's certificate", &config.certificate)?;
+        let chain = certificate_chain(config)?;
         let not_after = chain.first().and_then(|own| {
             let (_, own) = X509Certificate::from_der(own).ok()?;
             Some(own.validity().not_after.timestamp())
         });
         refuse_open_modes(&config.key)?;
-        let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| TlsError::Pem {
-            what: "the server's private key",
-            path: config.key.clone(),
-            reason: error.to_string(),
+        let file = PemFile::read("the server's private key", &config.key)?;
+        let key = pem::private_key(&file.content).map_err(|error| file.wrong(&error))?;
+        let certified = CertifiedKey::from_der(chain, key, &stepbox_tls::provider()).map_err(|error| {
+            TlsError::Unusable(format!(
+                "certificate {} with key {}: {error}. Keys may be ECDSA on P-256 or P-384, Ed25519, or RSA of 2048 to 8192 \
+                 bits",
+                config.certificate.display(),
+                config.key.display()
+            ))
         })?;
-        let certified = CertifiedKey::from_der(chain, key, &stepbox_tls::provider())
-            .map_err(|error| TlsError::Unusable(error.to_string()))?;
         Ok(Self { certified: Arc::new(certified), not_after: not_after.unwrap_or(i64::MAX) })
     }
-}
-
-fn revocation_lists(config: &TlsConfig) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let what = "revocation lists";
-    let mut all = Vec::new();
-    for path in &config.revocation_lists {
-        let wrong = |reason: String| TlsError::Pem { what, path: path.clone(), reason };
-        let before = all.len();
-        for list in CertificateRevocationListDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
-            all.push(list.map_err(|error| wrong(error.to_string()))?);
-        }
-        if all.len() == before {
-            return Err(wrong("no revocation list in it".into()));
-        }
-    }
-    Ok(all)
 }
 
 fn until(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
@@ -194,7 +230,7 @@ fn until(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
 
 /// The server's own name, as its certificate has it.
 pub(crate) fn own_name(config: &TlsConfig) -> Result<String, TlsError> {
-    let chain = certificates("the server's certificate", &config.certificate)?;
+    let chain = certificate_chain(config)?;
     // One with several names, or none, is as good as any: clients look at its subject alternative names.
     Ok(Identity::of(&chain).map_or_else(|_| "stepbox".to_owned(), |identity| identity.to_string()))
 }
@@ -217,13 +253,7 @@ fn refuse_open_modes(_: &Path) -> Result<(), TlsError> {
     Ok(())
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |reason: String| TlsError::Pem { what, path: path.to_owned(), reason };
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(wrong("no certificate in it".into()));
-    }
-    Ok(certificates)
+fn certificate_chain(config: &TlsConfig) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let file = PemFile::read("the server's certificate", &config.certificate)?;
+    pem::certificate_chain(&file.content).map_err(|error| file.wrong(&error))
 }

@@ -25,6 +25,7 @@ mod connect;
 mod fault;
 mod handshake;
 mod keys;
+pub mod pem;
 mod reader;
 mod record;
 mod writer;

@@ -4,7 +4,7 @@ use std::fs;
 
 use rcgen::{CertificateParams, SanType};
 use stepbox_client::{Client, ClientError, ErrorCode};
-use stepbox_tests::{Credentials, Options, RawPeer, TestServer, in_time, logged};
+use stepbox_tests::{Authority, Credentials, Options, RawPeer, TestServer, in_time, logged};
 use stepbox_wire::{PROTOCOL_VERSION, Request, Response, UNADDRESSED};
 use time::{Duration, OffsetDateTime};
 
@@ -222,4 +222,63 @@ async fn a_spiffe_id_is_who_somebody_is() {
         params.distinguished_name.push(rcgen::DnType::CommonName, id);
     });
     assert!(Client::connect(&server.reach(&imposter)).await.is_err(), "a common name is no SPIFFE ID");
+}
+
+/// Authorities that are lost between two of a bundle would end the connections of all whom they certify.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_bundle_that_is_cut_off_or_not_understood_leaves_the_one_before_in_force() {
+    let mut server = TestServer::start(Options::new("bundle"));
+    let other = Authority::new();
+    let [ours, theirs] = [&server.authority, &other].map(|one| fs::read_to_string(one.certificate()).unwrap());
+    let (path, whole) = (server.authority.folder().join("bundle.pem"), format!("{ours}{theirs}"));
+    let replace = |text: &str| {
+        fs::write(path.with_extension("new"), text).unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+    };
+    replace(&whole);
+    server.configure(|text| text.replace("ca = 'ca.pem'", "ca = 'bundle.pem'"));
+    server.restart();
+    // Somebody whom the second authority certifies is connected, and asks.
+    let visitor = other.issue(&server.identity("operator"));
+    let operator = Client::connect(&server.reach(&visitor)).await.unwrap();
+    let warned = async |wanted: bool| {
+        loop {
+            let warnings = operator.status(false).await.expect("the connection lasts").warnings;
+            let warning =
+                warnings.into_iter().find(|warning| warning.contains("authorities and revocation lists cannot"));
+            if warning.is_some() == wanted {
+                return warning.unwrap_or_default();
+            }
+        }
+    };
+    for (bundle, words) in [
+        (format!("{}{theirs}", ours.trim_end()), "without a line break"),
+        (format!("{ours}\u{feff}{theirs}"), "byte order mark"),
+        (format!("{ours}{}", theirs.replace("-----BEGIN", " -----BEGIN")), "indented"),
+        (format!("{ours}{}", theirs.replace("CERTIFICATE", "TRUSTED CERTIFICATE")), "openssl x509"),
+        (whole[..whole.len() - 100].to_owned(), "ends within a block"),
+        (ours.clone(), "the beginning of the file in force"),
+        (String::new(), "empty"),
+    ] {
+        replace(&bundle);
+        server.reload();
+        let warning = in_time(warned(true)).await;
+        assert!(warning.contains(words) && warning.contains("bundle.pem"), "{warning}");
+        Client::connect(&server.reach(&visitor)).await.expect("the authority is still trusted");
+        replace(&whole);
+        server.reload();
+        in_time(warned(false)).await;
+    }
+
+    // On purpose it can be taken out.
+    replace(&format!("{ours}# complete\n"));
+    server.reload();
+    let ended = in_time(async {
+        loop {
+            if let Err(error) = operator.status(false).await {
+                return error;
+            }
+        }
+    });
+    assert_eq!(ended.await.code(), Some(ErrorCode::CertificateInvalid));
 }
