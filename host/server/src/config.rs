@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use stepbox_sandbox::{CompilerLimits, SandboxConfig};
-use stepbox_trust::Digest;
+use stepbox_trust::{Digest, has_end_mark};
 use thiserror::Error;
 
 use crate::audit::AuditConfig;
@@ -103,6 +103,9 @@ pub struct Config {
     /// What the process gives up.
     #[serde(default)]
     pub process: ProcessConfig,
+    /// The mark that nothing was cut off, as the file's last line. Once it is in force, no file without it is taken.
+    #[serde(default)]
+    pub end: Option<EndMark>,
     /// SHA-256 of the text this was read from, hexadecimal.
     #[serde(skip)]
     pub digest: String,
@@ -110,6 +113,11 @@ pub struct Config {
     #[serde(skip)]
     pub(crate) origin: Option<Origin>,
 }
+
+/// `[end]`, which holds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndMark {}
 
 /// The file that a configuration is from.
 #[derive(Debug, Clone)]
@@ -124,6 +132,7 @@ impl Origin {
         let without_rights = |origin: &Self| {
             let mut table = origin.table.clone();
             table.remove("access");
+            table.remove("end");
             let drop_rights = |section: &mut toml::Value| section.as_table_mut().map(|job| job.remove("access"));
             table.get_mut("job").map(drop_rights);
             if let Some(jobs) = table.get_mut("jobs").and_then(toml::Value::as_table_mut) {
@@ -147,6 +156,16 @@ pub enum ConfigError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The mark at the end is missing, or stands elsewhere.
+    #[error(
+        "the configuration {} does not end with the line `[end]`: it was cut off, or is still being written, or something \
+         follows that line. If it is complete, make `[end]` its last line",
+        path.display()
+    )]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+    },
     /// Not the TOML the server understands.
     #[error("the configuration is not understood: {0}")]
     Syntax(#[from] toml::de::Error),
@@ -166,8 +185,21 @@ impl Config {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config = Self::parse(&text, path.parent().unwrap_or(Path::new("")))?;
+        if config.end.is_some() && !has_end_mark(&text) {
+            return Err(ConfigError::Incomplete { path: path.to_owned() });
+        }
         config.origin = Some(Origin { path: path.to_owned(), table: text.parse()? });
         Ok(config)
+    }
+
+    /// Reads the file of this configuration again. If this one ends with its mark, so must the next: the beginning of a
+    /// file can give more rights than the whole, which may deny some.
+    pub(crate) fn load_again(&self, path: &Path) -> Result<Self, ConfigError> {
+        let next = Self::load(path)?;
+        if self.end.is_some() && next.end.is_none() {
+            return Err(ConfigError::Incomplete { path: path.to_owned() });
+        }
+        Ok(next)
     }
 
     /// Reads a configuration from its text; relative paths in it are relative to `folder`.

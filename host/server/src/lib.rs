@@ -84,7 +84,7 @@ pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_
 pub use cache::CacheConfig;
 pub use config::{
     AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
-    ExpiredLists, GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
+    EndMark, ExpiredLists, GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
 pub use deployment::{DEFAULT_TRUST_RELOAD_SECONDS, MAX_PREVIOUS_DEPLOYMENTS, OnRevocation};

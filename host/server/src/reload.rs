@@ -160,7 +160,7 @@ impl Files {
     fn take_access(&mut self) {
         let what = "configuration";
         let Some(origin) = &self.config.origin else { return };
-        let read = Config::load(&origin.path).and_then(|config| Ok((settings(&config)?, config)));
+        let read = self.config.load_again(&origin.path).and_then(|config| Ok((settings(&config)?, config)));
         let (jobs, config) = match read {
             Ok(read) => read,
             Err(error) => {

@@ -93,3 +93,30 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
     let whole = parse(&format!("{SMALLEST}\n[limits]\nhandshake_seconds = 3")).expect("an integer");
     assert_eq!(whole.limits.handshake_seconds.duration(), Duration::from_secs(3));
 }
+
+/// A file that is cut off behind `publishers` denies nobody any more.
+#[test]
+fn a_configuration_that_ends_with_its_mark_is_not_followed_by_one_without() {
+    let folder = std::env::temp_dir().join(format!("stepbox-end-mark-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("server.toml");
+    let load = |text: &str| {
+        std::fs::write(&path, text).expect("written");
+        Config::load(&path)
+    };
+    let rights = "[access]\noperators = ['bob']\nworker_rights = ['push']\ndenied = ['eve']\n";
+    let whole = format!("{SMALLEST}\n{rights}\n[end] # all of it\n");
+    let in_force = load(&whole).expect("a configuration");
+    assert!(in_force.end.is_some());
+    let end = whole.find("[end]").expect("the mark") + "[end]".len();
+    for length in (0..whole.len()).filter(|length| whole.is_char_boundary(*length)) {
+        std::fs::write(&path, &whole[..length]).expect("written");
+        assert_eq!(in_force.load_again(&path).is_ok(), length >= end, "{length} bytes");
+    }
+    // Who does not use the mark does without.
+    let unmarked = load(&format!("{SMALLEST}\n{rights}")).expect("a configuration");
+    assert!(unmarked.load_again(&path).is_ok());
+    let misplaced = load(&format!("{SMALLEST}\n[end]\n{rights}")).expect_err("something follows");
+    assert!(misplaced.to_string().contains("`[end]`"), "{misplaced}");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
