@@ -13,7 +13,8 @@ use crate::{KeyId, Moment, Revocation};
 pub enum Standing {
     /// It counts.
     Valid,
-    /// It cannot be checked: the policy does not know the key. Counts for nothing and harms nothing.
+    /// It cannot be checked: the policy does not know the key. Counts for nothing and harms nothing, also if the key
+    /// becomes known after the component was verified.
     Unknown,
     /// Its key is revoked. Counts for nothing.
     Revoked {
@@ -31,7 +32,8 @@ pub enum Standing {
         /// The first moment in which it did not.
         until: Moment,
     },
-    /// It is not this key's signature of this content. A component with such a one is refused, whatever else it has.
+    /// It is not this key's signature of this content. A component that is verified for the first time is refused for
+    /// it, whatever else it has.
     Bad,
 }
 

@@ -1,5 +1,6 @@
 //! What verification leaves behind.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub struct VerifiedComponent {
     pub(crate) manifest: Manifest,
     pub(crate) publisher_name: String,
     pub(crate) signatures: Vec<JudgedSignature>,
+    /// The keys whose signatures were verified, whether they counted or not. No other counts in a recheck.
+    pub(crate) checked: BTreeSet<KeyId>,
     pub(crate) approval: Approval,
     pub(crate) digest: Digest,
     pub(crate) file_digest: Digest,

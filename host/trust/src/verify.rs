@@ -32,12 +32,35 @@ impl TrustStore {
     /// # Errors
     /// As from [`verify`](Self::verify).
     pub fn verify_at(&self, file: impl Into<Arc<[u8]>>, now: SystemTime) -> Result<VerifiedComponent, TrustError> {
-        let bytes: Arc<[u8]> = file.into();
+        self.verify_file(file.into(), now, WrongSignatures::Refuse)
+    }
+
+    /// Verifies a file that was verified before and stored since, as of now.
+    ///
+    /// As [`verify`](Self::verify), but a signature that does not fit counts for nothing and does not refuse the file.
+    /// When the file was verified first, its key was not listed, and anybody can add an entry under the id of such a
+    /// key: listing the key must not make the file unusable.
+    ///
+    /// # Errors
+    /// As from [`verify`](Self::verify).
+    pub fn verify_stored(&self, file: impl Into<Arc<[u8]>>) -> Result<VerifiedComponent, TrustError> {
+        self.verify_file(file.into(), SystemTime::now(), WrongSignatures::SetAside)
+    }
+
+    fn verify_file(
+        &self,
+        bytes: Arc<[u8]>,
+        now: SystemTime,
+        wrong: WrongSignatures,
+    ) -> Result<VerifiedComponent, TrustError> {
         if bytes.len() > self.max_component_bytes {
             return Err(TrustError::TooLarge { bytes: bytes.len(), limit: self.max_component_bytes });
         }
         let signed = SignedFile::parse(&bytes)?;
         let signatures = self.judge(&signed, now.into());
+        if wrong == WrongSignatures::Refuse {
+            refuse_wrong(&signatures)?;
+        }
         let key = some_valid(&signatures)?;
         if Digest::of(signed.content) != signed.hash {
             return Err(self.bad_signature(key));
@@ -48,7 +71,12 @@ impl TrustStore {
         let approval = self.approve(&manifest, &signatures)?;
         let publisher_name = self.publisher(manifest.publisher).map(|publisher| publisher.name.clone());
         let publisher_name = publisher_name.unwrap_or_default();
-        Ok(VerifiedComponent { bytes, manifest, publisher_name, signatures, approval, digest, file_digest })
+        let checked = signatures
+            .iter()
+            .filter(|signature| signature.standing != Standing::Bad && self.keys.contains_key(&signature.key))
+            .map(|signature| signature.key)
+            .collect();
+        Ok(VerifiedComponent { bytes, manifest, publisher_name, signatures, checked, approval, digest, file_digest })
     }
 
     /// Checks once more what a server has verified before, against what is trusted now: keys and their periods,
@@ -56,11 +84,17 @@ impl TrustStore {
     /// enough (about 50 µs for each signature) to do for everything that runs, whenever the trust file
     /// changes and from time to time.
     ///
+    /// Only signatures that were verified before count. One whose key was not listed then is ignored, even if its key
+    /// is listed now: it may be garbage that anybody added to the file. For such a signature to count, verify the file
+    /// again.
+    ///
     /// # Errors
     /// [`TrustError`] as from [`verify_at`](Self::verify_at).
     pub fn recheck(&self, component: &VerifiedComponent, now: SystemTime) -> Result<(), TrustError> {
-        let signed = SignedFile::parse(&component.bytes)?;
+        let mut signed = SignedFile::parse(&component.bytes)?;
+        signed.signatures.retain(|signature| component.checked.contains(&signature.key));
         let signatures = self.judge(&signed, now.into());
+        refuse_wrong(&signatures)?;
         some_valid(&signatures)?;
         self.refuse_revoked([component.digest, component.file_digest])?;
         self.approve(&component.manifest, &signatures).map(|_| ())
@@ -176,12 +210,24 @@ impl TrustStore {
     }
 }
 
-/// A key whose signature counts. A wrong signature refuses the file, whatever else it has; where none counts, the
-/// error says it of the one that came closest.
-fn some_valid(signatures: &[JudgedSignature]) -> Result<KeyId, TrustError> {
-    if let Some(bad) = signatures.iter().find(|signature| signature.standing == Standing::Bad) {
-        return Err(refusal(bad));
+/// What a signature does that is not its key's signature of the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WrongSignatures {
+    /// It refuses the file, whatever else the file has: somebody changed it.
+    Refuse,
+    /// It counts for nothing.
+    SetAside,
+}
+
+fn refuse_wrong(signatures: &[JudgedSignature]) -> Result<(), TrustError> {
+    match signatures.iter().find(|signature| signature.standing == Standing::Bad) {
+        Some(wrong) => Err(refusal(wrong)),
+        None => Ok(()),
     }
+}
+
+/// A key whose signature counts. Where none counts, the error is about the one that came closest.
+fn some_valid(signatures: &[JudgedSignature]) -> Result<KeyId, TrustError> {
     let closeness = |signature: &&JudgedSignature| match signature.standing {
         Standing::Valid => 4,
         Standing::Revoked { .. } => 3,

@@ -388,7 +388,65 @@ fn what_runs_is_held_against_what_is_trusted_now() {
     );
     assert_ne!(expired, organisation.policy);
     assert_eq!(recheck(&expired), "expired-key");
-    assert!(TrustStore::parse(&expired).unwrap().recheck(&verified, at("2026-04-30")).is_ok());
+    assert!(parse(&expired).unwrap().recheck(&verified, at("2026-04-30")).is_ok());
+}
+
+/// The file with one more entry among its signatures, under the id of a key that did not make it.
+fn with_garbage(signed: &[u8], of: &SigningKey) -> Vec<u8> {
+    let verified_order = |other: &KeyId| {
+        let ids = stepbox_trust::Claims::read(signed).unwrap().keys;
+        ids.iter().map(|id| id < other).collect::<Vec<_>>()
+    };
+    let of = of.public_key().id();
+    // Signatures stand in the order of their key ids.
+    let other = std::iter::repeat_with(|| SigningKey::generate().unwrap())
+        .find(|other| verified_order(&other.public_key().id()) == verified_order(&of))
+        .unwrap();
+    let mut file = add_signature(signed, &other).unwrap();
+    let id = *other.public_key().id().as_bytes();
+    let at = file.windows(id.len()).position(|window| window == id).unwrap();
+    file[at..at + id.len()].copy_from_slice(of.as_bytes());
+    file
+}
+
+/// Anybody can add an entry to a file. When the operator lists the key that it names, what runs goes on.
+#[test]
+fn what_could_not_be_verified_at_first_neither_counts_nor_harms_later() {
+    let organisation = Organisation::new();
+    let (now, new) = (at("2026-05-01"), SigningKey::generate().unwrap());
+    let extended = parse(&format!("{}{}", organisation.policy, publisher("New", &new))).unwrap();
+    let signed = organisation.signed();
+    let spoilt = with_garbage(&signed, &new);
+    let verified = organisation.store().verify(&*spoilt).unwrap();
+    extended.recheck(&verified, now).unwrap();
+    // To a server that knows the key from the start, the file was changed; one that it has stored since is as before.
+    assert_eq!(refusal(&extended, &spoilt).name(), "bad-signature");
+    let stored = extended.verify_stored(&*spoilt).unwrap();
+    assert_eq!(stored.signers().count(), 2);
+    assert!(stored.signatures().iter().any(|signature| signature.standing == Standing::Bad));
+    extended.recheck(&stored, now).unwrap();
+    // The same of a revoked key that is not listed.
+    let revoked = organisation.with(&format!("revoked_keys = ['{}']", new.public_key().id()));
+    let verified = revoked.verify(&*spoilt).unwrap();
+    extended.recheck(&verified, now).unwrap();
+
+    // Nor does a good one make up for a signature that is lost since; the file has to be verified again.
+    let by_new = add_signature(&signed, &new).unwrap();
+    let verified = organisation.store().verify(&*by_new).unwrap();
+    let board = organisation.board.public_key().to_string();
+    let replaced = organisation.policy.replace(&board, &new.public_key().to_string());
+    let replaced = parse(&replaced).unwrap();
+    assert_eq!(replaced.recheck(&verified, now).unwrap_err().name(), "threshold-not-met");
+    replaced.recheck(&replaced.verify(&*by_new).unwrap(), now).unwrap();
+
+    // What is stored is still checked in all else.
+    let mut changed = spoilt.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_eq!(extended.verify_stored(changed).unwrap_err().name(), "bad-signature");
+    let of_one = sign(COMPONENT, "team-a/adamw", "1.0.0", &organisation.team_a).unwrap();
+    let garbage_of_board = with_garbage(&of_one, &organisation.board);
+    let error = organisation.store().verify_stored(garbage_of_board).unwrap_err();
+    assert_eq!(error.name(), "threshold-not-met");
 }
 
 /// Under the id of a known key a policy may come to hold another key: then what was verified before is not of that key.

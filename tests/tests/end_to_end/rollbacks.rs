@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use stepbox_client::{Client, DeployOptions, ErrorCode};
-use stepbox_tests::{Options, TestServer};
-use stepbox_trust::TrustStore;
+use stepbox_client::{Client, DeployOptions, ErrorCode, Standing};
+use stepbox_tests::{Options, Publisher, TestServer};
+use stepbox_trust::{Claims, TrustStore};
 
 use crate::{bits, init, reason, refused, round, tensor};
 
@@ -189,4 +189,36 @@ async fn a_rollback_goes_past_what_is_not_trusted_any_more_to_what_is() {
     assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.0.0");
     assert_eq!(step(&workers).await, 1.0);
     assert!(server.status().await.deployment.previous.is_empty());
+}
+
+/// Anybody can add an entry under the id of a key that nobody lists yet. When the operator lists that key, the optimizer
+/// that runs goes on, and can be gone back to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn garbage_among_the_signatures_harms_nothing_when_its_key_is_listed() {
+    let (server, workers) = scene("garbage").await;
+    let (signed, new) = (server.publisher.sign("sgd", "1.0.0"), Publisher::new());
+    let mut files = std::iter::repeat_with(|| {
+        let other = Publisher::new();
+        let (from, to) = (other.public_key().id(), new.public_key().id());
+        let mut file = other.sign_too(&signed);
+        let at = file.windows(12).position(|window| window == from.as_bytes()).unwrap();
+        file[at..at + 12].copy_from_slice(to.as_bytes());
+        file
+    });
+    // Of some the entries are not in the order of key ids.
+    let file = files.find(|file| Claims::read(file).is_ok()).unwrap();
+    let deployer = server.client("deployer").await;
+    deployer.deploy(file.clone(), &rate(1.0)).await.unwrap();
+    assert_eq!(step(&workers).await, 1.0);
+
+    server.trust(&format!("[[publisher]]\nname = 'New'\npublic_key = '{}'\n", new.public_key()));
+    // Each deployment looks at the trust file first. As a new file it is refused: the signature of a listed key is wrong.
+    assert_eq!(reason(deployer.deploy(file, &rate(1.0)).await), (ErrorCode::Untrusted, "bad-signature".into()));
+    assert_eq!(server.status().await.deployment.standing, Standing::Trusted);
+    assert_eq!(step(&workers).await, 1.0);
+    server.deploy_with("sgd", "1.1.0", &rate(10.0)).await.unwrap();
+    assert_eq!(step(&workers).await, 10.0);
+    assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.0.0");
+    assert_eq!(server.status().await.deployment.standing, Standing::Trusted);
+    assert_eq!(step(&workers).await, 1.0);
 }

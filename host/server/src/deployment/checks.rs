@@ -39,7 +39,9 @@ fn check_all(job: &Arc<Job>, wanted: Wanted, about: &mut OptimizerStatus) -> Ans
             if job.archive.lock().submission(&digest).is_none() {
                 return Err(unknown_component(&digest));
             }
-            let verified = verify(job, read_kept(job, &digest)?)?;
+            let kept = read_kept(job, &digest)?;
+            revocation::refresh(job);
+            let verified = job.trust.store_for_deployment()?.verify_stored(kept).map_err(|error| untrusted(&error))?;
             check_same(&verified, &digest)?;
             (verified, options, None)
         }
@@ -81,7 +83,7 @@ fn former(job: &Arc<Job>, to: Option<&str>, about: &mut OptimizerStatus) -> Answ
         about.clone_from(&kept.optimizer);
         let bytes = read_kept(job, &about.digest)?;
         let is_itself = Claims::read(&bytes).is_ok_and(|claims| claims.digest.to_string() == about.digest);
-        match store.verify(bytes) {
+        match store.verify_stored(bytes) {
             Ok(verified) => {
                 check_same(&verified, &about.digest)?;
                 return Ok((verified, kept));

@@ -334,7 +334,7 @@ fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Sta
 fn keep(job: &Job, archive: &Archive, verified: &VerifiedComponent) -> Answered<Staying> {
     let digest = verified.digest().to_string();
     let known = archive.read(&digest, job.config.limits.component_bytes).ok();
-    let known = known.and_then(|bytes| job.trust.store_for_deployment().ok()?.verify(bytes).ok());
+    let known = known.and_then(|bytes| job.trust.store_for_deployment().ok()?.verify_stored(bytes).ok());
     if let Some(known) = known.filter(|known| known.digest() == verified.digest()) {
         let (before, now) = (signers(&known), signers(verified));
         if !(now.len() > before.len() && now.is_superset(&before)) {
