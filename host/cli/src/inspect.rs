@@ -1,18 +1,15 @@
 //! `stepbox inspect`: what a component is, before anybody trusts it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use stepbox_sandbox::{
-    Broker, Compiler, CompilerLimits, Description, Domain, Granularity, Hyperparameter, Plan, Sandbox, SandboxConfig,
-    SandboxError, TensorDescription, WasiPolicy,
-};
+use stepbox_sandbox::{Description, Domain, Granularity, Hyperparameter, Plan, SandboxError, TensorDescription};
 use stepbox_server::{Footprint, MAX_WORKERS};
 use stepbox_trust::{Claims, Digest, KeyId, MAX_COMPONENT_BYTES, TrustError, TrustStore};
 use wasmparser::{Parser, Payload};
 
+use crate::admission;
 use crate::files;
 use crate::output::{Failure, Report, printable};
 use crate::plan;
@@ -54,15 +51,24 @@ impl Inspect {
         let bytes = files::read(&self.file, MAX_COMPONENT_BYTES)?;
         let signature = Signature::of(&bytes, store.as_ref());
         let world = World::of(&bytes).map_err(|error| error.about(self.file.display()))?;
+        let optimizer = Optimizer::of(&bytes, self);
+        let claims = Claims::read(&bytes).ok();
+        let warning = match (&optimizer, &claims) {
+            (Optimizer::Admitted { description, .. }, Some(claims)) => {
+                admission::wrong_name(&description.name, &claims.manifest)
+            }
+            _ => None,
+        };
         Ok(Inspected {
             file: self.file.clone(),
             bytes: bytes.len(),
-            digest: Claims::read(&bytes).ok().map(|claims| claims.digest),
+            digest: claims.map(|claims| claims.digest),
             file_digest: Digest::of(&bytes),
             signature,
+            warning,
             imports: world.imports,
             exports: world.exports,
-            optimizer: Optimizer::of(&bytes, self),
+            optimizer,
         })
     }
 }
@@ -74,6 +80,9 @@ struct Inspected {
     digest: Option<Digest>,
     file_digest: Digest,
     signature: Signature,
+    /// Why a server refuses it although its signature holds and the sandbox admits it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
     imports: Vec<String>,
     exports: Vec<String>,
     optimizer: Optimizer,
@@ -243,12 +252,7 @@ impl Memory {
 impl Optimizer {
     fn of(bytes: &[u8], options: &Inspect) -> Self {
         let admit = || -> Result<Self, SandboxError> {
-            let config = SandboxConfig { wasi: WasiPolicy::Empty, ..SandboxConfig::default() };
-            // Nobody has verified these bytes.
-            let broker =
-                Broker::start(CompilerLimits::default()).map_err(|error| SandboxError::Compiler(error.to_string()))?;
-            let sandbox = Sandbox::new(config)?.with_compiler(Compiler::Broker(Arc::new(broker)));
-            let component = sandbox.admit(bytes)?;
+            let component = admission::admit(bytes)?;
             let settings = component
                 .configure(None, &[])
                 .map_err(|error| SandboxError::Description(format!("its own defaults do not fit: {error}")))?;
@@ -341,7 +345,12 @@ impl Report for Inspected {
             self.bytes,
             self.digest.map_or_else(|| "none, it is not signed".to_owned(), |digest| digest.to_string()),
             self.file_digest,
-            self.signature.text(),
+            self.signature.text()
+                + &self
+                    .warning
+                    .as_ref()
+                    .map(|warning| format!("\n           {}", printable(warning)))
+                    .unwrap_or_default(),
             list(&self.imports),
             list(&self.exports),
             self.optimizer.text()

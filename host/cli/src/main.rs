@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod activate;
+mod admission;
 mod audit;
 mod bench;
 mod ca;

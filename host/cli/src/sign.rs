@@ -6,13 +6,17 @@ use clap::Args;
 use serde::Serialize;
 use stepbox_trust::{Digest, KeyId, MAX_COMPONENT_BYTES, SigningRequest, strip};
 
+use crate::admission;
 use crate::files;
-use crate::output::{Failure, Report};
+use crate::output::{Failure, Report, printable};
 use crate::signer::SignerArguments;
 
 /// Sign an optimizer component
 #[derive(Args)]
 #[command(after_help = "\
+The component is run in a sandbox to say its name. If that is not --name without its namespaces, nothing is signed:
+every server would refuse it. A component that the sandbox does not admit is signed with a warning.
+
 A signer program gets 42 bytes on standard input: `wasmsig`, the bytes 1, 1 and 1, and the SHA-256 of the content. It
 signs them with plain Ed25519 (RFC 8032) and prints the signature, 64 bytes or base64. It is run without a shell, and
 what it prints is verified before anything is written.
@@ -56,6 +60,7 @@ impl Sign {
         let signer = self.signer.signer()?;
         let public_key = signer.public_key();
         let component = files::read(&self.component, MAX_COMPONENT_BYTES)?;
+        let admitted = component.clone();
         let about = |error| Failure::from(error).about(self.component.display());
         let request = match (&self.name, &self.version) {
             (Some(name), Some(version)) => {
@@ -65,6 +70,13 @@ impl Sign {
             _ => SigningRequest::add(&component, &public_key).map_err(about)?,
         };
         let manifest = request.manifest().clone();
+        let warning = match admission::admit(&admitted) {
+            Ok(component) => match admission::wrong_name(&component.description().name, &manifest) {
+                Some(reason) => return Err(Failure::here("name", reason).about(self.component.display())),
+                None => None,
+            },
+            Err(error) => Some(format!("a server with default limits would not admit it: {error}")),
+        };
         let digest = request.digest();
         let signatures = request.signatures() + 1;
         let signed = signer.sign(request).map_err(|failure| failure.about(self.component.display()))?;
@@ -79,6 +91,7 @@ impl Sign {
             digest,
             file_digest: Digest::of(&signed),
             bytes: signed.len(),
+            warning,
         })
     }
 }
@@ -94,14 +107,18 @@ struct Signed {
     digest: Digest,
     file_digest: Digest,
     bytes: usize,
+    /// Why a server might refuse it all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 impl Report for Signed {
     fn text(&self) -> String {
-        let Self { name, version, key_id, signatures, digest, bytes, .. } = self;
+        let Self { name, version, key_id, signatures, digest, bytes, warning, .. } = self;
         let all = if *signatures == 1 { String::new() } else { format!(" ({signatures} signatures)") };
+        let warning = warning.as_ref().map(|warning| format!("\nwarning: {}", printable(warning))).unwrap_or_default();
         format!(
-            "{}: {name} {version} signed with key {key_id}{all}, {bytes} bytes, digest {digest}",
+            "{}: {name} {version} signed with key {key_id}{all}, {bytes} bytes, digest {digest}{warning}",
             self.file.display()
         )
     }

@@ -14,8 +14,8 @@ use crate::output::{Failure, Report};
 #[derive(Args)]
 #[command(after_help = "\
 Exits with 0 where a server with this trust file would take the component, and with 3 where it would not. Either way it
-says what each signature is worth and which rule holds. Needs no server. Which versions a server has had before is not
-known here.
+says what each signature is worth and which rule holds. Needs no server. It does not know which versions a server has had
+before, and it does not run the component: `stepbox inspect` says whether a server would admit it, under this name.
 
 Examples:
   stepbox verify adamw.signed.wasm --trust trust.toml

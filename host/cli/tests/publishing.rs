@@ -87,6 +87,45 @@ fn verify_refuses_with_a_reason_and_its_exit_code() {
     }
 }
 
+/// The signature is of the digest, which the file says it has: where the content has another, it is a signature of nothing.
+#[test]
+fn no_signature_of_a_changed_file_is_called_valid() {
+    let folder = signed();
+    let mut damaged = fs::read(folder.path("signed.wasm")).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    folder.write("damaged.wasm", damaged);
+    for file in ["damaged.wasm", "signed.wasm"] {
+        let run = folder.run(&format!("verify {file} --trust alice.toml"));
+        let said = run.stdout() + &run.stderr();
+        assert!(said.contains("signature key"), "{said}");
+        assert_eq!(said.contains(": valid"), run.code() == 0, "{said}");
+    }
+}
+
+/// Every server refuses such a one, when it has got through everything else.
+#[test]
+fn a_name_that_the_component_does_not_call_itself_is_not_signed() {
+    let folder = Folder::new();
+    folder.publisher("alice");
+    folder.write("adamw.wasm", component("adamw"));
+    let sign = |name: &str| format!("sign adamw.wasm --key alice.key --name {name} --version 1.0.0 --out signed.wasm");
+    for wrong in ["adamw-2", "adamw/lion", "lion"] {
+        let run = folder.run(&sign(wrong));
+        assert_eq!(run.code(), 1, "{wrong}");
+        assert!(run.stderr().contains("calls itself `adamw`"), "{}", run.stderr());
+        assert!(!folder.path("signed.wasm").exists(), "{wrong}");
+    }
+    folder.done(&sign("team-a/adamw"));
+    // Signed all the same, by another tool: `inspect` says what a server will.
+    let key = stepbox_trust::SigningKey::load(folder.path("alice.key")).unwrap();
+    folder.write("other.wasm", stepbox_trust::sign(&component("adamw"), "lion", "1.0.0", &key).unwrap());
+    let text = folder.done("inspect other.wasm --trust alice.toml").stdout();
+    assert!(text.contains("every server refuses it as `lion`"), "{text}");
+    folder.publisher("bob");
+    let run = folder.run("sign other.wasm --add --key bob.key --out more.wasm");
+    assert!(run.code() == 1 && run.stderr().contains("calls itself `adamw`"), "{}", run.stderr());
+}
+
 #[test]
 fn mistakes_of_the_caller_are_no_refusals() {
     let folder = signed();

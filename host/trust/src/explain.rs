@@ -41,7 +41,13 @@ impl TrustStore {
         let outcome = self.verify_at(file, now).map(|_| ());
         let signed =
             if matches!(outcome, Err(TrustError::TooLarge { .. })) { None } else { SignedFile::parse(file).ok() };
-        let signatures = signed.as_ref().map(|signed| self.judge(signed, now.into())).unwrap_or_default();
+        let mut signatures = signed.as_ref().map(|signed| self.judge(signed, now.into())).unwrap_or_default();
+        // A signature is of a digest. Where the content has another, it is not a signature of this content.
+        if signed.as_ref().is_some_and(|signed| Digest::of(signed.content) != signed.hash) {
+            for signature in signatures.iter_mut().filter(|signature| signature.standing != Standing::Unknown) {
+                signature.standing = Standing::Bad;
+            }
+        }
         let manifest: Option<Manifest> = signed.as_ref().and_then(|signed| read_manifest(signed).ok());
         let counted: BTreeSet<usize> = signatures
             .iter()
