@@ -343,7 +343,7 @@ async fn damaged_ledger(arena: &mut Arena) -> Result<Answer> {
 }
 
 /// A folder with the server's configuration and trust file.
-fn second_folder(arena: &Arena) -> Result<std::path::PathBuf> {
+pub(super) fn second_folder(arena: &Arena) -> Result<std::path::PathBuf> {
     let folder = arena.cast.folder.join("second");
     fs::create_dir_all(&folder)?;
     for file in ["server.toml", "publishers.toml"] {
@@ -352,7 +352,7 @@ fn second_folder(arena: &Arena) -> Result<std::path::PathBuf> {
     Ok(folder)
 }
 
-async fn answer_of_start(started: std::result::Result<Process, crate::arena::NotStarted>) -> Result<Answer> {
+pub(super) async fn answer_of_start(started: std::result::Result<Process, crate::arena::NotStarted>) -> Result<Answer> {
     match started {
         Err(not_started) => Ok(not_started.into()),
         Ok(process) => {

@@ -9,6 +9,7 @@ mod peer;
 mod publisher;
 mod record;
 mod revocation;
+mod truncation;
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -95,6 +96,7 @@ pub fn all() -> Vec<Attack> {
         peer::attacks(),
         flood::attacks(),
         files::attacks(),
+        truncation::attacks(),
     ]
     .into_iter()
     .flatten()

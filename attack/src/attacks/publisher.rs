@@ -157,7 +157,7 @@ fn signature_section(file: &[u8]) -> Result<&[u8]> {
 }
 
 /// Puts one key's id in the place of another's.
-fn under_another_key_id(mut file: Vec<u8>, own: &SigningKey, other: &SigningKey) -> Result<Vec<u8>> {
+pub(super) fn under_another_key_id(mut file: Vec<u8>, own: &SigningKey, other: &SigningKey) -> Result<Vec<u8>> {
     let bytes = |key: &SigningKey| -> Result<Vec<u8>> {
         let text = key.public_key().id().to_string();
         ensure!(text.is_ascii(), "{text} is no key id");
