@@ -33,7 +33,7 @@ use crate::reload::Warnings;
 use crate::rendezvous::Rendezvous;
 use crate::rounds::Rank;
 use crate::settings::JobSettings;
-use crate::shard::Shards;
+use crate::shard::{KeyId, Shards};
 use crate::update;
 
 /// Keys that a message names: it is to be read, and there can be thousands.
@@ -428,25 +428,31 @@ impl Job {
     /// What a key's update waits for, where its optimizer combines keys and some have not come to this round.
     fn update_waits(&self, key: &Key) -> Option<String> {
         let missing = self.rendezvous.waits_for(key.id)?;
-        let (round, _) = key.next_round();
-        let keys = self.model.all().into_iter().filter(|other| missing.contains(&other.id));
-        let mut waited_for: Vec<_> = keys
-            .map(|other| match other.look(None, round) {
-                Look::Waiting { missing, .. } if !missing.is_empty() => {
-                    format!("key `{}`, for which {} did not push", other.name, self.members.borrow().describe(missing))
-                }
-                _ => format!("key `{}`", other.name),
-            })
-            .collect();
-        let more = waited_for.len().saturating_sub(MAX_NAMED_KEYS);
-        waited_for.truncate(MAX_NAMED_KEYS);
-        let more = if more == 0 { String::new() } else { format!("; and {more} more keys") };
         Some(format!(
-            "round {round} of key `{}` did not end: its optimizer combines all keys in a round, and it waited for {}{more}. \
-             Workers must push all keys before they pull any",
+            "round {} of key `{}` did not end: its optimizer combines keys in a round, and waited for {}; workers must push \
+             all keys before they pull any",
+            key.next_round().0,
             key.name,
-            waited_for.join("; ")
+            self.describe_keys(&missing)
         ))
+    }
+
+    /// Keys that a round waits for, and the workers whose gradients each of them lacks, for a message.
+    pub fn describe_keys(&self, keys: &[KeyId]) -> String {
+        let describe = |key: &Arc<Key>| match key.look(None, u64::MAX) {
+            Look::Waiting { missing, .. } if !missing.is_empty() => {
+                format!("`{}` (not pushed by {})", key.name, self.members.borrow().describe(missing))
+            }
+            _ => format!("`{}`", key.name),
+        };
+        let all = self.model.all();
+        let mut described: Vec<_> =
+            all.iter().filter(|key| keys.contains(&key.id)).take(MAX_NAMED_KEYS).map(describe).collect();
+        match keys.len().saturating_sub(MAX_NAMED_KEYS) {
+            0 => {}
+            more => described.push(format!("and {more} more")),
+        }
+        described.join(", ")
     }
 
     /// Waits until all workers are at the barrier of this number.

@@ -20,9 +20,9 @@ pub(crate) struct Rounds<Gradient> {
     discarded: Vec<bool>,
     /// Why the open round failed last.
     failure: Option<String>,
-    /// Workers of this run whose gradients were handed out last: for the round that is being updated, or the one before
-    /// the open one.
-    handed_out: Vec<bool>,
+    /// Whether the gradients that were handed out last are of a run that has ended since: no worker of the present run has
+    /// pushed them.
+    is_of_ended_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl<Gradient> Rounds<Gradient> {
             stage: Stage::Collecting,
             discarded: vec![false; workers],
             failure: None,
-            handed_out: vec![false; workers],
+            is_of_ended_run: false,
         }
     }
 
@@ -93,8 +93,7 @@ impl<Gradient> Rounds<Gradient> {
     /// too: its sender cannot know yet that it is done. A gradient of a new run for a round of the one before is not: it
     /// was not used.
     pub fn is_repeated(&self, rank: Rank, round: u64) -> Result<bool, WrongRound> {
-        let handed_out = self.handed_out[rank as usize];
-        if round == self.version && round > 0 && handed_out {
+        if round == self.version && round > 0 && !self.is_of_ended_run {
             return Ok(true);
         }
         if round != self.open() {
@@ -102,8 +101,8 @@ impl<Gradient> Rounds<Gradient> {
         }
         match self.stage {
             Stage::Collecting => Ok(self.pushed[rank as usize].is_some()),
-            Stage::Updating if handed_out => Ok(true),
-            Stage::Updating => Err(WrongRound { round, open: round + 1 }),
+            Stage::Updating if self.is_of_ended_run => Err(WrongRound { round, open: round + 1 }),
+            Stage::Updating => Ok(true),
         }
     }
 
@@ -118,7 +117,7 @@ impl<Gradient> Rounds<Gradient> {
             return Ok(Push::Counted);
         }
         self.stage = Stage::Updating;
-        self.handed_out.fill(true);
+        self.is_of_ended_run = false;
         Ok(Push::Completed(self.pushed.iter_mut().filter_map(Option::take).collect()))
     }
 
@@ -135,9 +134,8 @@ impl<Gradient> Rounds<Gradient> {
     pub fn fail(&mut self, reason: impl Into<String>) {
         debug_assert_eq!(self.stage, Stage::Updating);
         self.stage = Stage::Collecting;
-        // Not those of a new run, which have pushed nothing yet.
-        self.discarded.clone_from(&self.handed_out);
-        self.handed_out.fill(false);
+        // A new run's workers have lost nothing by it.
+        self.discarded.fill(!self.is_of_ended_run);
         self.failure = Some(reason.into());
     }
 
@@ -158,7 +156,7 @@ impl<Gradient> Rounds<Gradient> {
     /// that is being updated ends with the gradients that it has.
     pub fn abandon(&mut self) -> Vec<Gradient> {
         self.discarded.fill(false);
-        self.handed_out.fill(false);
+        self.is_of_ended_run = true;
         self.failure = None;
         self.pushed.iter_mut().filter_map(Option::take).collect()
     }

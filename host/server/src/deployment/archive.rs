@@ -204,15 +204,13 @@ impl Archive {
         self.save().inspect_err(|_| drop(self.index.submitted.pop()))
     }
 
-    /// Forgets a submission. Returns whether there was one.
+    /// Forgets a submission. Returns whether there was one. On an error it is still there.
     pub fn withdraw(&mut self, digest: &str) -> io::Result<bool> {
-        let before = self.index.submitted.len();
-        self.index.submitted.retain(|submission| submission.component.digest != digest);
-        let found = self.index.submitted.len() < before;
-        if found {
-            self.save()?;
-        }
-        Ok(found)
+        let position = self.index.submitted.iter().position(|submission| submission.component.digest == digest);
+        let Some(position) = position else { return Ok(false) };
+        let withdrawn = self.index.submitted.remove(position);
+        self.save().inspect_err(|_| self.index.submitted.insert(position, withdrawn))?;
+        Ok(true)
     }
 
     fn path(&self, digest: &str) -> PathBuf {
@@ -413,6 +411,23 @@ mod tests {
         fs::write(&path, &whole).expect("written");
         let archive = Archive::open(&folder.0);
         assert_eq!((archive.previous().len(), archive.submitted().len()), (1, 1));
+    }
+
+    #[test]
+    fn a_submission_that_could_not_be_withdrawn_is_still_there() {
+        let folder = Folder::new("withdraw");
+        let mut archive = Archive::open(&folder.0);
+        archive.submit(submission("a")).expect("saved");
+        archive.submit(submission("b")).expect("saved");
+        // A folder in the index's place: writing fails for every user, root too.
+        let path = archive.folder.join(INDEX);
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir(&path).expect("a folder");
+        archive.withdraw(&submission("a").component.digest).expect_err("the index cannot be replaced");
+        assert_eq!(archive.submitted(), [submission("a"), submission("b")]);
+        fs::remove_dir(&path).expect("removed");
+        assert!(archive.withdraw(&submission("a").component.digest).expect("saved"));
+        assert_eq!(Archive::open(&folder.0).submitted(), [submission("b")]);
     }
 
     fn submission(digest: &str) -> SubmissionStatus {
