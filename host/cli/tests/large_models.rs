@@ -18,8 +18,12 @@ use stepbox_wire::{
     decode_response, encode_request,
 };
 
-/// Makes so many keys known, each with one parameter and the longest name there is.
-async fn init(scene: &Scene, keys: usize) {
+/// A server whose model has so many keys, each with one parameter and the longest name there is.
+async fn scene(keys: usize) -> Scene {
+    let mut scene = Scene::new();
+    // It has a line for each key, and waits for somebody to take them.
+    let mut log = scene.server.stderr.take().unwrap();
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     let file = |name: &str| scene.folder.path("ca").join(name);
     let credentials = (file("ca.pem"), file("worker-0.pem"), file("worker-0.key"));
     let (authority, certificate, key) = credentials;
@@ -30,13 +34,13 @@ async fn init(scene: &Scene, keys: usize) {
         assert!(worker.init(&format!("{number:0>256}"), &value).await.unwrap().created);
     }
     worker.leave().await.unwrap();
+    scene
 }
 
 #[tokio::test]
 async fn a_server_tells_of_as_many_keys_as_there_may_be() {
     const KEYS: usize = 8192;
-    let scene = Scene::new();
-    init(&scene, KEYS).await;
+    let scene = scene(KEYS).await;
     let (alice, bob) = (scene.connection("alice"), scene.connection("bob"));
     scene.folder.done(&format!("deploy adamw-1.0.0.wasm {alice} --learning-rate 0.01"));
     let status = scene.folder.done(&format!("status {bob} --weights-digest --json")).json();
@@ -95,7 +99,7 @@ async fn who_asks_and_does_not_read_costs_a_server_no_memory() {
     const REQUESTS: u64 = 8192;
     /// A connection's buffers, what waits, and a page being sent are below a megabyte.
     const MOST_GROWTH: u64 = 48 << 20;
-    let scene = Scene::new();
+    let scene = scene(2000).await;
     let server = scene.server.id();
     let resident = |field: &str| {
         let status = std::fs::read_to_string(format!("/proc/{server}/status")).ok()?;
@@ -105,7 +109,6 @@ async fn who_asks_and_does_not_read_costs_a_server_no_memory() {
     let Some(_) = resident("VmHWM:") else {
         return stepbox_test_skip::skip("the system does not tell how much memory a process has had");
     };
-    init(&scene, 2000).await;
     let before = resident("VmHWM:").unwrap();
 
     let mut peer = Peer::greeted(&scene, "bob");
