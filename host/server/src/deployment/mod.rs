@@ -231,10 +231,11 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, turn: &Turn, accepted: Acc
         "deployed"
     );
     // A key that is not moved here, since a shard is stuck, moves before its next round.
-    let moved = job.shards.unless_stuck(async {
+    let moving = async {
         move_over::all_due(job).await;
         Ok::<_, ShardLost>(())
-    });
+    };
+    let moved = job.shards.unless_stuck(moving);
     if let Err(error) = moved.await {
         tracing::error!(%error, "not all keys have moved to the new optimizer yet");
     }
