@@ -147,6 +147,27 @@ impl VersionLedger {
         self.write(deployed)
     }
 
+    /// Removes what [`record`](Self::record) has just added for a component that did not take effect after all; on disk
+    /// when this returns. Changes nothing unless the component is the highest version of its name.
+    ///
+    /// # Errors
+    /// [`LedgerError::Write`]; the ledger is then as before.
+    pub fn retract(&mut self, component: &VerifiedComponent) -> Result<(), LedgerError> {
+        let manifest = component.manifest();
+        let mut deployed = self.deployed.clone();
+        if let Some(entry) = deployed.get_mut(&manifest.name)
+            && (&entry.version, entry.digest) == (&manifest.version, component.digest())
+        {
+            if entry.earlier.is_empty() {
+                deployed.remove(&manifest.name);
+            } else {
+                let Earlier { version, digest } = entry.earlier.remove(0);
+                (entry.version, entry.digest) = (version, digest);
+            }
+        }
+        self.write(deployed)
+    }
+
     fn write(&mut self, deployed: BTreeMap<String, Entry>) -> Result<(), LedgerError> {
         if deployed == self.deployed {
             return Ok(());

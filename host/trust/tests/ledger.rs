@@ -74,6 +74,26 @@ fn a_rollback_finds_what_was_deployed_and_no_other_old_file_also_after_a_restart
 }
 
 #[test]
+fn a_retracted_record_leaves_the_ledger_as_it_was_before() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let mut first = ledger(directory.path());
+    let (good, refused) = (verified(&world, "adamw", "1.0.0"), verified(&world, "adamw", "1.1.0"));
+    first.record(&refused).unwrap();
+    first.retract(&refused).unwrap();
+    assert!(!ledger(directory.path()).was_deployed(&refused));
+    first.record(&good).unwrap();
+    let before = fs::read(directory.path().join("versions.toml")).unwrap();
+    first.record(&refused).unwrap();
+    first.retract(&refused).unwrap();
+    assert_eq!(fs::read(directory.path().join("versions.toml")).unwrap(), before);
+    first.check(&good).unwrap();
+    first.record(&refused).unwrap();
+    first.retract(&good).unwrap();
+    assert!(matches!(first.check(&good), Err(TrustError::Downgrade { .. })), "only the highest is retracted");
+}
+
+#[test]
 fn one_version_is_one_file() {
     let world = World::new();
     let directory = tempfile::tempdir().unwrap();

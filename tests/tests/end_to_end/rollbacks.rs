@@ -136,6 +136,47 @@ async fn a_restarted_server_goes_back_to_what_it_has_kept_after_it_has_verified_
     assert_eq!(step(&workers).await, 10.0, "with the options it had");
 }
 
+/// A rollback leaves the higher version in the ledger. After a restart no optimizer runs, and the one that ran last can
+/// be deployed again; what did not run last stays refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_a_rollback_went_back_to_is_deployed_again_after_a_restart() {
+    let (mut server, workers) = scene("back-and-restarted").await;
+    drop(workers);
+    for version in ["1.0.0", "1.1.0", "1.2.0"] {
+        server.deploy_with("sgd", version, &rate(1.0)).await.unwrap();
+    }
+    server.client("deployer").await.rollback(None).await.unwrap();
+    server.restart();
+    let refused = server.deploy_with("sgd", "1.0.0", &rate(1.0)).await;
+    assert_eq!(reason(refused).0, ErrorCode::Untrusted, "it did not run last");
+    server.deploy_with("sgd", "1.1.0", &rate(10.0)).await.unwrap();
+    let workers = server.workers(0..2).await;
+    init(&workers, "w", &tensor(&[0.0])).await;
+    assert_eq!(step(&workers).await, 10.0);
+    server.deploy_with("sgd", "1.2.0", &rate(1.0)).await.unwrap();
+}
+
+/// The state directory as a crash leaves it between the ledger's entry of 1.1.0 and its activation: the index is still
+/// that of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn after_a_crash_before_the_activation_both_versions_can_be_deployed() {
+    let (mut server, workers) = scene("crashed").await;
+    drop(workers);
+    server.deploy_with("sgd", "0.9.0", &rate(1.0)).await.unwrap();
+    server.deploy_with("sgd", "1.0.0", &rate(1.0)).await.unwrap();
+    let index = server.authority.folder().join("state/components/index.toml");
+    let before = fs::read(&index).unwrap();
+    server.deploy_with("sgd", "1.1.0", &rate(1.0)).await.unwrap();
+    fs::write(&index, before).unwrap();
+    server.restart();
+    let refused = server.deploy_with("sgd", "0.9.0", &rate(1.0)).await;
+    assert_eq!(reason(refused).0, ErrorCode::Untrusted, "1.0.0 took effect after it");
+    server.deploy_with("sgd", "1.0.0", &rate(1.0)).await.unwrap();
+    server.deploy_with("sgd", "1.1.0", &rate(1.0)).await.unwrap();
+    let refused = server.deploy_with("sgd", "1.0.0", &rate(1.0)).await;
+    assert_eq!(reason(refused).0, ErrorCode::Untrusted, "1.1.0 took effect");
+}
+
 /// Whoever can write the index, but not the ledger, brings nothing back that was never deployed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_old_file_that_was_never_deployed_is_no_rollback() {

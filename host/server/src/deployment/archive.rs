@@ -137,6 +137,11 @@ impl Archive {
 
     // Deployments.
 
+    /// The deployment that took effect last, by this server process or one before it.
+    pub fn present(&self) -> Option<&Kept> {
+        self.index.deployed.first()
+    }
+
     /// What can be rolled back to, the newest first.
     pub fn previous(&self) -> &[Kept] {
         self.index.deployed.get(1..).unwrap_or_default()

@@ -181,13 +181,16 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, accepted: Accepted) -> Ans
         record(&recording, &recorded.verified, is_new)
     });
     // Named by nothing yet, the file stays until it is.
-    let (effect, _staying) = match recording.await {
-        Ok(staying) => (take_effect(job, mandate, &optimizer, &start, &keys), Some(staying)),
+    let (effect, recorded) = match recording.await {
+        Ok(recorded) => (take_effect(job, mandate, &optimizer, &start, &keys), Some(recorded)),
         Err(refusal) => (Err(refusal), None),
     };
     let (from_round, state_kept) = match effect {
         Ok(effect) => effect,
         Err(refusal) => {
+            if recorded.is_some_and(|recorded| recorded.is_new_entry) {
+                retract(job, &optimizer).await;
+            }
             discard(job, &optimizer).await;
             return Err(refusal);
         }
@@ -320,13 +323,35 @@ fn take_effect(
     Ok((from_round, state_kept))
 }
 
-/// Puts the component where a rollback finds it, until it is remembered, and its version where no older one gets past it.
-fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Staying> {
+/// What was written for a deployment before it takes effect.
+struct Recorded {
+    /// Keeps the component's file until the archive's index names it.
+    _staying: Staying,
+    /// Whether the ledger did not know the component before.
+    is_new_entry: bool,
+}
+
+/// Writes the component to the archive, where a rollback finds it, and its version to the ledger, so that no older
+/// version can be deployed after it.
+fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Recorded> {
     let staying = keep(job, &job.archive.lock(), verified)?;
+    let returns = !is_new || checks::is_last_in_effect(job, verified);
     let mut ledger = job.ledger.lock();
-    let recorded = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
+    let is_new_entry = !ledger.was_deployed(verified);
+    let recorded = if returns { ledger.record_rollback(verified) } else { ledger.record(verified) };
     recorded.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
-    Ok(staying)
+    Ok(Recorded { _staying: staying, is_new_entry })
+}
+
+/// Removes the ledger's entry of a deployment that was refused after it was recorded. Left there, such entries would
+/// displace those of versions that took effect.
+async fn retract(job: &Arc<Job>, optimizer: &Arc<Optimizer>) {
+    let (retracting, refused) = (Arc::clone(job), Arc::clone(optimizer));
+    let retracted = tokio::task::spawn_blocking(move || retracting.ledger.lock().retract(&refused.verified));
+    if let Ok(Err(error)) = retracted.await {
+        let digest = &optimizer.status.digest;
+        tracing::error!(%error, digest, "the version ledger still has a deployment that never took effect");
+    }
 }
 
 /// Keeps a component's file. One of the same content that is there is replaced only where it is not good any more, or where
