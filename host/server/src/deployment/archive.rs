@@ -34,6 +34,9 @@ pub(crate) const FOLDER: &str = "components";
 pub(crate) const INDEX_PATH: &str = "components/index.toml";
 
 const INDEX: &str = "index.toml";
+const INDEX_HEADER: &str =
+    "# Components that were deployed last or submitted. Written by stepbox, with a mark at its end.";
+const INDEX_END: &str = "# end of index";
 const COMPONENT: &str = "wasm";
 const TEMPORARY: &str = "tmp";
 
@@ -93,6 +96,7 @@ impl Archive {
         let path = folder.join(INDEX);
         let read = read_plain_file(&path, MAX_INDEX_BYTES).and_then(|bytes| {
             let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+            check_end(&text)?;
             toml::from_str(&text).map_err(io::Error::other)
         });
         let index = match read {
@@ -184,15 +188,18 @@ impl Archive {
         self.save().inspect_err(|_| drop(self.index.submitted.pop()))
     }
 
-    /// Forgets a submission. Returns whether there was one.
+    /// Forgets a submission. Returns whether there was one. On an error it is still there.
     pub fn withdraw(&mut self, digest: &str) -> io::Result<bool> {
-        let before = self.index.submitted.len();
-        self.index.submitted.retain(|submission| submission.component.digest != digest);
-        let found = self.index.submitted.len() < before;
-        if found {
-            self.save()?;
+        let position = self.index.submitted.iter().position(|submission| submission.component.digest == digest);
+        let Some(position) = position else { return Ok(false) };
+        let withdrawn = self.index.submitted.remove(position);
+        match self.save() {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.index.submitted.insert(position, withdrawn);
+                Err(error)
+            }
         }
-        Ok(found)
     }
 
     fn path(&self, digest: &str) -> PathBuf {
@@ -202,7 +209,7 @@ impl Archive {
     fn save(&self) -> io::Result<()> {
         self.show();
         let text = toml::to_string(&self.index).map_err(io::Error::other)?;
-        let text = format!("# Components that were deployed last or submitted. Written by stepbox.\n\n{text}");
+        let text = format!("{INDEX_HEADER}\n\n{text}\n{INDEX_END}\n");
         if text.len() as u64 > MAX_INDEX_BYTES {
             let message = format!("its index would have {} bytes, above {MAX_INDEX_BYTES}", text.len());
             return Err(io::Error::other(message));
@@ -230,6 +237,15 @@ impl Archive {
             }
         }
     }
+}
+
+/// Refuses an index that was cut. TOML that ends between two tables would parse, as one with fewer entries. Indexes
+/// without the header are of releases before the mark.
+fn check_end(text: &str) -> io::Result<()> {
+    if text.starts_with(INDEX_HEADER) && !text.ends_with(&format!("\n{INDEX_END}\n")) {
+        return Err(io::Error::other(format!("it does not end with `{INDEX_END}`: it was cut")));
+    }
+    Ok(())
 }
 
 /// Whether options can stand in the index, or why not.
@@ -371,6 +387,41 @@ mod tests {
         assert!(archive.previous().is_empty());
         deploy(&mut archive, &kept("b", 0.1));
         assert_eq!(folder.components().len(), 1);
+    }
+
+    #[test]
+    fn an_index_that_was_cut_between_two_entries_is_refused_as_a_whole() {
+        let folder = Folder::new("cut");
+        let mut archive = Archive::open(&folder.0);
+        for name in ["a", "b", "c"] {
+            deploy(&mut archive, &kept(name, 0.1));
+        }
+        let path = archive.folder.join(INDEX);
+        let text = fs::read_to_string(&path).expect("the index");
+        assert_eq!(Archive::open(&folder.0).previous().len(), 2, "whole");
+        let last = text.rfind("[[deployed]]").expect("an entry");
+        fs::write(&path, &text[..last]).expect("written");
+        assert!(Archive::open(&folder.0).present().is_none());
+        let old = text.replace(INDEX_HEADER, "# Written by stepbox.").replace(INDEX_END, "");
+        fs::write(&path, old).expect("written");
+        assert_eq!(Archive::open(&folder.0).previous().len(), 2, "of a release without the mark");
+    }
+
+    #[test]
+    fn a_submission_that_could_not_be_withdrawn_is_still_there() {
+        let folder = Folder::new("withdraw");
+        let mut archive = Archive::open(&folder.0);
+        archive.submit(submission("a")).expect("saved");
+        archive.submit(submission("b")).expect("saved");
+        // A folder in the index's place: writing fails for every user, root too.
+        let path = archive.folder.join(INDEX);
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir(&path).expect("a folder");
+        archive.withdraw(&submission("a").component.digest).expect_err("the index cannot be replaced");
+        assert_eq!(archive.submitted(), [submission("a"), submission("b")]);
+        fs::remove_dir(&path).expect("removed");
+        assert!(archive.withdraw(&submission("a").component.digest).expect("saved"));
+        assert_eq!(Archive::open(&folder.0).submitted(), [submission("b")]);
     }
 
     fn submission(digest: &str) -> SubmissionStatus {
