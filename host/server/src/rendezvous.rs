@@ -47,6 +47,15 @@ struct State {
     meetings: BTreeMap<Occasion, Meeting>,
     /// Counts runs that have ended.
     run: u64,
+    /// Counts how often an optimizer's meetings were abandoned.
+    abandoned: BTreeMap<OptimizerId, u64>,
+}
+
+impl State {
+    /// Changes whenever the incomplete meetings of an optimizer end.
+    fn epoch(&self, optimizer: OptimizerId) -> (u64, u64) {
+        (self.run, self.abandoned.get(&optimizer).copied().unwrap_or(0))
+    }
 }
 
 struct Meeting {
@@ -84,14 +93,14 @@ impl Rendezvous {
         patience: Duration,
     ) -> Result<Arc<[Part]>, Broken> {
         let mut changes = self.changes.subscribe();
-        let (run, complete) = self.bring(occasion, key, part, expected);
+        let (epoch, complete) = self.bring(occasion, key, part, expected);
         if complete {
             self.changes.send_replace(());
         }
         let arrived = async {
             loop {
                 changes.mark_unchanged();
-                if let Some(outcome) = self.look(occasion, run) {
+                if let Some(outcome) = self.look(occasion, epoch) {
                     return outcome;
                 }
                 if changes.changed().await.is_err() {
@@ -114,29 +123,40 @@ impl Rendezvous {
         self.changes.send_replace(());
     }
 
-    /// Forgets the meetings of optimizers before this one, which no key updates with any more.
-    pub fn forget_older(&self, than: OptimizerId) {
-        self.state.lock().meetings.retain(|occasion, _| occasion.optimizer >= than);
+    /// Ends the meetings of one optimizer that are not complete: it is paused. Those of other optimizers go on.
+    pub fn abandon_optimizer(&self, optimizer: OptimizerId) {
+        let mut state = self.state.lock();
+        *state.abandoned.entry(optimizer).or_default() += 1;
+        state.meetings.retain(|occasion, meeting| occasion.optimizer != optimizer || meeting.complete.is_some());
+        drop(state);
+        self.changes.send_replace(());
     }
 
-    /// Returns the run it is for, and whether the meeting is complete by it.
+    /// Forgets the meetings of optimizers before this one, which no key updates with any more.
+    pub fn forget_older(&self, than: OptimizerId) {
+        let mut state = self.state.lock();
+        state.meetings.retain(|occasion, _| occasion.optimizer >= than);
+        state.abandoned.retain(|optimizer, _| *optimizer >= than);
+    }
+
+    /// Returns the epoch it is for, and whether the meeting is complete by it.
     fn bring(
         &self,
         occasion: &Occasion,
         key: KeyId,
         part: Part,
         expected: impl FnOnce() -> BTreeSet<KeyId>,
-    ) -> (u64, bool) {
+    ) -> ((u64, u64), bool) {
         let mut state = self.state.lock();
-        let run = state.run;
+        let epoch = state.epoch(occasion.optimizer);
         let new = || Meeting { expected: expected(), parts: BTreeMap::new(), complete: None };
         let meeting = state.meetings.entry(occasion.clone()).or_insert_with(new);
         if meeting.complete.is_some() {
-            return (run, false);
+            return (epoch, false);
         }
         meeting.parts.insert(key, part);
         if !meeting.expected.iter().all(|key| meeting.parts.contains_key(key)) {
-            return (run, false);
+            return (epoch, false);
         }
         let mut parts: Vec<(KeyId, Part)> = std::mem::take(&mut meeting.parts).into_iter().collect();
         parts.sort_by_key(|(key, part)| (part.identity, *key));
@@ -145,14 +165,14 @@ impl Rendezvous {
         state.meetings.retain(|other, _| {
             (other.optimizer, &other.group) != (occasion.optimizer, &occasion.group) || other.round >= occasion.round
         });
-        (run, true)
+        (epoch, true)
     }
 
-    fn look(&self, occasion: &Occasion, run: u64) -> Option<Result<Arc<[Part]>, Broken>> {
+    fn look(&self, occasion: &Occasion, epoch: (u64, u64)) -> Option<Result<Arc<[Part]>, Broken>> {
         let state = self.state.lock();
         match state.meetings.get(occasion) {
             Some(Meeting { complete: Some(parts), .. }) => Some(Ok(Arc::clone(parts))),
-            _ if state.run != run => Some(Err(Broken::RunEnded)),
+            _ if state.epoch(occasion.optimizer) != epoch => Some(Err(Broken::RunEnded)),
             _ => None,
         }
     }
@@ -234,6 +254,22 @@ mod tests {
         });
         assert_eq!(outcome, Err(Broken::RunEnded));
         assert!(rendezvous.state.lock().meetings.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_optimizer_ends_its_own_meetings_and_no_others() {
+        let rendezvous = Rendezvous::default();
+        let (revoked, trusted) = (occasion(1), Occasion { optimizer: 2, ..occasion(1) });
+        let (ended, goes_on, ()) = tokio::join!(
+            rendezvous.meet(&revoked, 1, part(1, 1.0), both, PATIENCE),
+            rendezvous.meet(&trusted, 1, part(1, 1.0), both, PATIENCE),
+            async {
+                rendezvous.abandon_optimizer(1);
+                rendezvous.meet(&trusted, 2, part(2, 2.0), both, PATIENCE).await.expect("both are there");
+            },
+        );
+        assert_eq!(ended, Err(Broken::RunEnded));
+        assert_eq!(goes_on.as_deref(), Ok(&[part(1, 1.0), part(2, 2.0)][..]));
     }
 
     #[tokio::test]

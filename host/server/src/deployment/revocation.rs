@@ -198,7 +198,8 @@ fn enforce(job: &Arc<Job>) {
                     key.interrupt(&paused.message);
                 }
             }
-            job.rendezvous.abandon();
+            let paused = changes.iter().filter(|(_, revocation)| revocation.is_some());
+            paused.for_each(|(optimizer, _)| job.rendezvous.abandon_optimizer(optimizer.id));
         }
         deployments.newest().is_some_and(|newest| newest.optimizer.paused().is_none())
     };
