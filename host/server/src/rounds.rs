@@ -20,6 +20,9 @@ pub(crate) struct Rounds<Gradient> {
     discarded: Vec<bool>,
     /// Why the open round failed last.
     failure: Option<String>,
+    /// Whether the round that completed last was completed by a run that has ended since: no worker of the present run
+    /// has pushed it.
+    completed_by_ended_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,7 @@ impl<Gradient> Rounds<Gradient> {
             stage: Stage::Collecting,
             discarded: vec![false; workers],
             failure: None,
+            completed_by_ended_run: false,
         }
     }
 
@@ -86,15 +90,20 @@ impl<Gradient> Rounds<Gradient> {
     }
 
     /// Whether a push would be a repetition; asked before its body is read. A repetition of the round just done is one
-    /// too: its sender cannot know yet that it is done.
+    /// too: its sender cannot know yet that it is done. A worker of a new run repeats nothing that the run before it
+    /// completed: its gradient would be dropped unnoticed, so it learns that the round is not open.
     pub fn is_repeated(&self, rank: Rank, round: u64) -> Result<bool, WrongRound> {
-        if round == self.version && round > 0 {
+        let is_updating = self.stage == Stage::Updating;
+        if self.completed_by_ended_run && is_updating {
+            return Err(WrongRound { round, open: self.open() + 1 });
+        }
+        if round == self.version && round > 0 && !self.completed_by_ended_run {
             return Ok(true);
         }
         if round != self.open() {
             return Err(WrongRound { round, open: self.open() });
         }
-        Ok(self.stage == Stage::Updating || self.pushed[rank as usize].is_some())
+        Ok(is_updating || self.pushed[rank as usize].is_some())
     }
 
     /// Takes a worker's gradient for a round.
@@ -108,6 +117,7 @@ impl<Gradient> Rounds<Gradient> {
             return Ok(Push::Counted);
         }
         self.stage = Stage::Updating;
+        self.completed_by_ended_run = false;
         Ok(Push::Completed(self.pushed.iter_mut().filter_map(Option::take).collect()))
     }
 
@@ -145,6 +155,7 @@ impl<Gradient> Rounds<Gradient> {
     pub fn abandon(&mut self) -> Vec<Gradient> {
         self.discarded.fill(false);
         self.failure = None;
+        self.completed_by_ended_run = true;
         self.pushed.iter_mut().filter_map(Option::take).collect()
     }
 
@@ -256,6 +267,26 @@ mod tests {
         assert_eq!(rounds.abandon(), [7]);
         assert_eq!(rounds.missing().collect::<Vec<_>>(), [0, 1]);
         assert_eq!(rounds.push(1, 1, 8), Ok(Push::Counted));
+    }
+
+    #[test]
+    fn a_new_runs_push_is_no_repetition_of_what_the_run_before_completed() {
+        let mut rounds = Rounds::new(1);
+        completed(rounds.push(0, 1, 1));
+        assert!(rounds.abandon().is_empty(), "the round is being updated");
+        assert_eq!(rounds.push(0, 1, 2), Err(WrongRound { round: 1, open: 2 }), "while it is being updated");
+        rounds.succeed();
+        assert_eq!(rounds.push(0, 1, 2), Err(WrongRound { round: 1, open: 2 }), "after it is done");
+        assert_eq!(completed(rounds.push(0, 2, 3)), [3]);
+        assert_eq!(rounds.push(0, 2, 3), Ok(Push::Repeated(3)), "of its own run");
+        rounds.succeed();
+        assert_eq!(rounds.push(0, 2, 3), Ok(Push::Repeated(3)));
+
+        let mut rounds = Rounds::new(1);
+        completed(rounds.push(0, 1, 1));
+        rounds.abandon();
+        rounds.fail("out of fuel");
+        assert_eq!(completed(rounds.push(0, 1, 2)), [2], "the round is open again, for the new run");
     }
 
     proptest! {
