@@ -3,6 +3,7 @@
 //! Nothing here knows of frames or sockets. What waits, waits for a change of the key, the barrier or the membership,
 //! and never longer than the round's time-out; the message at its end names who was waited for.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::reload::Warnings;
 use crate::rendezvous::Rendezvous;
 use crate::rounds::Rank;
 use crate::settings::JobSettings;
-use crate::shard::Shards;
+use crate::shard::{KeyId, Shards};
 use crate::update;
 
 /// What all connections of a job share.
@@ -335,9 +336,33 @@ impl Job {
                 let missing = self.members.borrow().describe(missing);
                 format!("round {round} of key `{}` did not end: waited for {missing}", key.name)
             }
-            _ => format!("key `{}` did not reach version {version}: its update is still running", key.name),
+            _ => {
+                let waits_for = self.rendezvous.missing_for(key.id);
+                if waits_for.is_empty() {
+                    format!("key `{}` did not reach version {version}: its update is still running", key.name)
+                } else {
+                    format!(
+                        "key `{}` did not reach version {version}: its optimizer combines keys in a round, and waited \
+                         for {}; workers must push all keys before they pull any",
+                        key.name,
+                        self.describe_keys(&waits_for)
+                    )
+                }
+            }
         };
         self.wait(key.progress(), || self.try_pull(key, rank, version), late).await
+    }
+
+    /// Keys that a round waits for, and the workers whose gradients each of them lacks, for a message.
+    pub fn describe_keys(&self, keys: &BTreeSet<KeyId>) -> String {
+        let describe = |key: &Arc<Key>| match key.look(None, u64::MAX) {
+            Look::Waiting { missing, .. } if !missing.is_empty() => {
+                format!("`{}` (not pushed by {})", key.name, self.members.borrow().describe(missing))
+            }
+            _ => format!("`{}`", key.name),
+        };
+        let keys: Vec<_> = self.model.all().iter().filter(|key| keys.contains(&key.id)).map(describe).collect();
+        keys.join(", ")
     }
 
     /// Waits until all workers are at the barrier of this number.

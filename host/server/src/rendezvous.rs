@@ -49,6 +49,9 @@ struct State {
     run: u64,
     /// Counts how often an optimizer's meetings were abandoned.
     abandoned: BTreeMap<OptimizerId, u64>,
+    /// For each key whose last meeting did not come about in time, the keys that were missing. A pull whose time-out ends
+    /// before the round's failure is known still names them.
+    missed: BTreeMap<KeyId, BTreeSet<KeyId>>,
 }
 
 impl State {
@@ -70,7 +73,7 @@ struct Meeting {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// These keys did not come in time.
-    Missing(Vec<KeyId>),
+    Missing(BTreeSet<KeyId>),
     /// The run that it belonged to has ended.
     RunEnded,
 }
@@ -114,10 +117,24 @@ impl Rendezvous {
         }
     }
 
+    /// The keys that this key's update waits for, or last waited for in vain.
+    pub fn missing_for(&self, key: KeyId) -> BTreeSet<KeyId> {
+        let state = self.state.lock();
+        if let Some(missed) = state.missed.get(&key) {
+            return missed.clone();
+        }
+        let waiting = state.meetings.values().filter(|meeting| meeting.parts.contains_key(&key));
+        waiting
+            .flat_map(|meeting| meeting.expected.iter().filter(move |other| !meeting.parts.contains_key(other)))
+            .copied()
+            .collect()
+    }
+
     /// Ends all meetings that are not complete: the run that they belonged to has ended.
     pub fn abandon(&self) {
         let mut state = self.state.lock();
         state.run += 1;
+        state.missed.clear();
         state.meetings.retain(|_, meeting| meeting.complete.is_some());
         drop(state);
         self.changes.send_replace(());
@@ -149,6 +166,7 @@ impl Rendezvous {
     ) -> ((u64, u64), bool) {
         let mut state = self.state.lock();
         let epoch = state.epoch(occasion.optimizer);
+        state.missed.remove(&key);
         let new = || Meeting { expected: expected(), parts: BTreeMap::new(), complete: None };
         let meeting = state.meetings.entry(occasion.clone()).or_insert_with(new);
         if meeting.complete.is_some() {
@@ -184,11 +202,13 @@ impl Rendezvous {
         if let Some(parts) = &meeting.complete {
             return Ok(Arc::clone(parts));
         }
-        let missing = meeting.expected.iter().filter(|key| !meeting.parts.contains_key(key)).copied().collect();
+        let missing: BTreeSet<KeyId> =
+            meeting.expected.iter().filter(|key| !meeting.parts.contains_key(key)).copied().collect();
         meeting.parts.remove(&key);
         if meeting.parts.is_empty() {
             state.meetings.remove(occasion);
         }
+        state.missed.insert(key, missing.clone());
         Err(Broken::Missing(missing))
     }
 }
@@ -239,10 +259,27 @@ mod tests {
         let rendezvous = Rendezvous::default();
         let occasion = occasion(1);
         let outcome = rendezvous.meet(&occasion, 1, part(1, 1.0), both, Duration::ZERO).await;
-        assert_eq!(outcome, Err(Broken::Missing(vec![2])));
+        assert_eq!(outcome, Err(Broken::Missing(BTreeSet::from([2]))));
         let outcome = rendezvous.meet(&occasion, 2, part(2, 2.0), both, Duration::ZERO).await;
-        assert_eq!(outcome, Err(Broken::Missing(vec![1])), "the part of a gradient that is gone does not count");
+        assert_eq!(
+            outcome,
+            Err(Broken::Missing(BTreeSet::from([1]))),
+            "the part of a gradient that is gone does not count"
+        );
         assert!(rendezvous.state.lock().meetings.is_empty());
+    }
+
+    #[tokio::test]
+    async fn while_a_key_waits_it_is_known_for_which() {
+        let rendezvous = Rendezvous::default();
+        let occasion = occasion(1);
+        let (met, ()) = tokio::join!(rendezvous.meet(&occasion, 1, part(1, 1.0), both, PATIENCE), async {
+            assert_eq!(rendezvous.missing_for(1), BTreeSet::from([2]));
+            assert!(rendezvous.missing_for(2).is_empty(), "it has not come, so it does not wait");
+            rendezvous.meet(&occasion, 2, part(2, 2.0), both, PATIENCE).await.expect("both are there");
+        });
+        met.expect("both are there");
+        assert!(rendezvous.missing_for(1).is_empty());
     }
 
     #[tokio::test]

@@ -113,6 +113,7 @@ async fn keys_that_an_optimizer_combines_wait_for_each_other_and_say_for_whom() 
     // Pulled before the other key is pushed: nobody can answer that.
     let (code, message) = refused(worker.push_pull("a", &gradient).await);
     assert!(matches!(code, ErrorCode::OptimizerFailed | ErrorCode::TimedOut), "{code}: {message}");
+    assert!(message.contains("`b` (not pushed by") && message.contains("rank 0"), "the first answer says: {message}");
     // Both together go on from where they were.
     in_time(async {
         loop {

@@ -97,13 +97,11 @@ fn expected(update: &Update<'_>, scope: Scope, round: u64, phase: u32) -> BTreeS
 
 fn missed(update: &Update<'_>, broken: &Broken, round: u64) -> String {
     let Broken::Missing(keys) = broken else { return "the run that the round belonged to has ended".into() };
-    let all = update.job.model.all();
-    let names: Vec<_> = all.iter().filter(|key| keys.contains(&key.id)).map(|key| format!("`{}`", key.name)).collect();
     let status = &update.residence.optimizer.status;
     format!(
         "{} combines all keys in a round, and round {round} of {} did not come: workers must push all keys before they \
          pull any",
         status.name,
-        names.join(", ")
+        update.job.describe_keys(keys)
     )
 }
