@@ -1,8 +1,8 @@
 //! Matrices, and their product at native speed.
 //!
 //! In a component, [`multiply`] is the server's: a product that costs next to no fuel and runs with the widest vectors the
-//! processor has. Natively it is the same library, `matrixmultiply`. One processor always gives the same bits, in the
-//! sandbox and natively; another may round differently.
+//! processor has. Natively the same code computes it. Its order of operations is part of the contract, so every processor
+//! gives the same bits, in the sandbox and natively.
 //!
 //! With the SDK's feature `nalgebra` there are copies and views of that crate, for decompositions of small matrices:
 //! `nalgebra` is compiled into the component and metered like the rest of it. Decompose in `f64` (`map(f64::from)`): in
@@ -207,16 +207,18 @@ pub fn multiply(
 
 #[cfg(not(target_arch = "wasm32"))]
 fn product_into(alpha: f32, left: MatrixRef<'_>, right: MatrixRef<'_>, beta: f32, product: &mut MatrixMut<'_>) {
-    use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
+    use std::convert::Infallible;
 
-    const CHECKED: &str = "extents were checked when the matrix was made";
-    fn array<'a>(matrix: &MatrixRef<'a>) -> ArrayView2<'a, f32> {
-        let stored = ArrayView2::from_shape((matrix.rows, matrix.columns), matrix.values).expect(CHECKED);
-        if matrix.transposed { stored.reversed_axes() } else { stored }
+    use stepbox_matrix::{Factor, Target};
+
+    fn factor<'a>(matrix: &MatrixRef<'a>) -> Factor<'a> {
+        let (row_stride, column_stride) = if matrix.transposed { (1, matrix.columns) } else { (matrix.columns, 1) };
+        let (rows, columns) = (matrix.rows(), matrix.columns());
+        Factor { elements: matrix.values, rows, columns, row_stride, column_stride }
     }
-    let extents = (product.rows, product.columns);
-    let mut target = ArrayViewMut2::from_shape(extents, &mut *product.values).expect(CHECKED);
-    general_mat_mul(alpha, &array(&left), &array(&right), beta, &mut target);
+    let target = Target { elements: product.values, columns: product.columns, stride: product.columns };
+    let Ok(()) =
+        stepbox_matrix::multiply((alpha, beta), factor(&left), factor(&right), target, || Ok::<_, Infallible>(()));
 }
 
 #[cfg(target_arch = "wasm32")]

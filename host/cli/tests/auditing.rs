@@ -69,7 +69,8 @@ fn every_decision_has_its_line() {
     let schedules: Vec<_> = of_action(&lines, "schedule").iter().map(|(outcome, _)| *outcome).collect();
     assert_eq!(schedules, ["attempted", "allowed", "refused"]);
     let statuses: Vec<_> = of_action(&lines, "status").iter().map(|(outcome, _)| *outcome).collect();
-    assert_eq!(statuses, ["refused", "allowed"]);
+    // A status is one question and one for each list that belongs to it.
+    assert_eq!(statuses, ["refused", "allowed", "allowed", "allowed"]);
     let [(_, handshake)] = of_action(&lines, "handshake")[..] else { panic!("{lines:?}") };
     assert!(handshake["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
     let connections = of_action(&lines, "connect");

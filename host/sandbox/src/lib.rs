@@ -41,7 +41,6 @@ mod limiter;
 mod limits;
 mod linear_algebra;
 mod local;
-mod matrix_product;
 mod memory;
 mod native;
 mod plan;

@@ -2,11 +2,12 @@
 //!
 //! It is paid for in fuel like any other work, before it is done, and every offset is checked against the memory. wasmtime
 //! compares a call's deadline only in the component's own code, so it is compared here before a product and within it.
-//! The arithmetic is that of [`matrix_product`].
+//! The arithmetic is that of [`stepbox_matrix`].
 
 use std::ops::Range;
 use std::time::Instant;
 
+use stepbox_matrix::{Factor, Target};
 use wasmtime::component::Linker;
 use wasmtime::{StoreContextMut, Trap};
 
@@ -14,7 +15,6 @@ use crate::contract::LINEAR_ALGEBRA;
 use crate::contract::linear_algebra::Matrix;
 use crate::error::ProductError;
 use crate::instance::HostState;
-use crate::matrix_product::{self, Factor, Target};
 use crate::memory::GuestMemory;
 
 /// Multiplications for one unit of fuel. A unit is about one WebAssembly instruction, and a processor with 256-bit
@@ -151,7 +151,7 @@ impl Product {
         let (left, right) = (view(&self.left, factor(&places.left)), view(&self.right, factor(&places.right)));
         let (columns, stride) = (self.product.columns as usize, self.product.stride as usize);
         let target = Target { elements: written, columns, stride };
-        matrix_product::multiply((self.alpha, self.beta), left, right, target, go_on)
+        stepbox_matrix::multiply((self.alpha, self.beta), left, right, target, go_on)
     }
 }
 

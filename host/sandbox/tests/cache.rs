@@ -151,9 +151,8 @@ fn a_changed_entry_is_never_run_but_replaced() {
         fs::write(cache.entry(), &changed).unwrap();
         let expected = if byte < 8 { Miss::OtherFormat } else { Miss::NotAuthentic };
         assert_eq!(cache.origin(), missed(expected), "byte {byte}");
-        assert_eq!(fs::read(cache.entry()).unwrap(), good, "byte {byte}");
+        assert_eq!(cache.origin(), Origin::Cached, "byte {byte}");
     }
-    assert_eq!(cache.origin(), Origin::Cached);
 }
 
 #[test]

@@ -54,8 +54,8 @@ fn what_is_not_understood_refuses_all_of_a_bundle() {
     let middle = (one.len() / 2..).find(|at| one.as_bytes()[*at] != b'\n').unwrap();
     let damaged = format!("{two}{}*{}", &one[..middle], &one[middle + 1..]);
     line(refusal(&damaged), "not base64");
-    let shorter = format!("{two}{}{}", &one[..middle], &one[middle + 1..]);
-    assert_eq!(refusal(&shorter), PemError::Content { number: 2, wanted: "CERTIFICATE" });
+    let padded = format!("{two}{}={}", &one[..middle], &one[middle + 1..]);
+    assert_eq!(refusal(&padded), PemError::Content { number: 2, wanted: "CERTIFICATE" });
     for empty in ["", "\n\n", "  "] {
         assert_eq!(refusal(empty), PemError::Nothing { wanted: "CERTIFICATE" });
     }

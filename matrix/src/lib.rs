@@ -1,4 +1,4 @@
-//! A matrix product that gives the same bits on every processor.
+//! A matrix product that gives the same bits on every processor, on a server and where an author runs an optimizer natively.
 //!
 //! Its order of operations is part of the contract (`docs/contract.md`). For each element of the product, the inner
 //! dimension is taken in blocks of [`DEPTH`]. The products of a block are added in order, starting from 0; then the sum
@@ -9,12 +9,14 @@
 //! The blocking is that of any fast product: what one block of rows needs of both factors is packed into buffers that stay
 //! in the caches, and a tile of sums stays in registers.
 
+#![forbid(unsafe_code)]
+
 use std::ops::Range;
 
 use pulp::{Arch, Scalar128b, Simd, WithSimd};
 
 /// Length of the blocks of the inner dimension. Changing it changes bits.
-pub(crate) const DEPTH: usize = 256;
+pub const DEPTH: usize = 256;
 
 /// Rows of the left factor that are packed at a time: 72 KiB with [`DEPTH`] columns, for the second-level cache.
 /// A multiple of every tile's rows.
@@ -27,29 +29,41 @@ const WIDTH: usize = 512;
 const SCALED_AT_ONCE: usize = 1 << 20;
 
 /// A factor: `rows` by `columns` elements, each step apart in `elements`.
-#[derive(Clone, Copy)]
-pub(crate) struct Factor<'a> {
-    pub(crate) elements: &'a [f32],
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    pub(crate) row_stride: usize,
-    pub(crate) column_stride: usize,
+#[derive(Debug, Clone, Copy)]
+pub struct Factor<'a> {
+    /// From the first element to the last.
+    pub elements: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub columns: usize,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+    /// Elements from one column to the next.
+    pub column_stride: usize,
 }
 
 /// The product's place: rows of `columns` elements, each `stride` behind the one before.
-pub(crate) struct Target<'a> {
-    pub(crate) elements: &'a mut [f32],
-    pub(crate) columns: usize,
-    pub(crate) stride: usize,
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// From the first element to the last.
+    pub elements: &'a mut [f32],
+    /// Number of columns.
+    pub columns: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
 }
 
 /// Computes `target = alpha * left * right + beta * target`. With a `beta` of 0, what was in `target` is not read.
 ///
-/// Asks whether to go on about once a millisecond. After an error the target is partly written.
+/// Calls `go_on` about once a millisecond, and ends with its error if it returns one.
+///
+/// # Errors
+/// What `go_on` returned. The target is then partly written.
 ///
 /// # Panics
 /// If a stride leads out of the elements, or the extents do not go together.
-pub(crate) fn multiply<E>(
+pub fn multiply<E>(
     (alpha, beta): (f32, f32),
     left: Factor<'_>,
     right: Factor<'_>,
