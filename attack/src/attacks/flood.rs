@@ -8,6 +8,7 @@ use stepbox_wire::{FramePrefix, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Attack;
 use crate::answer::{ACCEPTED, Answer, CLOSED};
@@ -34,6 +35,9 @@ const WAITING_REQUESTS: usize = 8_500;
 
 /// More connections than an identity may have by default.
 const CONNECTIONS_OF_ONE: usize = 64;
+
+/// How long a connection without a handshake may last until it is looked at more closely: several times the server's limit.
+const ACCEPTED_BY: Duration = Duration::from_secs(60);
 
 /// Between two bytes of somebody who dribbles.
 const DRIBBLE: Duration = Duration::from_millis(200);
@@ -88,7 +92,12 @@ async fn connections(address: SocketAddr, say: &'static [u8]) -> Result<Answer> 
             // A server that has closed takes nothing.
             let _ = stream.write_all(say).await;
             let mut said = Vec::new();
-            let _ = in_time((&mut stream).take(4096).read_to_end(&mut said)).await?;
+            if timeout(ACCEPTED_BY, (&mut stream).take(4096).read_to_end(&mut said)).await.is_err() {
+                // Where the system's queue was full, the server never saw the connection, and only this end believes in
+                // it. A byte more is then answered with a reset; one that is open stays open.
+                let _ = stream.write_all(&[0]).await;
+                let _ = in_time((&mut stream).take(4096).read_to_end(&mut said)).await?;
+            }
             Ok::<_, anyhow::Error>(said.len())
         });
     }

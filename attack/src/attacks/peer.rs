@@ -101,6 +101,7 @@ fn conversation() -> Vec<Attack> {
     vec![
         greeting(Flood, "the first request is not hello", &["out-of-order"], Request::Register),
         greeting(Flood, "another version of the protocol", &["protocol-version"], hello(PROTOCOL_VERSION + 1)),
+        greeting(Flood, "version 0 of the protocol", &["protocol-version"], hello(0)),
         sent(Flood, "HTTP within TLS", MALFORMED, || b"GET / HTTP/1.1\r\nHost: server\r\n\r\n".to_vec()),
         sent(Flood, "64 KiB of noise within TLS", MALFORMED, || {
             (0..65_536_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
@@ -153,6 +154,10 @@ fn manipulation() -> Vec<Attack> {
             let body = [0x00, 0x7c].repeat(key.elements);
             Ok((push_as(key, round, ElementType::F16, vec![key.elements as u64]), body))
         }),
+        as_pusher(Manipulation, "NaN in a bfloat16 gradient", NOT_FINITE, |key, round| {
+            let body = [0xc0, 0x7f].repeat(key.elements);
+            Ok((push_as(key, round, ElementType::Bf16, vec![key.elements as u64]), body))
+        }),
         as_pusher(Manipulation, "NaN as the loss", &["not-finite", "malformed"], |key, round| {
             let tensor = TensorType { element: ElementType::F32, shape: vec![key.elements as u64] };
             let push = Request::Push { key: key.name.into(), round, tensor, loss: Some(f32::NAN) };
@@ -160,6 +165,9 @@ fn manipulation() -> Vec<Attack> {
         }),
         as_pusher(Manipulation, "a longer gradient", &["wrong-shape"], typed(f32, |n| vec![n + 1], |n| n * 4 + 4)),
         as_pusher(Manipulation, "another shape", &["wrong-shape"], typed(f32, |n| vec![n / 2, 2], whole)),
+        as_pusher(Manipulation, "one more axis", &["wrong-shape"], typed(f32, |n| vec![n, 1], whole)),
+        as_pusher(Manipulation, "a single number as a gradient", &["wrong-shape"], typed(f32, |_| vec![], |_| 4)),
+        as_pusher(Manipulation, "a gradient without elements", &["wrong-shape"], typed(f32, |_| vec![0], |_| 0)),
         as_pusher(Manipulation, "a shape that overflows", &["wrong-shape", "malformed"], {
             typed(f32, |_| vec![1 << 40, 1 << 40], whole)
         }),

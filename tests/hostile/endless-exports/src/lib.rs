@@ -17,6 +17,9 @@ thread_local! {
     static IN_EARNEST: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Bytes that only a slice of a large tensor of the model takes: tensors of a trial have fewer than 32,768 elements.
+const MORE_THAN_IN_A_TRIAL: u32 = 400_000;
+
 fn is_in_earnest(tensor: &types::Tensor) -> bool {
     let elements: u64 = tensor.shape.iter().product();
     (5000..=6000).contains(&elements) || elements >= 100_000
@@ -42,7 +45,8 @@ impl Exports for Guest {
     }
 
     fn reserve(bytes: u32) -> Result<u32, String> {
-        if trick() == 'C' || (trick() == 'I' && IN_EARNEST.get()) {
+        let is_in_earnest = IN_EARNEST.get() || bytes >= MORE_THAN_IN_A_TRIAL;
+        if trick() == 'C' || (trick() == 'I' && is_in_earnest) {
             forever();
         }
         Otherwise::reserve(bytes)
