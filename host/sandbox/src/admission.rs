@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cache::Miss;
+use crate::error::Miss;
 
 /// Where the native code and the trial's outcome of an admitted component are from.
 #[derive(Debug, Clone, PartialEq, Eq)]

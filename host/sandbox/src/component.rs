@@ -9,25 +9,19 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use crate::admission::{Admission, Origin};
-use crate::allow_list::{self, Structure, Surveyed};
+use crate::admitted::{AdmittedComponent, Parts};
+use crate::allow_list::{self, Surveyed};
 use crate::cache::{self, CompileCache, Subject};
 use crate::compiler::Compiler;
-use crate::contract::{INTERFACE, LINEAR_ALGEBRA, types};
-use crate::declarations::{Extent, Granularity, Slot};
+use crate::contract::{INTERFACE, LINEAR_ALGEBRA};
 use crate::description::Description;
 use crate::engine::{Metering, engine};
-use crate::error::{CallError, Chain, SandboxError};
+use crate::error::{Chain, SandboxError};
 use crate::fuel::FuelModel;
-use crate::geometry::Geometry;
-use crate::instance::{Allowance, CallBudget, Instance, Linked};
-use crate::layout::Layout;
+use crate::instance::{Instance, Linked};
 use crate::limiter::{Charge, MemoryBudget};
-use crate::limits::{CHUNK_ELEMENTS, Limits, SandboxConfig, WasiPolicy};
+use crate::limits::{Limits, SandboxConfig, WasiPolicy};
 use crate::native;
-use crate::plan::{Plan, TensorDescription};
-use crate::pool::InstancePool;
-use crate::preparation::Preparation;
-use crate::settings::{Settings, SettingsError};
 use crate::trial::rehearse;
 use crate::wasi;
 
@@ -46,7 +40,7 @@ pub struct Sandbox {
     in_use: Arc<Mutex<InUse>>,
 }
 
-type InUse = Vec<([u8; 32], Weak<Inner>)>;
+type InUse = Vec<([u8; 32], Weak<Parts>)>;
 
 /// Native code, and what the cache knows of its trial.
 struct Code {
@@ -125,29 +119,24 @@ impl Sandbox {
             .map_err(|error| SandboxError::Invalid(Chain(&error).to_string()))?;
 
         let limits = self.config.limits.clone();
-        let budget = CallBudget { fuel: limits.call_fuel, deadline_milliseconds: limits.call_deadline_milliseconds };
-        let mut admitted = Inner {
+        let charge = Charge::new(Arc::clone(&self.memory));
+        let described = Instance::new(&linked, "component under trial", charge, &limits)?.describe()?;
+        let mut admitted = Parts {
             linked,
-            name: "component under trial".into(),
-            description: None,
+            description: Description::checked(described)?,
             fuel: FuelModel::untried(&limits),
             limits,
-            budget,
             memory: Arc::clone(&self.memory),
             imports,
             exports,
             structure,
             admission: Admission { origin: code.origin, code: code.took, trial: Duration::ZERO },
         };
-        let description =
-            Description::checked(admitted.instantiate(Charge::new(Arc::clone(&self.memory)))?.describe()?)?;
-        admitted.name = description.name.clone();
-        admitted.description = Some(description);
         admitted.fuel = match code.fuel {
             Some(known) => known,
             None => {
                 let since = Instant::now();
-                let fuel = rehearse(&AdmittedComponent(Arc::new(admitted.clone())))?;
+                let fuel = rehearse(&AdmittedComponent::new(Arc::new(admitted.clone())))?;
                 admitted.admission.trial = since.elapsed();
                 if let Some(cache) = &self.cache {
                     cache.store(&subject, fuel, compiled);
@@ -189,22 +178,22 @@ impl Sandbox {
     /// A component that is in use, as it is when admitted again.
     fn in_use(&self, digest: &[u8; 32]) -> Option<AdmittedComponent> {
         let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        let inner =
+        let parts =
             in_use.iter().filter(|(other, _)| other == digest).find_map(|(_, component)| component.upgrade())?;
         drop(in_use);
         let admission = Admission { origin: Origin::InUse, code: Duration::ZERO, trial: Duration::ZERO };
-        Some(self.admitted(digest, Inner { admission, ..Inner::clone(&inner) }))
+        Some(self.admitted(digest, Parts { admission, ..Parts::clone(&parts) }))
     }
 
     /// Remembers a component for as long as somebody has it, and hands it out.
-    fn admitted(&self, digest: &[u8; 32], component: Inner) -> AdmittedComponent {
+    fn admitted(&self, digest: &[u8; 32], component: Parts) -> AdmittedComponent {
         let Admission { origin, code, trial } = &component.admission;
-        tracing::info!(component = component.name, %origin, ?code, ?trial, "admitted");
+        tracing::info!(component = component.description.name, %origin, ?code, ?trial, "admitted");
         let component = Arc::new(component);
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         in_use.retain(|(_, component)| component.strong_count() > 0);
         in_use.push((*digest, Arc::downgrade(&component)));
-        AdmittedComponent(component)
+        AdmittedComponent::new(component)
     }
 
     /// The imports, if all are on the allow-list.
@@ -248,174 +237,4 @@ fn check_exports(component: &Component) -> Result<Vec<String>, SandboxError> {
         return Err(SandboxError::NoContract { expected: INTERFACE });
     }
     Ok(exports)
-}
-
-/// A component that passed admission: the only thing that can be instantiated. Cheap to clone.
-#[derive(Clone)]
-pub struct AdmittedComponent(Arc<Inner>);
-
-#[derive(Clone)]
-struct Inner {
-    linked: Linked,
-    name: String,
-    /// Set before anyone outside this module sees the component.
-    description: Option<Description>,
-    fuel: FuelModel,
-    limits: Limits,
-    budget: CallBudget,
-    memory: Arc<MemoryBudget>,
-    imports: Vec<String>,
-    exports: Vec<String>,
-    structure: Structure,
-    admission: Admission,
-}
-
-impl Inner {
-    fn instantiate(&self, charge: Arc<Charge>) -> Result<Instance, SandboxError> {
-        let allowance =
-            Allowance { memory_bytes: self.limits.guest_overhead_bytes, table_elements: self.limits.table_elements };
-        Instance::new(&self.linked, &self.name, charge, allowance, self.budget)
-    }
-}
-
-impl AdmittedComponent {
-    /// What it says of itself.
-    pub fn description(&self) -> &Description {
-        match &self.0.description {
-            Some(description) => description,
-            None => unreachable!("admission sets the description before it hands the component out"),
-        }
-    }
-
-    /// What it imports besides the contract's types: the server's matrix product, and WASI interfaces if the operator
-    /// allows them.
-    pub fn imports(&self) -> &[String] {
-        &self.0.imports
-    }
-
-    /// What it exports.
-    pub fn exports(&self) -> &[String] {
-        &self.0.exports
-    }
-
-    /// What it consists of.
-    pub fn structure(&self) -> &Structure {
-        &self.0.structure
-    }
-
-    /// How it came to be admitted.
-    pub fn admission(&self) -> &Admission {
-        &self.0.admission
-    }
-
-    /// What a step costs, as measured at admission.
-    pub fn fuel(&self) -> FuelModel {
-        self.0.fuel
-    }
-
-    /// Checks learning rate and hyperparameters (name and text as the operator wrote it) against the schema.
-    ///
-    /// # Errors
-    /// The first value that does not fit, and what would.
-    pub fn configure(
-        &self,
-        learning_rate: Option<f64>,
-        values: &[(String, String)],
-    ) -> Result<Settings, SettingsError> {
-        Settings::checked(self.description(), learning_rate, values)
-    }
-
-    /// Asks the optimizer what it needs for a tensor.
-    ///
-    /// # Errors
-    /// It refuses the tensor, misbehaves, or needs what this server does not offer.
-    pub fn plan(&self, settings: &Settings, tensor: &TensorDescription) -> Result<Plan, SandboxError> {
-        self.plan_within(settings, tensor, &self.preparation())
-    }
-
-    /// As [`plan`](Self::plan), as part of a preparation whose budget other calls share.
-    ///
-    /// # Errors
-    /// As for [`plan`](Self::plan), and where the budget is used up.
-    pub fn plan_within(
-        &self,
-        settings: &Settings,
-        tensor: &TensorDescription,
-        preparation: &Preparation,
-    ) -> Result<Plan, SandboxError> {
-        let raw: types::TensorPlan = self.instantiate()?.plan(settings.values(), &tensor.raw(), preparation)?;
-        let plan = Plan::checked(raw, tensor)?;
-        match (plan.granularity, self.description().largest_whole_tensor) {
-            (Granularity::Tensor, Some(largest)) if plan.geometry.elements() > largest => {
-                let reason = format!("it has {} elements, the optimizer takes {largest}", plan.geometry.elements());
-                Err(SandboxError::Plan { tensor: tensor.name.clone(), reason })
-            }
-            _ => Ok(plan),
-        }
-    }
-
-    /// A budget for planning and binding, whose time runs from now on.
-    pub fn preparation(&self) -> Preparation {
-        Preparation::new(self.limits())
-    }
-
-    /// An empty pool of instances.
-    pub fn pool(&self) -> InstancePool {
-        InstancePool::new(self.clone())
-    }
-
-    pub(crate) fn instantiate(&self) -> Result<Instance, SandboxError> {
-        self.0.instantiate(Charge::new(Arc::clone(&self.0.memory)))
-    }
-
-    /// An instance to take the place of another, whose charge it goes on with: see [`Self::overdraft`].
-    pub(crate) fn instantiate_after(&self, former: &Instance) -> Result<Instance, SandboxError> {
-        self.0.instantiate(former.charge())
-    }
-
-    /// To be held while two instances have one charge.
-    pub(crate) fn overdraft(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.0.memory.overdraft()
-    }
-
-    /// Takes memory that the server itself needs for a slice from the budget of all instances.
-    pub(crate) fn charge(&self, bytes: u64) -> Result<Arc<Charge>, SandboxError> {
-        Charge::of(&self.0.memory, bytes).map_err(|failure| CallError { function: "bind", failure }.into())
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.0.limits
-    }
-
-    /// Elements in a block.
-    pub(crate) fn block_elements(&self) -> u32 {
-        self.0.limits.block_elements.next_multiple_of(CHUNK_ELEMENTS)
-    }
-
-    /// Budget of a step on a block of this many elements.
-    pub(crate) fn step_budget(&self, plan: &Plan, elements: u64) -> CallBudget {
-        let limits = &self.0.limits;
-        let whole = plan.granularity == Granularity::Tensor;
-        let Geometry { rows, columns } = plan.geometry;
-        let budget = |model: &FuelModel| match whole {
-            true => model.whole_budget(rows, columns),
-            false => model.budget(elements),
-        };
-        CallBudget {
-            // What the trial showed, and never more than the operator allows: a trial can be lied to.
-            fuel: budget(&self.0.fuel).min(budget(&FuelModel::untried(limits))),
-            deadline_milliseconds: match whole {
-                true => limits.whole_tensor_deadline_milliseconds,
-                false => limits.call_deadline_milliseconds,
-            },
-        }
-    }
-
-    /// Fuel of `begin`, which may visit what a slice has for its rows and columns.
-    pub(crate) fn begin_fuel(&self, layout: &Layout, plan: &Plan) -> u64 {
-        let shared = |slot: &&Slot| !matches!(slot.extent, Extent::PerElement | Extent::PerRun(_));
-        let slots = plan.slots.iter().zip(&layout.slots).filter(|(slot, _)| shared(slot)).map(|(_, view)| view);
-        let elements: u64 = slots.chain(&layout.combined).map(|view| view.elements() as u64).sum();
-        self.0.limits.call_fuel.saturating_add(elements.saturating_mul(self.0.limits.fuel_per_element))
-    }
 }

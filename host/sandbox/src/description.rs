@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::contract::types;
 use crate::error::SandboxError;
-use crate::instance::shortened;
 use crate::limits::DECLARATIONS;
+use crate::text::shortened;
 
 /// A range of numbers with a default.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use wasmtime::{Config, Engine, EngineWeak, OptLevel, Strategy};
 
-use crate::allow_list::FEATURES;
 use crate::error::{Chain, SandboxError};
-use crate::limits::Limits;
+use crate::limits::{FEATURES, Limits};
 use crate::memory::HostMemoryCreator;
 
 /// How often the deadline of a running call is looked at.

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::component::AdmittedComponent;
 use crate::declarations::{Granularity, Initial};
 use crate::error::SandboxError;
 use crate::instance::Instance;
 use crate::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, first_colour};
-use crate::limits::CHUNK_ELEMENTS;
+use crate::limits::{CHUNK_ELEMENTS, Limits};
 use crate::memory::GuestMemory;
 use crate::plan::{Plan, TensorDescription};
 use crate::preparation::Preparation;
@@ -127,7 +126,7 @@ impl House {
     /// Reserves room for a slice (and scratch, if what there is is too small) and binds it.
     pub(crate) fn place(
         &mut self,
-        component: &AdmittedComponent,
+        limits: &Limits,
         request: SliceRequest<'_>,
         preparation: &Preparation,
     ) -> Result<(u32, Layout), SandboxError> {
@@ -136,7 +135,7 @@ impl House {
         let wanted = request.scratch.joined(self.scratch);
         let fits = |scratch: Scratch| scratch.elements == wanted.elements && scratch.row_count == wanted.rows;
         if !self.scratch.is_some_and(fits) {
-            let offset = self.reserve(component, wanted.bytes().ok_or_else(vanished)?, preparation)?;
+            let offset = self.reserve(limits, wanted.bytes().ok_or_else(vanished)?, preparation)?;
             let offset = first_colour(offset).ok_or_else(vanished)?;
             self.scratch = Some(Scratch {
                 gradient: offset,
@@ -145,7 +144,7 @@ impl House {
                 row_count: wanted.rows,
             });
         }
-        let base = self.reserve(component, request.layout.bytes, preparation)?;
+        let base = self.reserve(limits, request.layout.bytes, preparation)?;
         let layout = request.layout.at(base);
         let slice = layout.raw(request.tensor.raw(), request.start);
         let handle = self.instance.bind(&slice, request.settings.values(), preparation)?;
@@ -158,13 +157,7 @@ impl House {
         self.scratch.ok_or_else(vanished)
     }
 
-    fn reserve(
-        &mut self,
-        component: &AdmittedComponent,
-        bytes: u32,
-        preparation: &Preparation,
-    ) -> Result<u32, SandboxError> {
-        let limits = component.limits();
+    fn reserve(&mut self, limits: &Limits, bytes: u32, preparation: &Preparation) -> Result<u32, SandboxError> {
         let allowed =
             (self.placed_bytes + u64::from(bytes) + limits.guest_overhead_bytes).saturating_add(self.work_bytes);
         let offset = self.instance.reserve(bytes, allowed.min(limits.instance_memory_bytes), preparation)?;

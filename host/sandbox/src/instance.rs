@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use wasmtime::component::{InstancePre, Linker};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use crate::contract::{OptimizerComponent, OptimizerComponentPre, types};
 use crate::engine::{EPOCH, Metering};
-use crate::error::{Budget, CallError, CallFailure, SandboxError, classify};
+use crate::error::{CallError, CallFailure, SandboxError};
+use crate::failure::classified;
 use crate::limiter::{AggregateLimiter, Charge};
-use crate::limits::{CROSSING_BYTES, TEXT_BYTES};
+use crate::limits::{CROSSING_BYTES, Limits};
 use crate::memory::{CallMemory, GuestMemory, Housed};
-use crate::preparation::Preparation;
+use crate::preparation::{CallBudget, Preparation};
+use crate::text::shortened;
 use crate::wasi::EmptyWasi;
 
 /// What the host keeps for a store.
@@ -67,13 +68,6 @@ impl Linked {
     }
 }
 
-/// What a call may use.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CallBudget {
-    pub(crate) fuel: u64,
-    pub(crate) deadline_milliseconds: u64,
-}
-
 /// Fuel for each byte of a reservation: the guest clears it, at one unit a byte, and may move its allocator's records.
 const RESERVE_FUEL_PER_BYTE: u64 = 4;
 
@@ -95,24 +89,12 @@ pub(crate) struct Instance {
     calls: u64,
 }
 
-/// How much memory and how many table elements an instance may have at first.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Allowance {
-    pub(crate) memory_bytes: u64,
-    pub(crate) table_elements: u64,
-}
-
 impl Instance {
     /// Instantiates. What the component runs at that moment (start functions) has the budget of one call.
-    pub(crate) fn new(
-        linked: &Linked,
-        name: &str,
-        charge: Arc<Charge>,
-        allowance: Allowance,
-        budget: CallBudget,
-    ) -> Result<Self, SandboxError> {
+    pub(crate) fn new(linked: &Linked, name: &str, charge: Arc<Charge>, limits: &Limits) -> Result<Self, SandboxError> {
+        let budget = CallBudget { fuel: limits.call_fuel, deadline_milliseconds: limits.call_deadline_milliseconds };
         let failed = |error| classified("instantiate", &error, budget);
-        let limiter = AggregateLimiter::new(Arc::clone(&charge), allowance.memory_bytes, allowance.table_elements);
+        let limiter = AggregateLimiter::new(Arc::clone(&charge), limits.guest_overhead_bytes, limits.table_elements);
         let state = HostState {
             limiter,
             wasi: linked.with_wasi.then(EmptyWasi::new),
@@ -177,10 +159,8 @@ impl Instance {
         tensor: &types::Tensor,
         preparation: &Preparation,
     ) -> Result<types::TensorPlan, SandboxError> {
-        preparation.call(self, self.budget, 0, |instance, budget| {
-            instance.call("plan", budget, |component, store| {
-                component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
-            })
+        self.prepare(preparation, self.budget, 0, "plan", |component, store| {
+            component.stepbox_optimizer_optimizer().call_plan(&mut *store, hyperparameters, tensor)
         })
     }
 
@@ -197,11 +177,9 @@ impl Instance {
             fuel: self.budget.fuel.saturating_add(clearing),
             deadline_milliseconds: self.budget.deadline_milliseconds.saturating_add(more),
         };
-        preparation.call(self, own, clearing, |instance, budget| {
-            instance.call("reserve", budget, |component, store| {
-                store.data_mut().limiter.allow_memory(memory_allowed);
-                component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
-            })
+        self.prepare(preparation, own, clearing, "reserve", |component, store| {
+            store.data_mut().limiter.allow_memory(memory_allowed);
+            component.stepbox_optimizer_optimizer().call_reserve(&mut *store, bytes)
         })
     }
 
@@ -212,10 +190,8 @@ impl Instance {
         hyperparameters: &[types::Value],
         preparation: &Preparation,
     ) -> Result<u32, SandboxError> {
-        preparation.call(self, self.budget, 0, |instance, budget| {
-            instance.call("bind", budget, |component, store| {
-                component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
-            })
+        self.prepare(preparation, self.budget, 0, "bind", |component, store| {
+            component.stepbox_optimizer_optimizer().call_bind(&mut *store, slice, hyperparameters)
         })
     }
 
@@ -251,6 +227,21 @@ impl Instance {
             Some(store) if !store.data().metering.counts_fuel() => 0,
             store => budget.fuel - store.and_then(|store| store.get_fuel().ok()).unwrap_or(0),
         }
+    }
+
+    /// A call that is part of a preparation; see [`Preparation::call`].
+    fn prepare<T>(
+        &mut self,
+        preparation: &Preparation,
+        own: CallBudget,
+        proportional: u64,
+        function: &'static str,
+        call: impl FnOnce(&OptimizerComponent, &mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, SandboxError> {
+        preparation.call(own, proportional, |budget| {
+            let outcome = self.call(function, budget, call);
+            (outcome, self.fuel_used(budget))
+        })
     }
 
     fn call<T>(
@@ -293,20 +284,4 @@ fn prepare(store: &mut Store<HostState>, budget: CallBudget) -> wasmtime::Result
         store.data_mut().deadline = Instant::now().checked_add(Duration::from_millis(budget.deadline_milliseconds));
     }
     Ok(())
-}
-
-fn classified(function: &'static str, error: &wasmtime::Error, budget: CallBudget) -> CallError {
-    let budget = Budget { fuel: budget.fuel, milliseconds: budget.deadline_milliseconds };
-    CallError { function, failure: classify(error, budget) }
-}
-
-/// A guest's text, cut and without what does more than to be seen, fit for logs and terminals.
-pub(crate) fn shortened(text: String) -> String {
-    text.chars().filter(|character| !is_unseen(*character)).take(TEXT_BYTES / 4).collect()
-}
-
-/// Whether a character does something other than to be seen: control and format characters, separators of lines.
-fn is_unseen(character: char) -> bool {
-    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
-    matches!(character.general_category(), Control | Format | LineSeparator | ParagraphSeparator)
 }

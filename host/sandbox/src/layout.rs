@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::contract::types;
-use crate::declarations::{Contributor, Scope};
+use crate::declarations::{Contributor, Extent, Scope, Slot};
 use crate::error::SandboxError;
 use crate::limits::CHUNK_ELEMENTS;
 use crate::memory::GuestMemory;
@@ -163,6 +163,14 @@ impl Layout {
         std::iter::once(&self.parameters).chain(&self.slots)
     }
 
+    /// Elements of what the slice has for its rows and columns: the slots that blocks do not divide, and what all have
+    /// contributed to accumulators.
+    pub(crate) fn shared_elements(&self, plan: &Plan) -> u64 {
+        let shared = |slot: &&Slot| !matches!(slot.extent, Extent::PerElement | Extent::PerRun(_));
+        let slots = plan.slots.iter().zip(&self.slots).filter(|(slot, _)| shared(slot)).map(|(_, view)| view);
+        slots.chain(&self.combined).map(|view| view.elements() as u64).sum()
+    }
+
     /// The slice as `bind` wants it.
     pub(crate) fn raw(&self, tensor: types::Tensor, start: u64) -> types::Slice {
         let all = |views: &[View]| views.iter().map(View::raw).collect();
@@ -209,7 +217,7 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::declarations::{Accumulator, Combination, Extent, Granularity, Initial, Slot, SlotType};
+    use crate::declarations::{Accumulator, Combination, Granularity, Initial, SlotType};
     use crate::geometry::Geometry;
     use crate::plan::Phase;
 

@@ -21,15 +21,18 @@
 
 mod accumulate;
 mod admission;
+mod admitted;
 mod allow_list;
 mod cache;
 mod compiler;
 mod component;
+mod context;
 mod contract;
 mod declarations;
 mod description;
 mod engine;
 mod error;
+mod failure;
 mod finite;
 mod fuel;
 mod fuzz;
@@ -46,7 +49,7 @@ mod native;
 mod plan;
 mod pool;
 mod preparation;
-mod reason;
+mod report;
 mod round;
 mod seal;
 mod sealed;
@@ -55,29 +58,37 @@ mod state;
 mod statistics;
 mod step;
 mod tampering;
+mod text;
 mod trial;
 mod undo;
 mod wasi;
 
 pub use accumulate::{Accumulators, Contributions};
 pub use admission::{Admission, Origin};
-pub use allow_list::*;
+pub use admitted::AdmittedComponent;
+#[doc(hidden)]
+pub use allow_list::fuzz_admission;
 #[doc(hidden)]
 pub use cache::fuzz_cache_entry;
-pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
+pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES};
 pub use compiler::{
-    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, Confinement, DEFAULT_COMPILER_CODE_BYTES,
+    Broker, BrokerError, Compiler, CompilerLimits, Confinement, DEFAULT_COMPILER_CODE_BYTES,
     DEFAULT_COMPILER_DEADLINE_MILLISECONDS, DEFAULT_COMPILER_MEMORY_BYTES, DEFAULT_COMPILER_PROCESSOR_SECONDS,
     MIN_COMPILER_MEMORY_BYTES, compile_process,
 };
-pub use component::{AdmittedComponent, Sandbox};
+pub use component::Sandbox;
+pub use context::StepContext;
 pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
 pub use description::{Description, Domain, Hyperparameter, NumberRange};
 pub use engine::Metering;
-pub use error::{CallError, CallFailure, Fault, ProductError, SandboxError, StepError};
+pub use error::{
+    CallError, CallFailure, CompileLimit, Fault, Forbidden, Found, Miss, Place, ProductError, SandboxError, StepError,
+    Tampering,
+};
 pub use fuel::FuelModel;
 pub use fuzz::{fuzz_offsets, fuzz_plan};
 pub use geometry::Geometry;
+pub use limits::component::*;
 pub use limits::{
     CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATION_NAME_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS,
     DEFAULT_CALL_DEADLINE_MILLISECONDS, DEFAULT_CALL_FUEL, DEFAULT_FUEL_PER_ELEMENT, DEFAULT_GUEST_OVERHEAD_BYTES,
@@ -92,6 +103,5 @@ pub use pool::{InstancePool, SliceId};
 pub use preparation::Preparation;
 pub use round::{Aggregate, Exchange};
 pub use settings::{Settings, SettingsError};
-pub use step::{GradientSource, StepContext};
-pub use tampering::{Found, Place, Tampering};
+pub use step::GradientSource;
 pub use undo::Former;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::ResourceLimiter;
 
-use crate::error::{CallFailure, LimitReached};
+use crate::error::CallFailure;
+use crate::failure::LimitReached;
 use crate::limits::{CORE_INSTANCES, TABLES};
 
 /// Linear memory that all instances of a sandbox share.

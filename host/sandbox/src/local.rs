@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::accumulate::{Accumulators, Contributions};
-use crate::component::AdmittedComponent;
+use crate::admitted::AdmittedComponent;
+use crate::context::StepContext;
 use crate::declarations::{Granularity, Scope};
 use crate::error::{SandboxError, StepError};
 use crate::plan::{Plan, TensorDescription};
 use crate::pool::{InstancePool, SliceId};
 use crate::settings::Settings;
-use crate::step::StepContext;
 
 /// A tensor to be trained.
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@ use crate::contract::types;
 use crate::declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
 use crate::error::SandboxError;
 use crate::geometry::Geometry;
-use crate::instance::shortened;
 use crate::limits::{CHUNK_ELEMENTS, DECLARATION_NAME_BYTES, DECLARATIONS};
+use crate::text::shortened;
 
 /// A tensor of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::component::AdmittedComponent;
-use crate::error::{CallError, CallFailure, SandboxError};
+use crate::admitted::AdmittedComponent;
+use crate::error::{CallError, CallFailure, Found, SandboxError};
 use crate::house::{BoundSlice, House, ScratchRequest, SliceRequest, initialize_slots, vanished};
 use crate::instance::Instance;
 use crate::layout::{Layout, View};
@@ -14,7 +14,7 @@ use crate::seal::{Copy, SealKey};
 use crate::sealed::{SliceSeals, Watch};
 use crate::settings::Settings;
 use crate::state::{StatePart, parts_of, state_parts};
-use crate::tampering::{Found, Patrol};
+use crate::tampering::Patrol;
 use crate::undo::UndoLog;
 
 /// Names a slice within its [`InstancePool`].
@@ -39,8 +39,15 @@ pub struct InstancePool {
     pub(crate) most_fuel: u64,
 }
 
+impl AdmittedComponent {
+    /// An empty pool of instances.
+    pub fn pool(&self) -> InstancePool {
+        InstancePool::new(self.clone())
+    }
+}
+
 impl InstancePool {
-    pub(crate) fn new(component: AdmittedComponent) -> Self {
+    fn new(component: AdmittedComponent) -> Self {
         Self {
             component,
             houses: Vec::new(),
@@ -107,7 +114,7 @@ impl InstancePool {
             None => self.open_house()?,
         };
         self.seal_open(house);
-        let placed = self.houses[house].place(&self.component, request, preparation);
+        let placed = self.houses[house].place(self.component.limits(), request, preparation);
         let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
         self.watches.push(watch);
         self.slices.push(BoundSlice {
@@ -410,7 +417,7 @@ impl InstancePool {
         {
             let elements = slice.layout.elements() as u32;
             let request = self.request(&slice.tensor, &slice.plan, &slice.settings, slice.start, elements)?;
-            let (handle, layout) = revived.place(&self.component, request, &preparation)?;
+            let (handle, layout) = revived.place(self.component.limits(), request, &preparation)?;
             let (source, target) = (self.houses[house].instance.memory(), revived.instance.memory_mut());
             for (old, new) in slice.layout.state().zip(layout.state()) {
                 let values = source.bytes(old.whole()).ok_or_else(vanished)?;

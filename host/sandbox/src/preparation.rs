@@ -7,8 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{CallError, CallFailure, SandboxError};
-use crate::instance::{CallBudget, Instance};
 use crate::limits::Limits;
+
+/// What a call may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallBudget {
+    pub(crate) fuel: u64,
+    pub(crate) deadline_milliseconds: u64,
+}
 
 /// The budget of one preparation: of a deployment for all keys of a job, or of a new key for the optimizers in use.
 ///
@@ -38,13 +44,13 @@ impl Preparation {
     }
 
     /// Makes a call with what is left of the budget, and no more than the call's own. Fuel in `proportional` is for work
-    /// in proportion to the memory that the server asked for, and is not charged here.
+    /// in proportion to the memory that the server asked for, and is not charged here. `call` also returns the fuel that
+    /// it used.
     pub(crate) fn call<T>(
         &self,
-        instance: &mut Instance,
         own: CallBudget,
         proportional: u64,
-        call: impl FnOnce(&mut Instance, CallBudget) -> Result<T, CallError>,
+        call: impl FnOnce(CallBudget) -> (Result<T, CallError>, u64),
     ) -> Result<T, SandboxError> {
         let fuel = self.fuel.load(Ordering::Acquire);
         let time = self.until.saturating_duration_since(Instant::now());
@@ -59,8 +65,8 @@ impl Preparation {
             fuel: own.fuel.min(fuel.saturating_add(proportional)),
             deadline_milliseconds: own.deadline_milliseconds.min(milliseconds),
         };
-        let outcome = call(instance, budget);
-        let used = instance.fuel_used(budget).saturating_sub(proportional);
+        let (outcome, used) = call(budget);
+        let used = used.saturating_sub(proportional);
         self.fuel.update(Ordering::AcqRel, Ordering::Acquire, |left| left.saturating_sub(used));
         outcome.map_err(|error| match error.failure {
             CallFailure::OutOfFuel { .. } if budget.fuel < own.fuel => self.out_of_fuel(),

@@ -9,12 +9,12 @@
 //! that ends in neither, since the task that ran it has died, is taken back when the next one begins.
 
 use crate::accumulate::{Accumulators, Contributions};
+use crate::context::StepContext;
 use crate::declarations::Granularity;
-use crate::error::StepError;
+use crate::error::{Found, StepError};
 use crate::pool::{InstancePool, SliceId};
 use crate::state::{RowsApart, state_parts, touched};
-use crate::step::{GradientSource, Pass, StepContext, lost};
-use crate::tampering::Found;
+use crate::step::{GradientSource, Pass, lost};
 use crate::undo::{Former, UndoLog};
 
 /// Undo logs whose room is kept between rounds: enough for the slices that a shard thread has of a tensor of 256 Mi

@@ -7,11 +7,11 @@
 use std::collections::TryReserveError;
 use std::sync::Arc;
 
+use crate::error::Tampering;
 use crate::limiter::Charge;
 use crate::memory::GuestMemory;
 use crate::seal::{Copy, SealKey, Seals, Visit, Visited};
 use crate::state::StatePart;
-use crate::tampering::Tampering;
 
 /// What of a slice is not as it was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,53 +3,18 @@
 use std::ops::Range;
 
 use crate::accumulate::{Accumulators, Contributions};
-use crate::component::AdmittedComponent;
+use crate::admitted::AdmittedComponent;
+use crate::context::StepContext;
 use crate::contract::types;
 use crate::declarations::{Contributor, Granularity, Scope, SlotType};
-use crate::error::StepError;
+use crate::error::{Found, StepError};
 use crate::finite::{copy_finite, first_not_finite};
 use crate::house::{BoundSlice, House, vanished};
+use crate::report;
 use crate::seal::Copy;
 use crate::sealed::SliceSeals;
 use crate::state::{RowsApart, StatePart, state_parts, touched};
 use crate::statistics;
-use crate::tampering::{Found, Tampering};
-
-/// What a step is told about its round: see the contract's `context`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepContext {
-    /// The round of this tensor: 1 in its first.
-    pub step: u64,
-    /// Rounds in which this tensor was updated since its slots were made, this one included.
-    pub tensor_step: u64,
-    /// Learning rate of this round.
-    pub learning_rate: f32,
-    /// The largest learning rate of the schedule.
-    pub peak_learning_rate: f32,
-    /// How many workers' gradients the aggregate holds.
-    pub contributors: u32,
-    /// Rounds by which the oldest of them is late.
-    pub staleness: u32,
-    /// Mean of the workers' losses.
-    pub loss: Option<f32>,
-    /// Key of the random stream.
-    pub seed: u64,
-}
-
-impl StepContext {
-    pub(crate) fn raw(&self) -> types::Context {
-        types::Context {
-            step: self.step,
-            tensor_step: self.tensor_step,
-            learning_rate: self.learning_rate,
-            peak_learning_rate: self.peak_learning_rate,
-            contributors: self.contributors,
-            staleness: self.staleness,
-            loss: self.loss,
-            seed: self.seed,
-        }
-    }
-}
 
 /// Fills a part of the aggregated gradient: the range of elements of the slice, and where to write them.
 pub type GradientSource<'a> = dyn FnMut(Range<usize>, &mut [f32]) + 'a;
@@ -217,7 +182,7 @@ impl Pass<'_> {
     }
 
     fn begin(&mut self, phase: u32, context: &StepContext) -> Result<(), StepError> {
-        let fuel = self.component.begin_fuel(&self.slice.layout, &self.slice.plan);
+        let fuel = self.component.begin_fuel(self.slice.layout.shared_elements(&self.slice.plan));
         Ok(self.house.instance.begin(self.slice.handle, phase, context.raw(), fuel)?)
     }
 
@@ -328,7 +293,8 @@ impl Pass<'_> {
         let memory = self.house.instance.memory();
         parts.try_for_each(|part| {
             let intact = self.seals.verify(memory, &part, Copy::Nowhere).ok_or_else(lost)?;
-            intact.map_err(|broken| Tampering::new(self.component, self.slice, broken, Found::BeforeStep).into())
+            let optimizer = &self.component.description().name;
+            intact.map_err(|broken| report::tampering(optimizer, self.slice, broken, Found::BeforeStep).into())
         })
     }
 

@@ -9,14 +9,12 @@
 //! was before. Any other stays unusable until it is loaded again; rows that are told apart, each by itself, until
 //! [`InstancePool::start_rows_afresh`].
 
-use thiserror::Error;
-
-use crate::component::AdmittedComponent;
 use crate::declarations::{Granularity, Initial};
-use crate::error::{SandboxError, StepError};
-use crate::house::{BoundSlice, initialize, vanished};
+use crate::error::{Found, SandboxError, StepError, Tampering};
+use crate::house::{initialize, vanished};
 use crate::limits::CHUNK_ELEMENTS;
 use crate::pool::{InstancePool, SliceId};
+use crate::report;
 use crate::seal::Copy;
 use crate::sealed::Broken;
 use crate::state::{StatePart, state_parts, unit_parameters};
@@ -34,106 +32,6 @@ const SHARED_BYTES: usize = 64 << 10;
 /// Parameters and slots that are looked at after a failure, in bytes: a few milliseconds. Who has gradients fail on purpose
 /// should not keep a shard busy for longer than that; slices that are not looked at are before they are used.
 const EXAMINED_BYTES: usize = 64 << 20;
-
-/// An optimizer has changed something outside the steps it was given for it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "optimizer {optimizer} has changed {what} of key `{key}` outside the key's own steps ({place} of the slice from \
-     element {slice_start} on); found {found}. Nothing of it was used; deploy another optimizer"
-)]
-pub struct Tampering {
-    /// The optimizer's name.
-    pub optimizer: String,
-    /// The tensor's name.
-    pub key: String,
-    /// The slice's first element in the tensor.
-    pub slice_start: u64,
-    /// `the parameters`, or the slot.
-    pub what: String,
-    /// Where in the slice.
-    pub place: Place,
-    /// When it was found.
-    pub found: Found,
-}
-
-/// Where in a slice something was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Place {
-    /// In what all of the slice shares.
-    #[error("in what is shared by all")]
-    Shared,
-    /// In what belongs to this chunk of 4096 elements, counted from the slice's first.
-    #[error("in chunk {0}")]
-    Chunk(u64),
-    /// In this row, counted from the slice's first.
-    #[error("in row {0}")]
-    Row(u64),
-}
-
-/// How it was found that something was changed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Found {
-    /// Before a step of the slice itself.
-    #[error("before the key's next step")]
-    BeforeStep,
-    /// When it was to be read.
-    #[error("when it was to be read")]
-    Reading,
-    /// Right after a step.
-    #[error("right after step {step} of key `{key}` (the slice from element {slice_start} on)")]
-    AfterStep {
-        /// Whose step.
-        key: String,
-        /// The first element of the slice that was stepped.
-        slice_start: u64,
-        /// The step's number.
-        step: u64,
-    },
-    /// Right after a step that failed.
-    #[error("right after step {step} of key `{key}` (the slice from element {slice_start} on), which failed")]
-    AfterFailure {
-        /// Whose step.
-        key: String,
-        /// The first element of the slice that was stepped.
-        slice_start: u64,
-        /// The step's number.
-        step: u64,
-    },
-}
-
-impl Tampering {
-    pub(crate) fn new(component: &AdmittedComponent, slice: &BoundSlice, broken: Broken, found: Found) -> Self {
-        let unit = broken.unit as u64;
-        let is_whole = state_parts(slice).nth(broken.part).is_none_or(|part| part.unit.is_none());
-        Self {
-            optimizer: component.description().name.clone(),
-            key: slice.tensor.name.clone(),
-            slice_start: slice.start,
-            what: match broken.part.checked_sub(1) {
-                None => "the parameters".into(),
-                Some(slot) => format!("slot {}", slice.plan.slots[slot].name),
-            },
-            place: match slice.plan.granularity {
-                _ if is_whole => Place::Shared,
-                Granularity::TouchedRows => Place::Row(unit),
-                Granularity::Elements | Granularity::Tensor => Place::Chunk(unit),
-            },
-            found,
-        }
-    }
-}
-
-impl From<Tampering> for StepError {
-    fn from(tampering: Tampering) -> Self {
-        Self::Tampered(Box::new(tampering))
-    }
-}
-
-impl From<Tampering> for SandboxError {
-    fn from(tampering: Tampering) -> Self {
-        Self::Tampered(Box::new(tampering))
-    }
-}
 
 /// Who is looked at, by a chance that no optimizer can foresee.
 pub(crate) struct Patrol {
@@ -258,7 +156,7 @@ impl InstancePool {
         let bound = &self.slices[index];
         match &self.watches[index].reported {
             Some(reported) if bound.plan.granularity != Granularity::TouchedRows => (**reported).clone(),
-            _ => Tampering::new(&self.component, bound, broken, found),
+            _ => report::tampering(&self.component.description().name, bound, broken, found),
         }
     }
 

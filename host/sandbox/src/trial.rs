@@ -3,7 +3,7 @@
 
 mod model;
 
-use crate::component::AdmittedComponent;
+use crate::admitted::AdmittedComponent;
 use crate::declarations::Granularity;
 use crate::error::SandboxError;
 use crate::fuel::{FuelModel, matrix_work};

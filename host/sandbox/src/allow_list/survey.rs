@@ -5,7 +5,9 @@ use wasmparser::{
     Validator, ValidatorResources,
 };
 
-use super::{ComponentLimits, FEATURES, Forbidden, Structure, Surveyed};
+use super::Surveyed;
+use crate::error::Forbidden;
+use crate::limits::{ComponentLimits, FEATURES, Structure};
 
 pub(super) struct Survey<'a> {
     limits: &'a ComponentLimits,

@@ -15,8 +15,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Time
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use super::CacheError;
 use super::entry::{KEY_BYTES, Key};
-use super::{CacheError, Miss};
+use crate::error::Miss;
 
 /// How entries' names end.
 pub(super) const ENTRY: &str = ".native";

@@ -15,7 +15,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::Miss;
+use crate::error::Miss;
 use crate::fuel::FuelModel;
 
 const MAGIC: &[u8; 8] = b"stepbox\x01";

@@ -14,9 +14,9 @@ use thiserror::Error;
 use super::protocol::{Answer, Answers, Exceeded, MAX_COMPILED_COMPONENT_BYTES, Request};
 use super::terms::Terms;
 use super::timed::Timed;
-use super::{BROKER_VERB, CompileLimit, CompilerLimits, Confinement, supervisor};
+use super::{BROKER_VERB, CompilerLimits, Confinement, supervisor};
 use crate::engine::Metering;
-use crate::error::SandboxError;
+use crate::error::{CompileLimit, SandboxError};
 
 /// How much longer than a worker may take its broker is waited for, to start it and to take the answer along.
 pub(crate) const BROKER_GRACE: Duration = Duration::from_secs(5);

@@ -4,9 +4,9 @@
 //! told is a constant of this program: names, shapes, numbers and losses are drawn from the system's generator. What it
 //! can still tell is size: a trial has no large tensors.
 
+use crate::context::StepContext;
 use crate::error::SandboxError;
 use crate::plan::TensorDescription;
-use crate::step::StepContext;
 
 /// What models call their parts.
 const BLOCKS: [&str; 8] =

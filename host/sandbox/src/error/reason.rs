@@ -1,9 +1,7 @@
 //! A stable name for each way in which a component can fail. The matches have no arm for all the rest: what is new needs
 //! a name of its own.
 
-use crate::allow_list::Forbidden;
-use crate::compiler::CompileLimit;
-use crate::error::{CallFailure, SandboxError, StepError};
+use super::{CallFailure, CompileLimit, Forbidden, SandboxError, StepError};
 
 impl SandboxError {
     /// A stable name for logs, metrics and scripts, such as `forbidden-import`.

@@ -1,8 +1,12 @@
 //! What an optimizer may use, and why that much.
 
+pub(crate) mod component;
+mod features;
+
 use serde::{Deserialize, Serialize};
 
-use crate::allow_list::ComponentLimits;
+pub(crate) use component::{ComponentLimits, Structure};
+pub(crate) use features::FEATURES;
 
 /// Longest wall-clock time of one call into a component, in milliseconds. A call handles at most one block, which
 /// takes well under a millisecond; two seconds leave room for a machine that is busy with other things.
