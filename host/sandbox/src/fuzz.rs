@@ -3,11 +3,11 @@
 
 use std::ops::Range;
 
-use crate::contract::types;
-use crate::house::ScratchRequest;
-use crate::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, View};
+use crate::contract::bindings::types;
+use crate::contract::plan::{Plan, TensorDescription};
 use crate::limits::{DECLARATION_NAME_BYTES, DECLARATIONS, MAX_BLOCK_ELEMENTS};
-use crate::plan::{Plan, TensorDescription};
+use crate::pool::placement::ScratchRequest;
+use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, View};
 
 /// Numbers at which sums and products overflow, and their neighbours.
 const EDGES: [u64; 12] =
@@ -170,7 +170,9 @@ pub fn fuzz_offsets(bytes: &[u8]) {
         if good {
             taken.push(place);
             // What is reserved for colours is room, too.
-            assert!(crate::layout::first_colour(offset).is_none_or(|first| u64::from(first - offset) < COLOUR_SLACK));
+            assert!(
+                crate::slice::layout::first_colour(offset).is_none_or(|first| u64::from(first - offset) < COLOUR_SLACK)
+            );
         }
     }
 }

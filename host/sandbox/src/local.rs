@@ -6,14 +6,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::accumulate::{Accumulators, Contributions};
-use crate::admitted::AdmittedComponent;
-use crate::context::StepContext;
-use crate::declarations::{Granularity, Scope};
+use crate::contract::accumulators::{Accumulators, Contributions};
+use crate::contract::context::StepContext;
+use crate::contract::declarations::{Granularity, Scope};
+use crate::contract::plan::{Plan, TensorDescription};
+use crate::contract::settings::Settings;
 use crate::error::{SandboxError, StepError};
-use crate::plan::{Plan, TensorDescription};
+use crate::instance::component::AdmittedComponent;
 use crate::pool::{InstancePool, SliceId};
-use crate::settings::Settings;
 
 /// A tensor to be trained.
 #[derive(Debug, Clone)]

@@ -1,0 +1,236 @@
+//! Optimizers that write where they have no business: into another slice of their instance, or into rows that nobody has
+//! touched. Seals ([`crate::slice::seals`]) show it; here is who looks when, and what follows.
+//!
+//! A slice is looked at before its own steps and before anything of it is read, so that nothing false is ever used. That
+//! finds the deed but not its time. Therefore a little of the other slices, chosen by chance, is looked at after each step
+//! ([`InstancePool::patrol`]), and much of them after each failure ([`InstancePool::examine`]).
+//!
+//! What was changed cannot be trusted, nor can the instance: it ends. A slice in the middle of a round goes back to what it
+//! was before. Any other stays unusable until it is loaded again; rows that are told apart, each by itself, until
+//! [`InstancePool::start_rows_afresh`].
+
+use crate::contract::declarations::{Granularity, Initial};
+use crate::error::{Found, SandboxError, StepError, Tampering};
+use crate::limits::CHUNK_ELEMENTS;
+use crate::pool::{InstancePool, SliceId};
+use crate::slice::parts::{StatePart, state_parts, unit_parameters};
+use crate::slice::report;
+use crate::slice::seal::Copy;
+use crate::slice::seals::Broken;
+use crate::slice::{initialize, vanished};
+
+/// Of how many elements that were stepped one other is looked at. Looking costs a twentieth of a step, and memory that is
+/// not in the caches.
+const PATROL_SHARE: usize = 16;
+
+/// How many slices are tried for one that a patrol could look at.
+const PATROL_TRIES: usize = 4;
+
+/// The longest slot that all of a slice shares that a patrol looks at: preconditioners of matrix methods are far longer.
+const SHARED_BYTES: usize = 64 << 10;
+
+/// Parameters and slots that are looked at after a failure, in bytes: a few milliseconds. Who has gradients fail on purpose
+/// should not keep a shard busy for longer than that; slices that are not looked at are before they are used.
+const EXAMINED_BYTES: usize = 64 << 20;
+
+/// Who is looked at, by a chance that no optimizer can foresee.
+pub(crate) struct Patrol {
+    state: u64,
+    /// Elements that were stepped and for which nothing was looked at yet.
+    stepped: usize,
+}
+
+impl Patrol {
+    pub(crate) fn new(secret: u64) -> Self {
+        Self { state: secret, stepped: 0 }
+    }
+
+    /// One of so many; `None` of none. (SplitMix64, Steele, Lea, Flood, OOPSLA 2014. What it chooses never gets anywhere an
+    /// optimizer could see.)
+    fn one_of(&mut self, count: usize) -> Option<usize> {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mixed = mixed ^ (mixed >> 31);
+        (count > 0).then(|| ((u128::from(mixed) * count as u128) >> 64) as usize)
+    }
+}
+
+impl InstancePool {
+    /// Makes sure that all of a slice is what its own steps and the server have left there.
+    ///
+    /// # Errors
+    /// It is not, or the memory is not there: the optimizer misbehaved.
+    pub fn verify(&self, slice: SliceId) -> Result<(), SandboxError> {
+        match self.broken(slice.0)? {
+            None => Ok(()),
+            Some(broken) => Err(self.tampering(slice.0, broken, Found::Reading).into()),
+        }
+    }
+
+    /// Gives up what of a slice was changed outside its steps, where rows are told apart: such rows become zeros, and their
+    /// slots, as well as slots that all rows share, get their first values again. Returns the rows, counted from the slice's
+    /// first. There is nothing better to give them where nobody has kept a copy; elsewhere, [load](Self::load) the slice.
+    ///
+    /// # Errors
+    /// The memory is not there: the optimizer misbehaved.
+    ///
+    /// # Panics
+    /// If the tensor's plan is not one of touched rows.
+    pub fn start_rows_afresh(&mut self, slice: SliceId) -> Result<Vec<u32>, SandboxError> {
+        assert_eq!(self.slices[slice.0].plan.granularity, Granularity::TouchedRows, "rows are told apart");
+        let mut afresh = Vec::new();
+        let parts: Vec<_> = match self.is_as_left(slice.0) {
+            true => Vec::new(),
+            false => state_parts(&self.slices[slice.0]).collect(),
+        };
+        for part in parts {
+            // On from behind what was broken: however much of it there is, all is looked at once.
+            let mut rest = part.clone();
+            while let Some(unit) = self.first_broken(slice.0, &rest)? {
+                match part.unit {
+                    None => {
+                        self.start_part_afresh(slice.0, &part)?;
+                        break;
+                    }
+                    Some(_) => {
+                        self.start_row_afresh(slice.0, unit)?;
+                        afresh.push(unit as u32);
+                        rest = part.clone().within(unit + 1..part.units().end);
+                    }
+                }
+            }
+        }
+        self.watches[slice.0].reported = None;
+        Ok(afresh)
+    }
+
+    /// The first unit of a part that is not as it was left.
+    fn first_broken(&self, index: usize, part: &StatePart) -> Result<Option<usize>, SandboxError> {
+        if part.elements.is_empty() {
+            return Ok(None);
+        }
+        let memory = self.houses[self.slices[index].house].instance.memory();
+        let intact = self.watches[index].seals.verify(memory, part, Copy::Nowhere).ok_or_else(vanished)?;
+        Ok(intact.err().map(|broken| broken.unit))
+    }
+
+    /// Everything that belongs to a row alone, its parameters first.
+    fn start_row_afresh(&mut self, index: usize, row: usize) -> Result<(), SandboxError> {
+        let parts: Vec<_> = state_parts(&self.slices[index]).filter(|part| part.unit.is_some()).collect();
+        parts.into_iter().try_for_each(|part| self.start_part_afresh(index, &part.within(row..row + 1)))
+    }
+
+    fn start_part_afresh(&mut self, index: usize, part: &StatePart) -> Result<(), SandboxError> {
+        let bound = &self.slices[index];
+        let memory = self.houses[bound.house].instance.memory_mut();
+        let initial = part.slot.map_or(Initial::Zero, |slot| bound.plan.slots[slot].initial);
+        initialize(memory, part, initial, bound)?;
+        self.watches[index].seals.seal(memory, part).ok_or_else(vanished)
+    }
+
+    /// The first part of a slice that is not as it was left.
+    fn broken(&self, index: usize) -> Result<Option<Broken>, SandboxError> {
+        let bound = &self.slices[index];
+        if self.is_as_left(index) {
+            return Ok(None);
+        }
+        let memory = self.houses[bound.house].instance.memory();
+        for part in state_parts(bound) {
+            if let Err(broken) = self.watches[index].seals.verify(memory, &part, Copy::Nowhere).ok_or_else(vanished)? {
+                return Ok(Some(broken));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a slice need not be looked at: nobody has called the instance since it was last known to be as it was left,
+    /// or nothing was left there yet.
+    pub(crate) fn is_as_left(&self, index: usize) -> bool {
+        let calls = self.houses[self.slices[index].house].instance.calls();
+        !self.watches[index].is_sealed || self.watches[index].seen == Some(calls)
+    }
+
+    /// What to say of something that was changed. What was said first is more than can be said later.
+    pub(crate) fn tampering(&self, index: usize, broken: Broken, found: Found) -> Tampering {
+        let bound = &self.slices[index];
+        match &self.watches[index].reported {
+            Some(reported) if bound.plan.granularity != Granularity::TouchedRows => (**reported).clone(),
+            _ => report::tampering(&self.component.description().name, bound, broken, found),
+        }
+    }
+
+    /// Ends the instance of a slice that is not as it was left.
+    pub(crate) fn caught(&mut self, index: usize, broken: Broken, found: Found) -> Tampering {
+        let tampering = self.tampering(index, broken, found);
+        tracing::error!(%tampering, "an optimizer's instance has ended");
+        self.watches[index].reported = Some(Box::new(tampering.clone()));
+        let house = self.slices[index].house;
+        self.seal_open(house);
+        self.houses[house].instance.retire();
+        tampering
+    }
+
+    /// After a step that succeeded: looks at a unit of some other slice of the instance, or of the same where rows are told
+    /// apart, for every so many that were stepped.
+    pub(crate) fn patrol(&mut self, stepped: usize, elements: usize, step: u64) -> Result<(), StepError> {
+        self.patrol.stepped += elements;
+        while self.patrol.stepped >= PATROL_SHARE * CHUNK_ELEMENTS as usize {
+            self.patrol.stepped -= PATROL_SHARE * CHUNK_ELEMENTS as usize;
+            let Some(index) = (0..PATROL_TRIES).find_map(|_| self.someone(stepped)) else { continue };
+            let bound = &self.slices[index];
+            // As many rows as make a chunk, where a unit is less.
+            let unit = unit_parameters(&bound.plan);
+            let at_once = (CHUNK_ELEMENTS as usize / unit).max(1);
+            let units = bound.layout.elements().div_ceil(unit);
+            let start = self.patrol.one_of(units).unwrap_or(0);
+            let bound = &self.slices[index];
+            let memory = self.houses[bound.house].instance.memory();
+            let near = |part: &StatePart| part.unit.is_some() || part.bytes().len() <= SHARED_BYTES;
+            let looked_at = |part: StatePart| {
+                let part = part.within(start..units.min(start + at_once));
+                self.watches[index].seals.verify(memory, &part, Copy::Nowhere).ok_or_else(crate::pool::pass::lost)
+            };
+            let intact = state_parts(bound).filter(near).map(looked_at).find(|intact| !matches!(intact, Ok(Ok(()))));
+            if let Err(broken) = intact.transpose()?.unwrap_or(Ok(())) {
+                let bound = &self.slices[stepped];
+                let (key, slice_start) = (bound.tensor.name.clone(), bound.start);
+                return Err(self.caught(index, broken, Found::AfterStep { key, slice_start, step }).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A slice that a patrol could look at, or none at this try.
+    fn someone(&mut self, stepped: usize) -> Option<usize> {
+        let index = self.patrol.one_of(self.slices.len())?;
+        let (bound, watch) = (&self.slices[index], &self.watches[index]);
+        let is_other = index != stepped || bound.plan.granularity == Granularity::TouchedRows;
+        let is_here = bound.house == self.slices[stepped].house && !bound.released;
+        (is_other && is_here && watch.is_sealed && watch.reported.is_none()).then_some(index)
+    }
+
+    /// After a step that failed: looks at the slices of the instance, from some slice on, as far as time allows. Their own
+    /// steps will fail.
+    pub(crate) fn examine(&mut self, failed: usize, step: u64) {
+        let (key, slice_start) = (self.slices[failed].tensor.name.clone(), self.slices[failed].start);
+        let house = self.slices[failed].house;
+        let first = self.patrol.one_of(self.slices.len()).unwrap_or(0);
+        let mut left = EXAMINED_BYTES;
+        for index in (first..self.slices.len()).chain(0..first) {
+            let (bound, watch) = (&self.slices[index], &self.watches[index]);
+            if bound.house != house || bound.released || watch.reported.is_some() {
+                continue;
+            }
+            let bytes = state_parts(bound).map(|part| part.bytes().len()).sum();
+            if let Ok(Some(broken)) = self.broken(index) {
+                let found = Found::AfterFailure { key: key.clone(), slice_start, step };
+                self.caught(index, broken, found);
+            }
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    }
+}
