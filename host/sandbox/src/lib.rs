@@ -50,8 +50,8 @@ pub use contract::geometry::Geometry;
 pub use contract::plan::{Phase, Plan, TensorDescription};
 pub use contract::settings::{Settings, SettingsError};
 pub use error::{
-    CallError, CallFailure, CompileLimit, Fault, Forbidden, Found, Miss, Place, ProductError, SandboxError, StepError,
-    Tampering,
+    CallError, CallFailure, CompileLimit, Fault, Forbidden, Found, Miss, ProductError, SandboxError, StepError,
+    TamperedPart, Tampering,
 };
 pub use fuzz::{fuzz_offsets, fuzz_plan};
 pub use instance::component::AdmittedComponent;

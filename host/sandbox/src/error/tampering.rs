@@ -20,14 +20,14 @@ pub struct Tampering {
     /// `the parameters`, or the slot.
     pub what: String,
     /// Where in the slice.
-    pub place: Place,
+    pub place: TamperedPart,
     /// When it was found.
     pub found: Found,
 }
 
 /// Where in a slice something was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Place {
+pub enum TamperedPart {
     /// In what all of the slice shares.
     #[error("in what is shared by all")]
     Shared,

@@ -6,8 +6,8 @@
 //!
 //! - A [`Mapping`] reserves address space once and never moves; only its accessible length grows. It lives as long as
 //!   the longest-lived of the instance and the host's [`GuestMemory`].
-//! - A mapping belongs to one instance. [`Housed`] holds its [`GuestMemory`] beside the `Store`; the store can only be
-//!   used through `&mut Housed`, so no Rust reference into the memory exists while the guest runs. Host functions that
+//! - A mapping belongs to one instance. [`Guest`] holds its [`GuestMemory`] beside the `Store`; the store can only be
+//!   used through `&mut Guest`, so no Rust reference into the memory exists while the guest runs. Host functions that
 //!   the guest calls reach the memory through the store's data ([`CallMemory`]), which is borrowed by the same call.
 //! - Every access is checked against the accessible length at that moment, never against what a guest said earlier.
 #![allow(unsafe_code)]
@@ -144,12 +144,12 @@ unsafe impl LinearMemory for EngineMemory {
 
 /// A store with one instance in it, and that instance's linear memory. The memory can be reached only while the store is
 /// not in use, and it stays when the store is gone: what a trapped optimizer leaves behind can still be read.
-pub(crate) struct Housed<T: 'static> {
+pub(crate) struct Guest<T: 'static> {
     store: Option<Store<T>>,
     memory: GuestMemory,
 }
 
-impl<T> Housed<T> {
+impl<T> Guest<T> {
     /// Instantiates a component in a store of its own. `None` where it has no linear memory, or several.
     ///
     /// The memory is this store's: the thread's list is empty before, and nothing else is instantiated meanwhile.
@@ -170,12 +170,12 @@ impl<T> Housed<T> {
     }
 
     /// Whether the store has not been evicted.
-    pub(crate) fn is_inhabited(&self) -> bool {
+    pub(crate) fn has_store(&self) -> bool {
         self.store.is_some()
     }
 
     /// Drops the store and keeps the memory.
-    pub(crate) fn evict(&mut self) {
+    pub(crate) fn drop_store(&mut self) {
         self.store = None;
     }
 
@@ -196,7 +196,7 @@ impl<T> Housed<T> {
 /// A second handle on an instance's memory, for the host functions that the guest calls.
 ///
 /// It lives in the store's data and is taken out for the time of a host call: the guest stands still then, and since the
-/// store is borrowed for the whole call into the guest, nobody holds a reference through [`Housed`].
+/// store is borrowed for the whole call into the guest, nobody holds a reference through [`Guest`].
 pub(crate) struct CallMemory(GuestMemory);
 
 impl CallMemory {
@@ -221,7 +221,7 @@ impl GuestMemory {
             return None;
         }
         // SAFETY: in bounds and accessible by the check above; accessible memory never shrinks or moves. No guest
-        // code runs while the reference lives (`Housed` lends out the one or the other), and writes need `&mut self`.
+        // code runs while the reference lives (`Guest` lends out the one or the other), and writes need `&mut self`.
         Some(unsafe { std::slice::from_raw_parts(self.0.base.as_ptr().add(range.start), range.len()) })
     }
 

@@ -25,7 +25,7 @@ use crate::instance::engine::EPOCH;
 use crate::instance::failure::classified;
 use crate::instance::limiter::{AggregateLimiter, Charge};
 use crate::instance::linked::Linked;
-use crate::instance::memory::{GuestMemory, Housed};
+use crate::instance::memory::{Guest, GuestMemory};
 use crate::instance::preparation::{CallBudget, Preparation};
 use crate::instance::state::HostState;
 use crate::instance::wasi::EmptyWasi;
@@ -42,7 +42,7 @@ const RESERVE_MILLISECONDS_PER_MEBIBYTE: u64 = 8;
 /// [`Instance::is_alive`].
 pub(crate) struct Instance {
     name: String,
-    home: Housed<HostState>,
+    guest: Guest<HostState>,
     component: OptimizerComponent,
     /// For as long as the memory is there.
     charge: Arc<Charge>,
@@ -68,14 +68,14 @@ impl Instance {
         let mut store = Store::new(&linked.engine, state);
         store.limiter(|state| &mut state.limiter);
         prepare(&mut store, budget).map_err(failed)?;
-        let housed = Housed::new(store, &linked.component).map_err(failed)?;
-        let (mut home, instance) =
-            housed.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
-        let memory = home.call_memory();
-        let Some(store) = home.store() else { unreachable!("nothing has been evicted") };
+        let guest = Guest::new(store, &linked.component).map_err(failed)?;
+        let (mut guest, instance) =
+            guest.ok_or_else(|| SandboxError::Invalid("it has no linear memory, or several".into()))?;
+        let memory = guest.call_memory();
+        let Some(store) = guest.store() else { unreachable!("nothing has been evicted") };
         store.data_mut().memory = Some(memory);
         let component = OptimizerComponent::new(store, &instance).map_err(failed)?;
-        Ok(Self { name: name.into(), home, component, charge, budget, calls: 0 })
+        Ok(Self { name: name.into(), guest, component, charge, budget, calls: 0 })
     }
 
     /// What its memory takes of the sandbox's budget.
@@ -85,12 +85,12 @@ impl Instance {
 
     /// Whether it can still be called.
     pub(crate) fn is_alive(&self) -> bool {
-        self.home.is_inhabited()
+        self.guest.has_store()
     }
 
     /// Ends it. Its memory can still be read.
     pub(crate) fn retire(&mut self) {
-        self.home.evict();
+        self.guest.drop_store();
     }
 
     /// How often it was called.
@@ -100,12 +100,12 @@ impl Instance {
 
     /// The linear memory, between calls.
     pub(crate) fn memory(&self) -> &GuestMemory {
-        self.home.memory()
+        self.guest.memory()
     }
 
     /// The linear memory, to be written between calls.
     pub(crate) fn memory_mut(&mut self) -> &mut GuestMemory {
-        self.home.memory_mut()
+        self.guest.memory_mut()
     }
 
     /// The contract's `describe`.
@@ -186,7 +186,7 @@ impl Instance {
 
     /// What the last call, which had this budget, used of its fuel; nothing where fuel is not counted.
     pub(crate) fn fuel_used(&mut self, budget: CallBudget) -> u64 {
-        match self.home.store() {
+        match self.guest.store() {
             Some(store) if !store.data().metering.counts_fuel() => 0,
             store => budget.fuel - store.and_then(|store| store.get_fuel().ok()).unwrap_or(0),
         }
@@ -214,7 +214,7 @@ impl Instance {
         call: impl FnOnce(&OptimizerComponent, &mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, CallError> {
         self.calls += 1;
-        let Some(store) = self.home.store() else {
+        let Some(store) = self.guest.store() else {
             return Err(CallError { function, failure: CallFailure::Other("the instance has failed before".into()) });
         };
         let result = prepare(&mut *store, budget)
@@ -228,7 +228,7 @@ impl Instance {
             Ok(Err(text)) => Err(CallError { function, failure: CallFailure::Refused(shortened(text)) }),
             Err(error) => {
                 // After a trap nothing is known of the guest's insides.
-                self.home.evict();
+                self.guest.drop_store();
                 Err(error)
             }
         }

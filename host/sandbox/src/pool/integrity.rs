@@ -15,8 +15,8 @@ use crate::limits::CHUNK_ELEMENTS;
 use crate::pool::{InstancePool, SliceId};
 use crate::slice::parts::{StatePart, state_parts, unit_parameters};
 use crate::slice::report;
-use crate::slice::seal::Copy;
-use crate::slice::seals::Broken;
+use crate::slice::seal::CopyTo;
+use crate::slice::seals::BrokenSeal;
 use crate::slice::{initialize, vanished};
 
 /// Of how many elements that were stepped one other is looked at. Looking costs a twentieth of a step, and memory that is
@@ -80,7 +80,7 @@ impl InstancePool {
     pub fn start_rows_afresh(&mut self, slice: SliceId) -> Result<Vec<u32>, SandboxError> {
         assert_eq!(self.slices[slice.0].plan.granularity, Granularity::TouchedRows, "rows are told apart");
         let mut afresh = Vec::new();
-        let parts: Vec<_> = match self.is_as_left(slice.0) {
+        let parts: Vec<_> = match self.is_unchanged(slice.0) {
             true => Vec::new(),
             false => state_parts(&self.slices[slice.0]).collect(),
         };
@@ -110,8 +110,8 @@ impl InstancePool {
         if part.elements.is_empty() {
             return Ok(None);
         }
-        let memory = self.houses[self.slices[index].house].instance.memory();
-        let intact = self.watches[index].seals.verify(memory, part, Copy::Nowhere).ok_or_else(vanished)?;
+        let memory = self.placements[self.slices[index].placement].instance.memory();
+        let intact = self.watches[index].seals.verify(memory, part, CopyTo::Nowhere).ok_or_else(vanished)?;
         Ok(intact.err().map(|broken| broken.unit))
     }
 
@@ -123,21 +123,23 @@ impl InstancePool {
 
     fn start_part_afresh(&mut self, index: usize, part: &StatePart) -> Result<(), SandboxError> {
         let bound = &self.slices[index];
-        let memory = self.houses[bound.house].instance.memory_mut();
+        let memory = self.placements[bound.placement].instance.memory_mut();
         let initial = part.slot.map_or(Initial::Zero, |slot| bound.plan.slots[slot].initial);
         initialize(memory, part, initial, bound)?;
         self.watches[index].seals.seal(memory, part).ok_or_else(vanished)
     }
 
     /// The first part of a slice that is not as it was left.
-    fn broken(&self, index: usize) -> Result<Option<Broken>, SandboxError> {
+    fn broken(&self, index: usize) -> Result<Option<BrokenSeal>, SandboxError> {
         let bound = &self.slices[index];
-        if self.is_as_left(index) {
+        if self.is_unchanged(index) {
             return Ok(None);
         }
-        let memory = self.houses[bound.house].instance.memory();
+        let memory = self.placements[bound.placement].instance.memory();
         for part in state_parts(bound) {
-            if let Err(broken) = self.watches[index].seals.verify(memory, &part, Copy::Nowhere).ok_or_else(vanished)? {
+            if let Err(broken) =
+                self.watches[index].seals.verify(memory, &part, CopyTo::Nowhere).ok_or_else(vanished)?
+            {
                 return Ok(Some(broken));
             }
         }
@@ -146,13 +148,13 @@ impl InstancePool {
 
     /// Whether a slice need not be looked at: nobody has called the instance since it was last known to be as it was left,
     /// or nothing was left there yet.
-    pub(crate) fn is_as_left(&self, index: usize) -> bool {
-        let calls = self.houses[self.slices[index].house].instance.calls();
+    pub(crate) fn is_unchanged(&self, index: usize) -> bool {
+        let calls = self.placements[self.slices[index].placement].instance.calls();
         !self.watches[index].is_sealed || self.watches[index].seen == Some(calls)
     }
 
     /// What to say of something that was changed. What was said first is more than can be said later.
-    pub(crate) fn tampering(&self, index: usize, broken: Broken, found: Found) -> Tampering {
+    pub(crate) fn tampering(&self, index: usize, broken: BrokenSeal, found: Found) -> Tampering {
         let bound = &self.slices[index];
         match &self.watches[index].reported {
             Some(reported) if bound.plan.granularity != Granularity::TouchedRows => (**reported).clone(),
@@ -161,13 +163,13 @@ impl InstancePool {
     }
 
     /// Ends the instance of a slice that is not as it was left.
-    pub(crate) fn caught(&mut self, index: usize, broken: Broken, found: Found) -> Tampering {
+    pub(crate) fn caught(&mut self, index: usize, broken: BrokenSeal, found: Found) -> Tampering {
         let tampering = self.tampering(index, broken, found);
         tracing::error!(%tampering, "an optimizer's instance has ended");
         self.watches[index].reported = Some(Box::new(tampering.clone()));
-        let house = self.slices[index].house;
-        self.seal_open(house);
-        self.houses[house].instance.retire();
+        let placement = self.slices[index].placement;
+        self.seal_open(placement);
+        self.placements[placement].instance.retire();
         tampering
     }
 
@@ -185,11 +187,11 @@ impl InstancePool {
             let units = bound.layout.elements().div_ceil(unit);
             let start = self.patrol.one_of(units).unwrap_or(0);
             let bound = &self.slices[index];
-            let memory = self.houses[bound.house].instance.memory();
+            let memory = self.placements[bound.placement].instance.memory();
             let near = |part: &StatePart| part.unit.is_some() || part.bytes().len() <= SHARED_BYTES;
             let looked_at = |part: StatePart| {
                 let part = part.within(start..units.min(start + at_once));
-                self.watches[index].seals.verify(memory, &part, Copy::Nowhere).ok_or_else(crate::pool::pass::lost)
+                self.watches[index].seals.verify(memory, &part, CopyTo::Nowhere).ok_or_else(crate::pool::pass::lost)
             };
             let intact = state_parts(bound).filter(near).map(looked_at).find(|intact| !matches!(intact, Ok(Ok(()))));
             if let Err(broken) = intact.transpose()?.unwrap_or(Ok(())) {
@@ -206,7 +208,7 @@ impl InstancePool {
         let index = self.patrol.one_of(self.slices.len())?;
         let (bound, watch) = (&self.slices[index], &self.watches[index]);
         let is_other = index != stepped || bound.plan.granularity == Granularity::TouchedRows;
-        let is_here = bound.house == self.slices[stepped].house && !bound.released;
+        let is_here = bound.placement == self.slices[stepped].placement && !bound.released;
         (is_other && is_here && watch.is_sealed && watch.reported.is_none()).then_some(index)
     }
 
@@ -214,12 +216,12 @@ impl InstancePool {
     /// steps will fail.
     pub(crate) fn examine(&mut self, failed: usize, step: u64) {
         let (key, slice_start) = (self.slices[failed].tensor.name.clone(), self.slices[failed].start);
-        let house = self.slices[failed].house;
+        let placement = self.slices[failed].placement;
         let first = self.patrol.one_of(self.slices.len()).unwrap_or(0);
         let mut left = EXAMINED_BYTES;
         for index in (first..self.slices.len()).chain(0..first) {
             let (bound, watch) = (&self.slices[index], &self.watches[index]);
-            if bound.house != house || bound.released || watch.reported.is_some() {
+            if bound.placement != placement || bound.released || watch.reported.is_some() {
                 continue;
             }
             let bytes = state_parts(bound).map(|part| part.bytes().len()).sum();

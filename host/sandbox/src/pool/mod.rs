@@ -15,10 +15,10 @@ use crate::instance::component::AdmittedComponent;
 use crate::instance::preparation::Preparation;
 use crate::limits::CHUNK_ELEMENTS;
 use crate::pool::integrity::Patrol;
-use crate::pool::placement::{House, ScratchRequest, SliceRequest};
+use crate::pool::placement::{Placement, ScratchRequest, SliceRequest};
 use crate::slice::layout::{Layout, View};
 use crate::slice::parts::{StatePart, parts_of, state_parts};
-use crate::slice::seal::{Copy, SealKey};
+use crate::slice::seal::{CopyTo, SealKey};
 use crate::slice::seals::{SliceSeals, Watch};
 use crate::slice::undo::UndoLog;
 use crate::slice::{BoundSlice, initialize_slots, vanished};
@@ -34,7 +34,7 @@ pub struct SliceId(pub(crate) usize);
 /// (see the methods in `round.rs`).
 pub struct InstancePool {
     pub(crate) component: AdmittedComponent,
-    pub(crate) houses: Vec<House>,
+    pub(crate) placements: Vec<Placement>,
     pub(crate) slices: Vec<BoundSlice>,
     /// One for each slice.
     pub(crate) watches: Vec<Watch>,
@@ -56,7 +56,7 @@ impl InstancePool {
     fn new(component: AdmittedComponent) -> Self {
         Self {
             component,
-            houses: Vec::new(),
+            placements: Vec::new(),
             slices: Vec::new(),
             watches: Vec::new(),
             seal_key: None,
@@ -113,15 +113,16 @@ impl InstancePool {
         if alone.saturating_add(overhead) > limit {
             return Err(SandboxError::SliceTooLarge { bytes: alone, limit });
         }
-        let open = |house: &House| house.instance.is_alive() && house.bytes_with(&request) + overhead <= limit;
+        let open =
+            |placement: &Placement| placement.instance.is_alive() && placement.bytes_with(&request) + overhead <= limit;
         let watch = self.watch(plan, &request.layout)?;
-        let house = match self.houses.iter().position(open) {
-            Some(house) => house,
-            None => self.open_house()?,
+        let placement = match self.placements.iter().position(open) {
+            Some(placement) => placement,
+            None => self.open_placement()?,
         };
-        self.seal_open(house);
-        let placed = self.houses[house].place(self.component.limits(), request, preparation);
-        let (handle, layout) = placed.inspect_err(|_| self.abandon_room(house))?;
+        self.seal_open(placement);
+        let placed = self.placements[placement].place(self.component.limits(), request, preparation);
+        let (handle, layout) = placed.inspect_err(|_| self.abandon_room(placement))?;
         self.watches.push(watch);
         self.slices.push(BoundSlice {
             released: false,
@@ -129,7 +130,7 @@ impl InstancePool {
             settings: settings.clone(),
             plan: Arc::clone(plan),
             start,
-            house,
+            placement,
             handle,
             layout,
             log: None,
@@ -148,7 +149,7 @@ impl InstancePool {
     /// If `parameters` has another length than the slice.
     pub fn load(&mut self, slice: SliceId, parameters: &[u8]) -> Result<(), SandboxError> {
         let bound = &self.slices[slice.0];
-        let memory = self.houses[bound.house].instance.memory_mut();
+        let memory = self.placements[bound.placement].instance.memory_mut();
         memory.bytes_mut(bound.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
         initialize_slots(memory, bound)?;
         self.seal(slice)
@@ -171,7 +172,7 @@ impl InstancePool {
         keep_slots: bool,
     ) -> Result<(), SandboxError> {
         let (bound, former) = (&self.slices[slice.0], &from.slices[old.0]);
-        let memory = self.houses[bound.house].instance.memory_mut();
+        let memory = self.placements[bound.placement].instance.memory_mut();
         let parts = |of| state_parts(of).collect::<Vec<_>>();
         let (parts, former_parts) = (parts(bound), parts(former));
         let parameters = memory.bytes_mut(parts[0].bytes()).ok_or_else(vanished)?;
@@ -196,7 +197,7 @@ impl InstancePool {
     /// If `parameters` has another length than the slice.
     pub fn write_parameters(&mut self, slice: SliceId, parameters: &[u8]) -> Result<(), SandboxError> {
         let bound = &self.slices[slice.0];
-        let memory = self.houses[bound.house].instance.memory_mut();
+        let memory = self.placements[bound.placement].instance.memory_mut();
         memory.bytes_mut(bound.layout.parameters.whole()).ok_or_else(vanished)?.copy_from_slice(parameters);
         let parameters = state_parts(bound).next().ok_or_else(vanished)?;
         self.watches[slice.0].seals.seal(memory, &parameters).ok_or_else(vanished)
@@ -206,12 +207,12 @@ impl InstancePool {
     /// otherwise when the instance is set up anew, before its next step.
     pub fn release(&mut self, slice: SliceId) {
         self.commit(slice);
-        let house = self.slices[slice.0].house;
-        self.seal_open(house);
+        let placement = self.slices[slice.0].placement;
+        self.seal_open(placement);
         self.slices[slice.0].released = true;
         self.watches[slice.0].forget();
-        self.houses[house].slices -= 1;
-        self.abandon_room(house);
+        self.placements[placement].slices -= 1;
+        self.abandon_room(placement);
     }
 
     /// Copies a slice's parameters out, as raw little-endian `f32`.
@@ -242,8 +243,8 @@ impl InstancePool {
         let Some(range) = range() else { return Ok(None) };
         let parameters = state_parts(bound).next().ok_or_else(vanished)?;
         let units = parameters.clone().only(range.clone()).units();
-        self.check(slice, &parameters.within(units), Copy::Nowhere)?;
-        Ok(self.houses[bound.house].instance.memory().bytes(bound.layout.parameters.part(range)))
+        self.check(slice, &parameters.within(units), CopyTo::Nowhere)?;
+        Ok(self.placements[bound.placement].instance.memory().bytes(bound.layout.parameters.part(range)))
     }
 
     /// A slot's bytes, little-endian; `None` where the plan has no slot of that name.
@@ -254,28 +255,28 @@ impl InstancePool {
         let bound = &self.slices[slice.0];
         let named = |part: &StatePart| part.slot.is_some_and(|slot| bound.plan.slots[slot].name == name);
         let Some(part) = state_parts(bound).find(named) else { return Ok(None) };
-        self.check(slice, &part, Copy::Nowhere)?;
-        Ok(self.houses[bound.house].instance.memory().bytes(part.bytes()))
+        self.check(slice, &part, CopyTo::Nowhere)?;
+        Ok(self.placements[bound.placement].instance.memory().bytes(part.bytes()))
     }
 
     /// Copies a part of a slice's state, once it is known to be as it was left.
     fn copy_out(&self, slice: SliceId, part: &StatePart, out: &mut [u8]) -> Result<(), SandboxError> {
         assert_eq!(out.len(), part.bytes().len(), "as long as what is copied");
-        if self.check(slice, part, Copy::Over(out))? {
+        if self.check(slice, part, CopyTo::Over(out))? {
             return Ok(());
         }
-        let memory = self.houses[self.slices[slice.0].house].instance.memory();
+        let memory = self.placements[self.slices[slice.0].placement].instance.memory();
         out.copy_from_slice(memory.bytes(part.bytes()).ok_or_else(vanished)?);
         Ok(())
     }
 
     /// Makes sure that a part is as it was left, and copies it on the way, unless that is known without looking: then it
     /// does neither and returns `false`.
-    fn check(&self, slice: SliceId, part: &StatePart, copy: Copy<'_>) -> Result<bool, SandboxError> {
-        if self.is_as_left(slice.0) {
+    fn check(&self, slice: SliceId, part: &StatePart, copy: CopyTo<'_>) -> Result<bool, SandboxError> {
+        if self.is_unchanged(slice.0) {
             return Ok(false);
         }
-        let memory = self.houses[self.slices[slice.0].house].instance.memory();
+        let memory = self.placements[self.slices[slice.0].placement].instance.memory();
         match self.watches[slice.0].seals.verify(memory, part, copy).ok_or_else(vanished)? {
             Ok(()) => Ok(true),
             Err(broken) => Err(self.tampering(slice.0, broken, Found::Reading).into()),
@@ -285,15 +286,15 @@ impl InstancePool {
     /// Seals all of a slice as it is: the server has just written it.
     fn seal(&mut self, slice: SliceId) -> Result<(), SandboxError> {
         let bound = &self.slices[slice.0];
-        let house = &mut self.houses[bound.house];
-        house.open.take_if(|open| *open == slice.0);
-        let (memory, calls) = (house.instance.memory(), house.instance.calls());
+        let placement = &mut self.placements[bound.placement];
+        placement.open.take_if(|open| *open == slice.0);
+        let (memory, calls) = (placement.instance.memory(), placement.instance.calls());
         self.watches[slice.0].seal_all(memory, state_parts(bound), calls).ok_or_else(vanished)
     }
 
     /// Seals the slice of an instance's last call, if that was put off. The instance must not have been called since.
-    pub(crate) fn seal_open(&mut self, house: usize) {
-        if let Some(open) = self.houses[house].open.take() {
+    pub(crate) fn seal_open(&mut self, placement: usize) {
+        if let Some(open) = self.placements[placement].open.take() {
             // It is in the memory: it has just been stepped. If it were not, it would not be found as it was left.
             let sealed = self.seal(SliceId(open));
             debug_assert!(sealed.is_ok());
@@ -331,13 +332,13 @@ impl InstancePool {
     }
 
     /// Linear memory of all instances, in bytes.
-    pub fn resident_bytes(&self) -> u64 {
-        self.houses.iter().map(|house| house.instance.memory().len() as u64).sum()
+    pub fn memory_bytes(&self) -> u64 {
+        self.placements.iter().map(|placement| placement.instance.memory().len() as u64).sum()
     }
 
     /// Number of instances.
     pub fn instances(&self) -> usize {
-        self.houses.len()
+        self.placements.len()
     }
 
     fn request<'a>(
@@ -360,48 +361,49 @@ impl InstancePool {
     }
 
     /// A new instance, in the place of one that ended with nothing in it where there is such.
-    fn open_house(&mut self) -> Result<usize, SandboxError> {
-        let house = House::new(self.component.instantiate()?);
-        let in_use = |index: usize| self.slices.iter().any(|slice| slice.house == index && !slice.released);
-        let deserted = (0..self.houses.len()).find(|index| !self.houses[*index].instance.is_alive() && !in_use(*index));
-        match deserted {
-            Some(index) => self.houses[index] = house,
-            None => self.houses.push(house),
+    fn open_placement(&mut self) -> Result<usize, SandboxError> {
+        let placement = Placement::new(self.component.instantiate()?);
+        let in_use = |index: usize| self.slices.iter().any(|slice| slice.placement == index && !slice.released);
+        let unused =
+            (0..self.placements.len()).find(|index| !self.placements[*index].instance.is_alive() && !in_use(*index));
+        match unused {
+            Some(index) => self.placements[index] = placement,
+            None => self.placements.push(placement),
         }
-        Ok(deserted.unwrap_or(self.houses.len() - 1))
+        Ok(unused.unwrap_or(self.placements.len() - 1))
     }
 
     /// There is room in an instance that nobody will use: of a failed `bind`, or of a slice that was released. The
     /// instance ends; with slices in it, it is set up again before its next step, with room for these and no more.
-    fn abandon_room(&mut self, house: usize) {
-        self.houses[house].instance.retire();
-        let in_use = |house: usize| self.slices.iter().any(|slice| slice.house == house && !slice.released);
+    fn abandon_room(&mut self, placement: usize) {
+        self.placements[placement].instance.retire();
+        let in_use = |placement: usize| self.slices.iter().any(|slice| slice.placement == placement && !slice.released);
         // From the end, so that no index in use changes.
-        let kept = (0..self.houses.len()).rfind(|house| in_use(*house)).map_or(0, |last| last + 1);
-        self.houses.truncate(kept);
+        let kept = (0..self.placements.len()).rfind(|placement| in_use(*placement)).map_or(0, |last| last + 1);
+        self.placements.truncate(kept);
     }
 
     /// Sets an instance up again that has failed: a new one with the same slices and their values.
-    pub(crate) fn revive(&mut self, house: usize) -> Result<(), SandboxError> {
-        if self.houses[house].instance.is_alive() {
+    pub(crate) fn revive(&mut self, placement: usize) -> Result<(), SandboxError> {
+        if self.placements[placement].instance.is_alive() {
             return Ok(());
         }
-        self.seal_open(house);
+        self.seal_open(placement);
         // Both are there until all is copied, and both count. Where there is no room for that, one at a time may be there
         // twice: without it a single trap could end the training of all that the instance holds.
         let component = self.component.clone();
         let mut _alone = None;
-        let Successor { house: revived, moved } =
-            match component.instantiate().and_then(|instance| self.successor(house, instance)) {
+        let Successor { placement: revived, moved } =
+            match component.instantiate().and_then(|instance| self.successor(placement, instance)) {
                 Err(error) if is_short_of_memory(&error) => {
                     _alone = Some(component.overdraft());
-                    let follower = component.instantiate_after(&self.houses[house].instance)?;
-                    self.successor(house, follower)?
+                    let follower = component.instantiate_after(&self.placements[placement].instance)?;
+                    self.successor(placement, follower)?
                 }
                 outcome => outcome?,
             };
         // Only now, when nothing can fail any more, does the old memory go.
-        self.houses[house] = revived;
+        self.placements[placement] = revived;
         for (index, handle, layout) in moved {
             let slice = &mut self.slices[index];
             (slice.handle, slice.layout) = (handle, layout);
@@ -414,30 +416,30 @@ impl InstancePool {
     }
 
     /// An instance with the slices of another one and their values. The other is left as it is.
-    fn successor(&self, house: usize, instance: Instance) -> Result<Successor, SandboxError> {
-        let mut revived = House::new(instance);
+    fn successor(&self, placement: usize, instance: Instance) -> Result<Successor, SandboxError> {
+        let mut revived = Placement::new(instance);
         let mut moved = Vec::new();
         let preparation = Preparation::new(self.component.limits());
         for (index, slice) in
-            self.slices.iter().enumerate().filter(|(_, slice)| slice.house == house && !slice.released)
+            self.slices.iter().enumerate().filter(|(_, slice)| slice.placement == placement && !slice.released)
         {
             let elements = slice.layout.elements() as u32;
             let request = self.request(&slice.tensor, &slice.plan, &slice.settings, slice.start, elements)?;
             let (handle, layout) = revived.place(self.component.limits(), request, &preparation)?;
-            let (source, target) = (self.houses[house].instance.memory(), revived.instance.memory_mut());
+            let (source, target) = (self.placements[placement].instance.memory(), revived.instance.memory_mut());
             for (old, new) in slice.layout.state().zip(layout.state()) {
                 let values = source.bytes(old.whole()).ok_or_else(vanished)?;
                 target.bytes_mut(new.whole()).ok_or_else(vanished)?.copy_from_slice(values);
             }
             moved.push((index, handle, layout));
         }
-        Ok(Successor { house: revived, moved })
+        Ok(Successor { placement: revived, moved })
     }
 }
 
 /// An instance that is to take another's place, and where each of its slices is in it.
 struct Successor {
-    house: House,
+    placement: Placement,
     moved: Vec<(usize, u32, Layout)>,
 }
 

@@ -9,11 +9,11 @@ use crate::contract::declarations::{Contributor, Granularity, Scope, SlotType};
 use crate::contract::statistics;
 use crate::error::{Found, StepError};
 use crate::instance::component::AdmittedComponent;
-use crate::pool::placement::House;
+use crate::pool::placement::Placement;
 use crate::slice::finite::{copy_finite, first_not_finite};
 use crate::slice::parts::{RowsApart, StatePart, state_parts, touched};
 use crate::slice::report;
-use crate::slice::seal::Copy;
+use crate::slice::seal::CopyTo;
 use crate::slice::seals::SliceSeals;
 use crate::slice::{BoundSlice, vanished};
 
@@ -23,11 +23,11 @@ pub type GradientSource<'a> = dyn FnMut(Range<usize>, &mut [f32]) + 'a;
 /// What a pass over a slice works with.
 pub(crate) struct Pass<'a> {
     pub(crate) component: &'a AdmittedComponent,
-    pub(crate) house: &'a mut House,
+    pub(crate) placement: &'a mut Placement,
     pub(crate) slice: &'a BoundSlice,
     pub(crate) seals: &'a mut SliceSeals,
     /// Whether the slice is known to be what was left in it.
-    pub(crate) is_as_left: bool,
+    pub(crate) is_unchanged: bool,
     /// Set where all of the slice was looked at, and nobody called since.
     pub(crate) is_looked_through: bool,
     /// The most fuel that one call used.
@@ -81,10 +81,10 @@ impl Pass<'_> {
         let parameters = parts.next().filter(|part| part.slot.is_none()).ok_or_else(lost)?;
         if seal {
             self.seal_all(parts)?;
-            self.seal_copying(&parameters, Copy::Over(out))?;
+            self.seal_copying(&parameters, CopyTo::Over(out))?;
         } else {
             parts.try_for_each(|part| self.check_finite(&part))?;
-            let memory = self.house.instance.memory();
+            let memory = self.placement.instance.memory();
             let values = memory.floats(parameters.bytes().start, parameters.elements.len()).ok_or_else(lost)?;
             if !copy_finite(values, out) {
                 self.check_finite(&parameters)?;
@@ -115,7 +115,7 @@ impl Pass<'_> {
                 self.verify_all(parts_of_block(self.slice, block.clone()).take(1))?;
             }
             let parameters = self.slice.layout.parameters.part(block.clone());
-            let memory = self.house.instance.memory();
+            let memory = self.placement.instance.memory();
             let parameters = memory.floats(parameters.start, block.len()).ok_or_else(lost)?;
             for index in &of_parameters {
                 chunks[*index].extend(statistics::of_chunks(plan.accumulators[*index].combination, parameters));
@@ -133,12 +133,13 @@ impl Pass<'_> {
     /// Runs the phase of purpose evaluation and writes what it gives to `out`, as little-endian `f32`. Parameters and
     /// slots are the caller's to put back.
     pub(crate) fn evaluation(&mut self, phase: u32, context: &StepContext, out: &mut [u8]) -> Result<(), StepError> {
-        let gradient = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?.gradient as usize;
+        let gradient =
+            self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?.gradient as usize;
         self.begin(phase, context)?;
         for block in self.blocks()? {
             let bytes = block.start * size_of::<f32>()..block.end * size_of::<f32>();
             self.step(phase, block.clone())?;
-            let written = self.house.instance.memory().bytes(gradient..gradient + bytes.len()).ok_or_else(lost)?;
+            let written = self.placement.instance.memory().bytes(gradient..gradient + bytes.len()).ok_or_else(lost)?;
             if let Some((position, value)) = SlotType::F32.first_not_finite(written) {
                 let index = (block.start + position) as u64;
                 return Err(StepError::NotFinite { what: "evaluation weight".into(), index, value });
@@ -155,7 +156,7 @@ impl Pass<'_> {
         context: &StepContext,
         gradient: &mut GradientSource<'_>,
     ) -> Result<(), StepError> {
-        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let columns = self.slice.plan.geometry.columns as usize;
         self.begin(0, context)?;
         // The scratch may have been made for another tensor's rows.
@@ -166,7 +167,7 @@ impl Pass<'_> {
             done += listed.len();
             let elements = positions.len();
             self.write_gradient(positions, gradient)?;
-            let memory = self.house.instance.memory_mut();
+            let memory = self.placement.instance.memory_mut();
             let numbers = scratch.rows as usize..scratch.rows as usize + size_of_val(listed);
             let (places, _) = memory.bytes_mut(numbers).ok_or_else(lost)?.as_chunks_mut::<4>();
             places.iter_mut().zip(listed).for_each(|(place, row)| *place = row.to_le_bytes());
@@ -184,12 +185,12 @@ impl Pass<'_> {
 
     fn begin(&mut self, phase: u32, context: &StepContext) -> Result<(), StepError> {
         let fuel = self.component.begin_fuel(self.slice.layout.shared_elements(&self.slice.plan));
-        Ok(self.house.instance.begin(self.slice.handle, phase, context.raw(), fuel)?)
+        Ok(self.placement.instance.begin(self.slice.handle, phase, context.raw(), fuel)?)
     }
 
     /// The blocks of a plan that is not one of rows.
     fn blocks(&self) -> Result<impl Iterator<Item = Range<usize>> + use<>, StepError> {
-        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let elements = self.slice.layout.elements();
         let length = match self.slice.plan.granularity {
             Granularity::Tensor => elements.max(1),
@@ -200,11 +201,11 @@ impl Pass<'_> {
 
     /// Fills the scratch with the gradient of a range and makes sure that it is finite.
     fn write_gradient(&mut self, range: Range<usize>, gradient: &mut GradientSource<'_>) -> Result<&[f32], StepError> {
-        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
         if range.len() > scratch.elements as usize {
             return Err(lost());
         }
-        let memory = self.house.instance.memory_mut();
+        let memory = self.placement.instance.memory_mut();
         let target = memory.floats_mut(scratch.gradient as usize, range.len()).ok_or_else(lost)?;
         gradient(range.clone(), target);
         match first_not_finite(target) {
@@ -216,7 +217,7 @@ impl Pass<'_> {
     }
 
     fn step(&mut self, phase: u32, block: Range<usize>) -> Result<(), StepError> {
-        let scratch = self.house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let raw = types::Block {
             start: block.start as u32,
             elements: block.len() as u32,
@@ -228,8 +229,8 @@ impl Pass<'_> {
 
     fn call_step(&mut self, phase: u32, block: types::Block, elements: usize) -> Result<(), StepError> {
         let budget = self.component.step_budget(&self.slice.plan, elements as u64);
-        self.house.instance.step(self.slice.handle, phase, block, budget)?;
-        self.most_fuel = self.most_fuel.max(self.house.instance.fuel_used(budget));
+        self.placement.instance.step(self.slice.handle, phase, block, budget)?;
+        self.most_fuel = self.most_fuel.max(self.placement.instance.fuel_used(budget));
         Ok(())
     }
 
@@ -237,7 +238,7 @@ impl Pass<'_> {
     /// what the slices before have given, or from nothing.
     fn hand_over(&mut self, phase: u32, accumulators: &Accumulators) -> Result<(), StepError> {
         let BoundSlice { plan, layout, .. } = self.slice;
-        let memory = self.house.instance.memory_mut();
+        let memory = self.placement.instance.memory_mut();
         for (index, accumulator) in plan.accumulators.iter().enumerate() {
             // Again in each phase: others were called since, who might have written there.
             if accumulator.read_from <= phase {
@@ -267,7 +268,8 @@ impl Pass<'_> {
         let mut chunks = vec![Vec::new(); plan.accumulators.len()];
         for index in Accumulators::contributed_in(plan, phase) {
             let accumulator = &plan.accumulators[index];
-            let numbers = layout.contributions[index].read_numbers(self.house.instance.memory()).ok_or_else(lost)?;
+            let numbers =
+                layout.contributions[index].read_numbers(self.placement.instance.memory()).ok_or_else(lost)?;
             // Rows and columns that no slice has come to yet are at nothing, which for a maximum is no number.
             let nothing = statistics::nothing(accumulator.combination);
             let by_part = matches!(accumulator.scope, Scope::Row | Scope::Column);
@@ -288,12 +290,12 @@ impl Pass<'_> {
 
     /// Makes sure that nobody has written to parts of the slice since they were left.
     fn verify_all(&mut self, mut parts: impl Iterator<Item = StatePart>) -> Result<(), StepError> {
-        if self.is_as_left {
+        if self.is_unchanged {
             return Ok(());
         }
-        let memory = self.house.instance.memory();
+        let memory = self.placement.instance.memory();
         parts.try_for_each(|part| {
-            let intact = self.seals.verify(memory, &part, Copy::Nowhere).ok_or_else(lost)?;
+            let intact = self.seals.verify(memory, &part, CopyTo::Nowhere).ok_or_else(lost)?;
             let optimizer = &self.component.description().name;
             intact.map_err(|broken| report::tampering(optimizer, self.slice, broken, Found::BeforeStep).into())
         })
@@ -302,18 +304,18 @@ impl Pass<'_> {
     /// Seals parts of the slice as the optimizer has left them: finite. Parameters and slots must be that: a slot that is
     /// not would freeze a parameter for ever, or end in a round that fails, and fails again each time it is tried.
     fn seal_all(&mut self, mut parts: impl Iterator<Item = StatePart>) -> Result<(), StepError> {
-        parts.try_for_each(|part| self.seal_copying(&part, Copy::Nowhere))
+        parts.try_for_each(|part| self.seal_copying(&part, CopyTo::Nowhere))
     }
 
-    fn seal_copying(&mut self, part: &StatePart, copy: Copy<'_>) -> Result<(), StepError> {
+    fn seal_copying(&mut self, part: &StatePart, copy: CopyTo<'_>) -> Result<(), StepError> {
         let is_float = part.element == SlotType::F32;
-        let memory = self.house.instance.memory();
+        let memory = self.placement.instance.memory();
         let finite = self.seals.seal_looking(memory, part, is_float, copy).ok_or_else(lost)?;
         if is_float && finite { Ok(()) } else { self.check_finite(part) }
     }
 
     fn check_finite(&self, part: &StatePart) -> Result<(), StepError> {
-        let memory = self.house.instance.memory();
+        let memory = self.placement.instance.memory();
         let (position, value) = match part.element {
             SlotType::F32 => {
                 let written = memory.floats(part.bytes().start, part.elements.len()).ok_or_else(lost)?;

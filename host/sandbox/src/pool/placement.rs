@@ -11,7 +11,7 @@ use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, first_colour
 use crate::slice::vanished;
 
 /// An instance and what the server placed in it.
-pub(crate) struct House {
+pub(crate) struct Placement {
     pub(crate) instance: Instance,
     places: Places,
     pub(crate) placed_bytes: u64,
@@ -99,7 +99,7 @@ impl SliceRequest<'_> {
     }
 }
 
-impl House {
+impl Placement {
     pub(crate) fn new(instance: Instance) -> Self {
         Self {
             instance,

@@ -81,7 +81,7 @@ impl InstancePool {
         assert!(bound.plan.is_one_pass(), "a plan of several passes runs phase by phase");
         assert!(self.takes_exchange(slice), "the slice is longer than a block");
         self.roll_back(slice);
-        self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        self.revive(self.slices[slice.0].placement).map_err(|error| StepError::NotRevived(Box::new(error)))?;
 
         // The gradient first: its buffers are free then, and nothing has been changed if it is not finite.
         self.write_whole_gradient(slice, &gradients, aggregate)?;
@@ -91,22 +91,22 @@ impl InstancePool {
 
         let mut log = self.spare_logs.pop().unwrap_or_default();
         let bound = &self.slices[slice.0];
-        let memory = self.houses[bound.house].instance.memory();
-        let seals = (!self.is_as_left(slice.0)).then_some(&self.watches[slice.0].seals);
+        let memory = self.placements[bound.placement].instance.memory();
+        let seals = (!self.is_unchanged(slice.0)).then_some(&self.watches[slice.0].seals);
         let remembered = log.remember_slots(memory, state_parts(bound), former, gradients, seals).ok_or_else(lost)?;
         remembered.map_err(|broken| self.caught(slice.0, broken, Found::BeforeStep))?;
         self.opened(slice, log);
 
-        let house = &mut self.houses[self.slices[slice.0].house];
+        let placement = &mut self.placements[self.slices[slice.0].placement];
         // Who lives alone need not be sealed before somebody else comes.
-        let is_alone = house.slices == 1;
-        house.open.take_if(|open| *open == slice.0);
+        let is_alone = placement.slices == 1;
+        placement.open.take_if(|open| *open == slice.0);
         self.turn(slice, elements, context.step, |pass| {
             pass.whole_slice(context)?;
             pass.read_out(&mut out, !is_alone)?;
             Ok(Contributions::default())
         })?;
-        self.houses[self.slices[slice.0].house].open = is_alone.then_some(slice.0);
+        self.placements[self.slices[slice.0].placement].open = is_alone.then_some(slice.0);
         Ok(out)
     }
 
@@ -127,7 +127,7 @@ impl InstancePool {
     ) -> Result<(), StepError> {
         assert!(self.takes_exchange(slice), "a plan of one pass, in a slice no longer than a block");
         self.write_whole_gradient(slice, gradients, aggregate)?;
-        self.seal_open(self.slices[slice.0].house);
+        self.seal_open(self.slices[slice.0].placement);
         // From here on the slice is whatever it is.
         self.watches[slice.0].is_sealed = false;
         self.pass(slice, |pass| pass.whole_slice(context).map(|()| Contributions::default())).map(|_| ())
@@ -141,12 +141,12 @@ impl InstancePool {
         aggregate: &mut Aggregate<'_>,
     ) -> Result<(), StepError> {
         let bound = &self.slices[slice.0];
-        let house = &mut self.houses[bound.house];
-        let scratch = house.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let placement = &mut self.placements[bound.placement];
+        let scratch = placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
         if bound.layout.elements() > scratch.elements as usize {
             return Err(lost());
         }
-        let memory = house.instance.memory_mut();
+        let memory = placement.instance.memory_mut();
         let target = memory.floats_mut(scratch.gradient as usize, bound.layout.elements()).ok_or_else(lost)?;
         aggregate(gradients, target)
     }
@@ -260,8 +260,8 @@ impl InstancePool {
     pub fn roll_back(&mut self, slice: SliceId) -> Vec<Vec<u8>> {
         let bound = &mut self.slices[slice.0];
         let Some(log) = bound.log.take() else { return Vec::new() };
-        let house = &mut self.houses[bound.house];
-        let (memory, watch) = (house.instance.memory_mut(), &mut self.watches[slice.0]);
+        let placement = &mut self.placements[bound.placement];
+        let (memory, watch) = (placement.instance.memory_mut(), &mut self.watches[slice.0]);
         // The memory cannot have shrunk, so what was read from it can be written back.
         let undone = log.undo(memory, &bound.layout);
         // It was as it should be when it was remembered.
@@ -269,8 +269,8 @@ impl InstancePool {
         debug_assert!(undone.is_some() && sealed.is_some());
         if bound.plan.granularity != Granularity::TouchedRows {
             // That is all of the slice.
-            (watch.seen, watch.reported) = (Some(house.instance.calls()), None);
-            house.open.take_if(|open| *open == slice.0);
+            (watch.seen, watch.reported) = (Some(placement.instance.calls()), None);
+            placement.open.take_if(|open| *open == slice.0);
         }
         self.keep_log(log)
     }
@@ -283,13 +283,13 @@ impl InstancePool {
     /// Remembers what a round may change: all of the slice, or these rows.
     fn open_round(&mut self, slice: SliceId, rows: Option<&[u32]>) -> Result<(), StepError> {
         self.roll_back(slice);
-        self.revive(self.slices[slice.0].house).map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        self.revive(self.slices[slice.0].placement).map_err(|error| StepError::NotRevived(Box::new(error)))?;
         let mut log = self.spare_logs.pop().unwrap_or_default();
         let bound = &self.slices[slice.0];
         let shared = state_parts(bound).filter(|part| rows.is_none() || part.rows_apart == RowsApart::Shared);
         let parts: Vec<_> = shared.chain(rows.into_iter().flat_map(|rows| touched(bound, rows))).collect();
-        let seals = (!self.is_as_left(slice.0)).then_some(&self.watches[slice.0].seals);
-        let instance = &self.houses[bound.house].instance;
+        let seals = (!self.is_unchanged(slice.0)).then_some(&self.watches[slice.0].seals);
+        let instance = &self.placements[bound.placement].instance;
         let (remembered, calls) = (log.remember(instance.memory(), &parts, seals), instance.calls());
         remembered.ok_or_else(lost)?.map_err(|broken| self.caught(slice.0, broken, Found::BeforeStep))?;
         if rows.is_none() {
@@ -310,7 +310,7 @@ impl InstancePool {
     /// was combined for this round.
     fn check_uninterrupted(&mut self, slice: SliceId) -> Result<(), StepError> {
         let bound = &self.slices[slice.0];
-        if bound.log.is_some() && !bound.interrupted && self.houses[bound.house].instance.is_alive() {
+        if bound.log.is_some() && !bound.interrupted && self.placements[bound.placement].instance.is_alive() {
             return Ok(());
         }
         self.roll_back(slice);
@@ -325,13 +325,13 @@ impl InstancePool {
         step: u64,
         run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
     ) -> Result<Contributions, StepError> {
-        let house = self.slices[slice.0].house;
-        self.seal_open(house);
+        let placement = self.slices[slice.0].placement;
+        self.seal_open(placement);
         let contributions = self.pass(slice, run).inspect_err(|error| match error {
             StepError::Call(_) | StepError::NotFinite { .. } => self.examine(slice.0, step),
             StepError::Tampered(tampering) => {
                 tracing::error!(%tampering, "an optimizer's instance has ended");
-                self.houses[house].instance.retire();
+                self.placements[placement].instance.retire();
             }
             _ => {}
         })?;
@@ -353,23 +353,23 @@ impl InstancePool {
         slice: SliceId,
         run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
     ) -> Result<Contributions, StepError> {
-        let is_as_left = self.is_as_left(slice.0);
+        let is_unchanged = self.is_unchanged(slice.0);
         let bound = &self.slices[slice.0];
-        let house = &mut self.houses[bound.house];
+        let placement = &mut self.placements[bound.placement];
         let watch = &mut self.watches[slice.0];
         let mut pass = Pass {
             component: &self.component,
-            house,
+            placement,
             slice: bound,
             seals: &mut watch.seals,
-            is_as_left,
+            is_unchanged,
             is_looked_through: false,
             most_fuel: 0,
         };
         let result = run(&mut pass);
         self.most_fuel = self.most_fuel.max(pass.most_fuel);
         if pass.is_looked_through && result.is_ok() {
-            watch.seen = Some(pass.house.instance.calls());
+            watch.seen = Some(pass.placement.instance.calls());
         }
         result.inspect_err(|_| drop(self.roll_back(slice)))
     }

@@ -18,7 +18,7 @@ pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
 pub(crate) fn copy_finite(values: &[f32], out: &mut [u8]) -> bool {
     let (out, rest) = out.as_chunks_mut::<4>();
     assert!(out.len() == values.len() && rest.is_empty(), "four bytes for each number");
-    Arch::new().dispatch(Copy { values, out })
+    Arch::new().dispatch(CopyFinite { values, out })
 }
 
 struct AllFinite<'a>(&'a [f32]);
@@ -32,12 +32,12 @@ impl WithSimd for AllFinite<'_> {
     }
 }
 
-struct Copy<'a> {
+struct CopyFinite<'a> {
     values: &'a [f32],
     out: &'a mut [[u8; 4]],
 }
 
-impl WithSimd for Copy<'_> {
+impl WithSimd for CopyFinite<'_> {
     type Output = bool;
 
     #[inline(always)]

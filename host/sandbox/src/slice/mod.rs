@@ -28,7 +28,7 @@ pub(crate) struct BoundSlice {
     pub(crate) settings: Settings,
     pub(crate) plan: Arc<Plan>,
     pub(crate) start: u64,
-    pub(crate) house: usize,
+    pub(crate) placement: usize,
     pub(crate) handle: u32,
     pub(crate) layout: Layout,
     /// Of a round that is neither committed nor rolled back.

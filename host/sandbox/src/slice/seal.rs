@@ -62,7 +62,7 @@ impl SealKey {
             bytes,
             unit_bytes: bytes.len().max(1),
             look: false,
-            copy: Copy::Nowhere,
+            copy: CopyTo::Nowhere,
             seals: Seals::Put { seals: &mut seals, stride: 1 },
         };
         visit.run();
@@ -71,7 +71,7 @@ impl SealKey {
 }
 
 /// Where bytes are copied to on the way.
-pub(crate) enum Copy<'a> {
+pub(crate) enum CopyTo<'a> {
     Nowhere,
     /// Over these, which are as many.
     Over(&'a mut [u8]),
@@ -92,7 +92,7 @@ pub(crate) struct Visit<'a> {
     pub(crate) unit_bytes: usize,
     /// Whether they are `f32`s that should be finite.
     pub(crate) look: bool,
-    pub(crate) copy: Copy<'a>,
+    pub(crate) copy: CopyTo<'a>,
     pub(crate) seals: Seals<'a>,
 }
 
@@ -122,12 +122,12 @@ impl WithSimd for Visit<'_> {
             let mut seal = 0;
             for (position, block) in unit.chunks(BLOCK).enumerate() {
                 match &mut copy {
-                    Copy::Nowhere => {}
-                    Copy::Over(target) => {
+                    CopyTo::Nowhere => {}
+                    CopyTo::Over(target) => {
                         let start = number * unit_bytes + position * BLOCK;
                         target[start..start + block.len()].copy_from_slice(block);
                     }
-                    Copy::Behind(target) => target.extend_from_slice(block),
+                    CopyTo::Behind(target) => target.extend_from_slice(block),
                 }
                 if look {
                     finite &= all_finite(block);
@@ -248,7 +248,7 @@ mod tests {
         assert_ne!(key().seal(&[]), 1, "of nothing it is 0, whatever the key");
     }
 
-    fn visit(key: &SealKey, bytes: &[u8], unit_bytes: usize, copy: Copy<'_>, seals: Seals<'_>) -> Visited {
+    fn visit(key: &SealKey, bytes: &[u8], unit_bytes: usize, copy: CopyTo<'_>, seals: Seals<'_>) -> Visited {
         Visit { key, bytes, unit_bytes, look: true, copy, seals }.run()
     }
 
@@ -262,7 +262,7 @@ mod tests {
             let mut seals = vec![7; bytes.len().div_ceil(unit_bytes) * 3];
             let mut over = vec![0; bytes.len()];
             let put = Seals::Put { seals: &mut seals, stride: 3 };
-            let visited = visit(&key, &bytes, unit_bytes, Copy::Over(&mut over), put);
+            let visited = visit(&key, &bytes, unit_bytes, CopyTo::Over(&mut over), put);
             assert_eq!(visited, Visited { broken: None, finite: true });
             assert_eq!(over, bytes);
             for (unit, seals) in bytes.chunks(unit_bytes).zip(seals.chunks(3)) {
@@ -270,14 +270,14 @@ mod tests {
             }
             let mut behind = vec![1];
             let compare = Seals::Compare { seals: &seals, stride: 3 };
-            assert_eq!(visit(&key, &bytes, unit_bytes, Copy::Behind(&mut behind), compare).broken, None);
+            assert_eq!(visit(&key, &bytes, unit_bytes, CopyTo::Behind(&mut behind), compare).broken, None);
             assert_eq!(behind[1..], bytes);
         }
         let mut seals = vec![0; 5];
-        visit(&key, &bytes, 4096, Copy::Nowhere, Seals::Put { seals: &mut seals, stride: 1 });
+        visit(&key, &bytes, 4096, CopyTo::Nowhere, Seals::Put { seals: &mut seals, stride: 1 });
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             bytes[9000..9004].copy_from_slice(&value.to_le_bytes());
-            let visited = visit(&key, &bytes, 4096, Copy::Nowhere, Seals::Compare { seals: &seals, stride: 1 });
+            let visited = visit(&key, &bytes, 4096, CopyTo::Nowhere, Seals::Compare { seals: &seals, stride: 1 });
             assert_eq!(visited, Visited { broken: Some(2), finite: false }, "9000 / 4096");
         }
     }

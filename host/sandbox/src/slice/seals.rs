@@ -11,11 +11,11 @@ use crate::error::Tampering;
 use crate::instance::limiter::Charge;
 use crate::instance::memory::GuestMemory;
 use crate::slice::parts::StatePart;
-use crate::slice::seal::{Copy, SealKey, Seals, Visit, Visited};
+use crate::slice::seal::{CopyTo, SealKey, Seals, Visit, Visited};
 
 /// What of a slice is not as it was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken {
+pub(crate) struct BrokenSeal {
     /// Number of the part: parameters, then slots.
     pub(crate) part: usize,
     /// The chunk or the row; 0 where the part is one whole.
@@ -28,7 +28,7 @@ pub(crate) struct Watch {
     /// Whether what lies there was ever sealed: not before it is loaded.
     pub(crate) is_sealed: bool,
     /// How many calls into the instance there had been when all of the slice was last known to be as it was left: with no
-    /// call since, it still is. With `is_sealed`, and as long as that is so, seals may be missing: see `House::open`.
+    /// call since, it still is. With `is_sealed`, and as long as that is so, seals may be missing: see `Placement::open`.
     pub(crate) seen: Option<u64>,
     /// What was found, until the slice is loaded again or goes back to before its round.
     pub(crate) reported: Option<Box<Tampering>>,
@@ -103,7 +103,7 @@ impl SliceSeals {
 
     /// Seals what lies there now.
     pub(crate) fn seal(&mut self, memory: &GuestMemory, part: &StatePart) -> Option<()> {
-        self.seal_looking(memory, part, false, Copy::Nowhere).map(|_| ())
+        self.seal_looking(memory, part, false, CopyTo::Nowhere).map(|_| ())
     }
 
     /// Seals a part, copies it, and says whether it is finite if it is to `look` at its `f32`s. `None` where it is not
@@ -113,7 +113,7 @@ impl SliceSeals {
         memory: &GuestMemory,
         part: &StatePart,
         look: bool,
-        copy: Copy<'_>,
+        copy: CopyTo<'_>,
     ) -> Option<bool> {
         let (first, stride, unit_bytes) = self.at(part);
         let seals = Seals::Put { seals: self.seals.get_mut(first..)?, stride };
@@ -122,14 +122,19 @@ impl SliceSeals {
     }
 
     /// Makes sure that a part is what was sealed, and copies it on the way. `None` where it is not in the memory.
-    pub(crate) fn verify(&self, memory: &GuestMemory, part: &StatePart, copy: Copy<'_>) -> Option<Result<(), Broken>> {
+    pub(crate) fn verify(
+        &self,
+        memory: &GuestMemory,
+        part: &StatePart,
+        copy: CopyTo<'_>,
+    ) -> Option<Result<(), BrokenSeal>> {
         let (first, stride, unit_bytes) = self.at(part);
         let seals = Seals::Compare { seals: self.seals.get(first..)?, stride };
         let bytes = memory.bytes(part.bytes())?;
         let Visited { broken, .. } = Visit { key: &self.key, bytes, unit_bytes, look: false, copy, seals }.run();
         Some(match broken {
             None => Ok(()),
-            Some(unit) => Err(Broken { part: part.number(), unit: part.units().start + unit }),
+            Some(unit) => Err(BrokenSeal { part: part.number(), unit: part.units().start + unit }),
         })
     }
 

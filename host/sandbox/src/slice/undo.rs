@@ -14,8 +14,8 @@ use crate::contract::plan::Plan;
 use crate::instance::memory::GuestMemory;
 use crate::slice::layout::Layout;
 use crate::slice::parts::{StatePart, parts_of};
-use crate::slice::seal::Copy;
-use crate::slice::seals::{Broken, SliceSeals};
+use crate::slice::seal::CopyTo;
+use crate::slice::seals::{BrokenSeal, SliceSeals};
 
 /// Writes a slice's parameters as they were before the round: raw little-endian `f32`, as many as the slice has.
 pub type Former = Box<dyn Fn(&mut [u8]) + Send>;
@@ -23,7 +23,7 @@ pub type Former = Box<dyn Fn(&mut [u8]) + Send>;
 /// Former contents of parts of a slice.
 #[derive(Default)]
 pub(crate) struct UndoLog {
-    places: Vec<Place>,
+    saved: Vec<SavedPart>,
     own: Vec<u8>,
     /// Buffers lent by the caller for as long as the round is open.
     lent: Vec<Vec<u8>>,
@@ -32,7 +32,7 @@ pub(crate) struct UndoLog {
 }
 
 /// A view of the slice's state, elements of it, and where their former contents are.
-struct Place {
+struct SavedPart {
     view: usize,
     elements: Range<usize>,
     store: Store,
@@ -54,7 +54,7 @@ impl UndoLog {
         memory: &GuestMemory,
         parts: &[StatePart],
         seals: Option<&SliceSeals>,
-    ) -> Option<Result<(), Broken>> {
+    ) -> Option<Result<(), BrokenSeal>> {
         self.clear();
         // No more than that: growing twofold would keep up to twice the slice.
         self.own.reserve_exact(parts.iter().map(|part| part.bytes().len()).sum());
@@ -70,7 +70,7 @@ impl UndoLog {
         former: Former,
         lent: Vec<Vec<u8>>,
         seals: Option<&SliceSeals>,
-    ) -> Option<Result<(), Broken>> {
+    ) -> Option<Result<(), BrokenSeal>> {
         self.clear();
         self.parameters = Some(former);
         self.lent = lent;
@@ -78,7 +78,7 @@ impl UndoLog {
         let mut without = Vec::new();
         for part in parts {
             if part.slot.is_none() {
-                if let Some(Err(broken)) = verified(seals, memory, &part, Copy::Nowhere)? {
+                if let Some(Err(broken)) = verified(seals, memory, &part, CopyTo::Nowhere)? {
                     return Some(Err(broken));
                 }
                 continue;
@@ -93,12 +93,12 @@ impl UndoLog {
             };
             let index = free.swap_remove(position);
             let target = &mut self.lent[index][..bytes.len()];
-            match verified(seals, memory, &part, Copy::Over(target))? {
+            match verified(seals, memory, &part, CopyTo::Over(target))? {
                 Some(Ok(())) => {}
                 Some(Err(broken)) => return Some(Err(broken)),
                 None => target.copy_from_slice(memory.bytes(bytes)?),
             }
-            self.places.push(Place { view: part.number(), elements: part.elements, store: Store::Lent(index) });
+            self.saved.push(SavedPart { view: part.number(), elements: part.elements, store: Store::Lent(index) });
         }
         self.own.reserve_exact(without.iter().map(|part| part.bytes().len()).sum());
         self.remember_all(memory, &without, seals)
@@ -109,9 +109,9 @@ impl UndoLog {
         memory: &GuestMemory,
         parts: &[StatePart],
         seals: Option<&SliceSeals>,
-    ) -> Option<Result<(), Broken>> {
+    ) -> Option<Result<(), BrokenSeal>> {
         for part in parts {
-            match verified(seals, memory, part, Copy::Behind(&mut self.own))? {
+            match verified(seals, memory, part, CopyTo::Behind(&mut self.own))? {
                 Some(Ok(())) => {}
                 Some(Err(broken)) => return Some(Err(broken)),
                 None => self.own.extend_from_slice(memory.bytes(part.bytes())?),
@@ -124,22 +124,21 @@ impl UndoLog {
     /// Notes that a part was added to the log's own bytes.
     fn place_own(&mut self, part: &StatePart) {
         let view = part.number();
-        match self.places.last_mut() {
+        match self.saved.last_mut() {
             Some(last) if last.view == view && last.store == Store::Own && last.elements.end == part.elements.start => {
                 last.elements.end = part.elements.end;
             }
-            _ => self.places.push(Place { view, elements: part.elements.clone(), store: Store::Own }),
+            _ => self.saved.push(SavedPart { view, elements: part.elements.clone(), store: Store::Own }),
         }
     }
 
     /// The parts that it can put back.
     pub(crate) fn parts<'a>(&'a self, plan: &'a Plan, layout: &'a Layout) -> impl Iterator<Item = StatePart> {
         let parameters = parts_of(plan, layout).take(usize::from(self.parameters.is_some()));
-        let places = self
-            .places
-            .iter()
-            .filter_map(|Place { view, elements, .. }| Some(parts_of(plan, layout).nth(*view)?.only(elements.clone())));
-        parameters.chain(places)
+        let saved = self.saved.iter().filter_map(|SavedPart { view, elements, .. }| {
+            Some(parts_of(plan, layout).nth(*view)?.only(elements.clone()))
+        });
+        parameters.chain(saved)
     }
 
     /// Puts everything back to where the slice is now. `None` where a place is not in the memory.
@@ -148,7 +147,7 @@ impl UndoLog {
             former(memory.bytes_mut(layout.parameters.whole())?);
         }
         let mut own = self.own.as_slice();
-        for Place { view, elements, store } in &self.places {
+        for SavedPart { view, elements, store } in &self.saved {
             let place = layout.state().nth(*view)?.part(elements.clone());
             let contents = match store {
                 Store::Own => own.split_off(..place.len())?,
@@ -167,7 +166,7 @@ impl UndoLog {
     }
 
     fn clear(&mut self) {
-        self.places.clear();
+        self.saved.clear();
         self.own.clear();
         self.lent.clear();
         self.parameters = None;
@@ -180,8 +179,8 @@ fn verified(
     seals: Option<&SliceSeals>,
     memory: &GuestMemory,
     part: &StatePart,
-    copy: Copy<'_>,
-) -> Option<Option<Result<(), Broken>>> {
+    copy: CopyTo<'_>,
+) -> Option<Option<Result<(), BrokenSeal>>> {
     match seals {
         Some(seals) => seals.verify(memory, part, copy).map(Some),
         None => Some(None),

@@ -9,7 +9,7 @@ use crate::error::SandboxError;
 use crate::instance::component::AdmittedComponent;
 use crate::instance::fuel::{FuelModel, matrix_work};
 use crate::local::{LocalTensor, LocalTraining};
-use model::{Chance, Job, Kind, TrialTensor};
+use model::{Chance, Kind, TrialJob, TrialTensor};
 
 /// Rounds of the trial.
 const ROUNDS: u64 = 3;
@@ -26,7 +26,7 @@ pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, Sandb
     let settings = component
         .configure(None, &[])
         .map_err(|error| SandboxError::Description(format!("its defaults are not acceptable: {error}")))?;
-    let job = Job::new(settings.learning_rate(), &mut chance);
+    let job = TrialJob::new(settings.learning_rate(), &mut chance);
     let trial = Trial { component, settings, job };
     let (mut elements, mut matrices) = (Vec::new(), Vec::new());
     for kind in [Kind::Vectors, Kind::Matrices] {
@@ -53,7 +53,7 @@ pub(crate) fn rehearse(component: &AdmittedComponent) -> Result<FuelModel, Sandb
 struct Trial<'a> {
     component: &'a AdmittedComponent,
     settings: Settings,
-    job: Job,
+    job: TrialJob,
 }
 
 impl Trial<'_> {

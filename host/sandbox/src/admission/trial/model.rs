@@ -129,13 +129,13 @@ impl TrialTensor {
 }
 
 /// What is the same for all tensors of a trial, round by round.
-pub(super) struct Job {
+pub(super) struct TrialJob {
     learning_rate: f32,
     contributors: u32,
     salt: u32,
 }
 
-impl Job {
+impl TrialJob {
     pub(super) fn new(learning_rate: f64, chance: &mut Chance) -> Self {
         let contributors = chance.between(1, MOST_WORKERS) as u32;
         Self { learning_rate: learning_rate as f32, contributors, salt: chance.next() as u32 }
