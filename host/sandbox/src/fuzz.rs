@@ -7,7 +7,7 @@ use crate::contract::bindings::types;
 use crate::contract::plan::{Plan, TensorDescription};
 use crate::limits::{DECLARATION_NAME_BYTES, DECLARATIONS, MAX_BLOCK_ELEMENTS};
 use crate::pool::placement::ScratchRequest;
-use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, View};
+use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Reservations, View};
 
 /// Numbers at which sums and products overflow, and their neighbours.
 const EDGES: [u64; 12] =
@@ -158,7 +158,7 @@ pub fn fuzz_plan(bytes: &[u8]) {
 #[doc(hidden)]
 pub fn fuzz_offsets(bytes: &[u8]) {
     let mut reader = Reader(bytes);
-    let mut places = Places::default();
+    let mut places = Reservations::default();
     let mut taken: Vec<Range<u64>> = Vec::new();
     for _ in 0..1 + reader.byte() % 32 {
         let (offset, bytes) = (reader.number() as u32, reader.number() as u32);

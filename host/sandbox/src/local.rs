@@ -218,7 +218,7 @@ impl LocalTraining {
     /// The optimizer failed.
     pub fn evaluation(&mut self, tensor: usize, context: &StepContext) -> Result<Vec<f32>, StepError> {
         if self.tensors[tensor].plan.evaluation.is_none() {
-            return self.parameters(tensor).map_err(|error| StepError::NotRevived(Box::new(error)));
+            return self.parameters(tensor).map_err(StepError::not_revived);
         }
         let mut values = Vec::new();
         for slice in &self.tensors[tensor].slices {

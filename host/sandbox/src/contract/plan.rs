@@ -114,6 +114,11 @@ impl Plan {
         self.is_ordered() || self.granularity == Granularity::Tensor
     }
 
+    /// Whether rounds visit rows that have a gradient, and no others.
+    pub(crate) fn is_of_touched_rows(&self) -> bool {
+        self.granularity == Granularity::TouchedRows
+    }
+
     /// Slices must start at multiples of this many elements. `None` where the tensor must not be cut.
     pub fn slice_unit(&self) -> Option<u64> {
         let chunk = u64::from(CHUNK_ELEMENTS);

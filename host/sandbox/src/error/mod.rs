@@ -3,6 +3,7 @@
 mod compile_limit;
 mod forbidden;
 mod miss;
+mod not_in_memory;
 mod reason;
 mod tampering;
 
@@ -13,6 +14,7 @@ use thiserror::Error;
 pub use compile_limit::CompileLimit;
 pub use forbidden::Forbidden;
 pub use miss::Miss;
+pub(crate) use not_in_memory::NotInMemory;
 pub use tampering::{Found, TamperedPart, Tampering};
 
 /// Who has to act on an error.
@@ -208,6 +210,11 @@ pub enum StepError {
 }
 
 impl StepError {
+    /// An instance could not be set up again, or is not as the server has set it up.
+    pub(crate) fn not_revived(error: SandboxError) -> Self {
+        Self::NotRevived(Box::new(error))
+    }
+
     /// Who has to act.
     pub fn fault(&self) -> Fault {
         match self {

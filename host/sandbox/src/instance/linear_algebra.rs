@@ -88,7 +88,7 @@ struct Product {
 }
 
 /// Where the matrices are: in the memory, and the product apart from its factors.
-struct Places {
+struct Operands {
     left: Range<usize>,
     right: Range<usize>,
     product: Range<usize>,
@@ -97,7 +97,7 @@ struct Places {
 impl Product {
     /// Where everything is, once it is known to be so in a memory of this many bytes. Allocates nothing and looks at no
     /// element: what is asked for may be of any size.
-    fn places(&self, memory_bytes: usize) -> Result<Places, ProductError> {
+    fn places(&self, memory_bytes: usize) -> Result<Operands, ProductError> {
         let Self { left, right, product, .. } = self;
         let (left_extents, right_extents) = (extents(left), extents(right));
         let product_extents = (product.rows, product.columns);
@@ -113,7 +113,7 @@ impl Product {
         if product.transposed || overlaps(&left) || overlaps(&right) {
             return Err(ProductError::Overlap);
         }
-        Ok(Places { left, right, product: target })
+        Ok(Operands { left, right, product: target })
     }
 
     /// What it costs: its multiplications, and for each element that is read as much as for a multiplication. Each that is
@@ -133,14 +133,14 @@ impl Product {
     fn compute(
         &self,
         memory: &mut GuestMemory,
-        places: &Places,
+        places: &Operands,
         go_on: impl FnMut() -> wasmtime::Result<()>,
     ) -> wasmtime::Result<()> {
         let target = &places.product;
         if target.is_empty() {
             return Ok(());
         }
-        let all = memory.floats_mut(0, memory.len() / 4).ok_or(ProductError::Place { which: "product" })?;
+        let all = memory.floats_mut(0, memory.len() / 4).map_err(|_| ProductError::Place { which: "product" })?;
         // Each factor lies on one side of the product, or on the other.
         let (before, rest) = all.split_at_mut(target.start / 4);
         let (written, behind) = rest.split_at_mut(target.len() / 4);

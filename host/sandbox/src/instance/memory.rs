@@ -25,6 +25,8 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
 
+use crate::error::NotInMemory;
+
 /// Address space of one linear memory: `reserved` bytes of which the first `accessible` can be used, then guard pages.
 struct Mapping {
     base: NonNull<u8>,
@@ -215,40 +217,46 @@ impl GuestMemory {
         self.0.accessible()
     }
 
-    /// The bytes of a range; `None` where it leaves the memory.
-    pub(crate) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
+    /// The bytes of a range, unless it leaves the memory.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Result<&[u8], NotInMemory> {
         if range.start > range.end || range.end > self.len() {
-            return None;
+            return Err(NotInMemory);
         }
         // SAFETY: in bounds and accessible by the check above; accessible memory never shrinks or moves. No guest
         // code runs while the reference lives (`Guest` lends out the one or the other), and writes need `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts(self.0.base.as_ptr().add(range.start), range.len()) })
+        Ok(unsafe { std::slice::from_raw_parts(self.0.base.as_ptr().add(range.start), range.len()) })
     }
 
-    /// The bytes of a range, to be written; `None` where it leaves the memory.
-    pub(crate) fn bytes_mut(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
+    /// The bytes of a range, to be written, unless it leaves the memory.
+    pub(crate) fn bytes_mut(&mut self, range: Range<usize>) -> Result<&mut [u8], NotInMemory> {
         if range.start > range.end || range.end > self.len() {
-            return None;
+            return Err(NotInMemory);
         }
         // SAFETY: as in `bytes`, and `&mut self` excludes every other reference into this memory.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.0.base.as_ptr().add(range.start), range.len()) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.0.base.as_ptr().add(range.start), range.len()) })
     }
 
-    /// `elements` numbers at a byte offset; `None` where they leave the memory or the offset is not aligned for `f32`.
-    pub(crate) fn floats(&self, offset: usize, elements: usize) -> Option<&[f32]> {
-        let bytes = self.bytes(offset..offset.checked_add(elements.checked_mul(size_of::<f32>())?)?)?;
+    /// `elements` numbers at a byte offset, unless they leave the memory or the offset is not aligned for `f32`.
+    pub(crate) fn floats(&self, offset: usize, elements: usize) -> Result<&[f32], NotInMemory> {
+        let bytes = self.bytes(range_of_floats(offset, elements)?)?;
         // SAFETY: every bit pattern is an f32, and the whole run is taken only where its start is aligned.
         let (before, floats, _) = unsafe { bytes.align_to::<f32>() };
-        before.is_empty().then_some(floats)
+        before.is_empty().then_some(floats).ok_or(NotInMemory)
     }
 
     /// As [`floats`](Self::floats), to be written.
-    pub(crate) fn floats_mut(&mut self, offset: usize, elements: usize) -> Option<&mut [f32]> {
-        let bytes = self.bytes_mut(offset..offset.checked_add(elements.checked_mul(size_of::<f32>())?)?)?;
+    pub(crate) fn floats_mut(&mut self, offset: usize, elements: usize) -> Result<&mut [f32], NotInMemory> {
+        let bytes = self.bytes_mut(range_of_floats(offset, elements)?)?;
         // SAFETY: every bit pattern is an f32 and every f32 is bytes, and only an aligned start is taken.
         let (before, floats, _) = unsafe { bytes.align_to_mut::<f32>() };
-        before.is_empty().then_some(floats)
+        before.is_empty().then_some(floats).ok_or(NotInMemory)
     }
+}
+
+/// The bytes of so many `f32`s at an offset.
+fn range_of_floats(offset: usize, elements: usize) -> Result<Range<usize>, NotInMemory> {
+    let end = elements.checked_mul(size_of::<f32>()).and_then(|bytes| offset.checked_add(bytes));
+    Ok(offset..end.ok_or(NotInMemory)?)
 }
 
 #[cfg(test)]
@@ -268,32 +276,32 @@ pub(crate) mod tests {
         guest.bytes_mut(0..PAGE).unwrap().fill(7);
         guest.0.make_accessible(4 * PAGE).unwrap();
         assert_eq!(guest.bytes(0..1).unwrap().as_ptr(), address);
-        assert_eq!(guest.bytes(PAGE - 1..PAGE + 2), Some(&[7, 0, 0][..]));
+        assert_eq!(guest.bytes(PAGE - 1..PAGE + 2), Ok(&[7, 0, 0][..]));
         assert!(guest.0.make_accessible(17 * PAGE).is_err());
     }
 
     #[test]
     fn ranges_that_leave_the_memory_are_none() {
         let mut guest = memory(PAGE);
-        assert!(guest.bytes(0..PAGE).is_some());
+        assert!(guest.bytes(0..PAGE).is_ok());
         for range in [0..PAGE + 1, PAGE..PAGE + 1, usize::MAX - 1..usize::MAX] {
-            assert!(guest.bytes(range.clone()).is_none(), "{range:?}");
-            assert!(guest.bytes_mut(range).is_none());
+            assert!(guest.bytes(range.clone()).is_err(), "{range:?}");
+            assert!(guest.bytes_mut(range).is_err());
         }
         #[expect(clippy::reversed_empty_ranges)]
         let reversed = 8..4;
-        assert!(guest.bytes(reversed).is_none());
+        assert!(guest.bytes(reversed).is_err());
     }
 
     #[test]
     fn floats_must_fit_and_be_aligned() {
         let mut guest = memory(PAGE);
-        assert_eq!(guest.floats(PAGE - 8, 2), Some(&[0.0, 0.0][..]));
-        assert!(guest.floats(PAGE - 8, 3).is_none());
-        assert!(guest.floats(2, 1).is_none());
-        assert!(guest.floats_mut(usize::MAX - 3, 1).is_none());
-        assert!(guest.floats(0, usize::MAX).is_none());
+        assert_eq!(guest.floats(PAGE - 8, 2), Ok(&[0.0, 0.0][..]));
+        assert!(guest.floats(PAGE - 8, 3).is_err());
+        assert!(guest.floats(2, 1).is_err());
+        assert!(guest.floats_mut(usize::MAX - 3, 1).is_err());
+        assert!(guest.floats(0, usize::MAX).is_err());
         guest.floats_mut(64, 2).unwrap().copy_from_slice(&[1.0, -1.0]);
-        assert_eq!(guest.bytes(64..68), Some(&1.0_f32.to_le_bytes()[..]));
+        assert_eq!(guest.bytes(64..68), Ok(&1.0_f32.to_le_bytes()[..]));
     }
 }

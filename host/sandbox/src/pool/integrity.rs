@@ -9,15 +9,14 @@
 //! was before. Any other stays unusable until it is loaded again; rows that are told apart, each by itself, until
 //! [`InstancePool::start_rows_afresh`].
 
-use crate::contract::declarations::{Granularity, Initial};
 use crate::error::{Found, SandboxError, StepError, Tampering};
 use crate::limits::CHUNK_ELEMENTS;
+use crate::pool::placement::Placement;
 use crate::pool::{InstancePool, SliceId};
-use crate::slice::parts::{StatePart, state_parts, unit_parameters};
-use crate::slice::report;
+use crate::slice::parts::{StatePart, unit_parameters};
 use crate::slice::seal::CopyTo;
-use crate::slice::seals::BrokenSeal;
-use crate::slice::{initialize, vanished};
+use crate::slice::seals::{BrokenSeal, Integrity};
+use crate::slice::{BoundSlice, Slice};
 
 /// Of how many elements that were stepped one other is looked at. Looking costs a twentieth of a step, and memory that is
 /// not in the caches.
@@ -62,9 +61,10 @@ impl InstancePool {
     /// # Errors
     /// It is not, or the memory is not there: the optimizer misbehaved.
     pub fn verify(&self, slice: SliceId) -> Result<(), SandboxError> {
-        match self.broken(slice.0)? {
+        let (verified, Placement { instance, .. }) = self.at(slice);
+        match verified.broken(instance.memory(), instance.calls())? {
             None => Ok(()),
-            Some(broken) => Err(self.tampering(slice.0, broken, Found::Reading).into()),
+            Some(broken) => Err(self.tampering(slice, broken, Found::Reading).into()),
         }
     }
 
@@ -78,96 +78,47 @@ impl InstancePool {
     /// # Panics
     /// If the tensor's plan is not one of touched rows.
     pub fn start_rows_afresh(&mut self, slice: SliceId) -> Result<Vec<u32>, SandboxError> {
-        assert_eq!(self.slices[slice.0].plan.granularity, Granularity::TouchedRows, "rows are told apart");
+        let (slice, Placement { instance, .. }) = self.at_mut(slice);
+        assert!(slice.bound.plan.is_of_touched_rows(), "rows are told apart");
         let mut afresh = Vec::new();
-        let parts: Vec<_> = match self.is_unchanged(slice.0) {
+        let parts: Vec<_> = match slice.integrity.is_unchanged(instance.calls()) {
             true => Vec::new(),
-            false => state_parts(&self.slices[slice.0]).collect(),
+            false => slice.bound.parts().collect(),
         };
+        let memory = instance.memory_mut();
         for part in parts {
             // On from behind what was broken: however much of it there is, all is looked at once.
             let mut rest = part.clone();
-            while let Some(unit) = self.first_broken(slice.0, &rest)? {
+            while let Some(unit) = slice.first_broken(memory, &rest)? {
                 match part.unit {
                     None => {
-                        self.start_part_afresh(slice.0, &part)?;
+                        slice.start_part_afresh(memory, &part)?;
                         break;
                     }
                     Some(_) => {
-                        self.start_row_afresh(slice.0, unit)?;
+                        slice.start_row_afresh(memory, unit)?;
                         afresh.push(unit as u32);
                         rest = part.clone().within(unit + 1..part.units().end);
                     }
                 }
             }
         }
-        self.watches[slice.0].reported = None;
+        slice.integrity.restored();
         Ok(afresh)
     }
 
-    /// The first unit of a part that is not as it was left.
-    fn first_broken(&self, index: usize, part: &StatePart) -> Result<Option<usize>, SandboxError> {
-        if part.elements.is_empty() {
-            return Ok(None);
-        }
-        let memory = self.placements[self.slices[index].placement].instance.memory();
-        let intact = self.watches[index].seals.verify(memory, part, CopyTo::Nowhere).ok_or_else(vanished)?;
-        Ok(intact.err().map(|broken| broken.unit))
-    }
-
-    /// Everything that belongs to a row alone, its parameters first.
-    fn start_row_afresh(&mut self, index: usize, row: usize) -> Result<(), SandboxError> {
-        let parts: Vec<_> = state_parts(&self.slices[index]).filter(|part| part.unit.is_some()).collect();
-        parts.into_iter().try_for_each(|part| self.start_part_afresh(index, &part.within(row..row + 1)))
-    }
-
-    fn start_part_afresh(&mut self, index: usize, part: &StatePart) -> Result<(), SandboxError> {
-        let bound = &self.slices[index];
-        let memory = self.placements[bound.placement].instance.memory_mut();
-        let initial = part.slot.map_or(Initial::Zero, |slot| bound.plan.slots[slot].initial);
-        initialize(memory, part, initial, bound)?;
-        self.watches[index].seals.seal(memory, part).ok_or_else(vanished)
-    }
-
-    /// The first part of a slice that is not as it was left.
-    fn broken(&self, index: usize) -> Result<Option<BrokenSeal>, SandboxError> {
-        let bound = &self.slices[index];
-        if self.is_unchanged(index) {
-            return Ok(None);
-        }
-        let memory = self.placements[bound.placement].instance.memory();
-        for part in state_parts(bound) {
-            if let Err(broken) =
-                self.watches[index].seals.verify(memory, &part, CopyTo::Nowhere).ok_or_else(vanished)?
-            {
-                return Ok(Some(broken));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a slice need not be looked at: nobody has called the instance since it was last known to be as it was left,
-    /// or nothing was left there yet.
-    pub(crate) fn is_unchanged(&self, index: usize) -> bool {
-        let calls = self.placements[self.slices[index].placement].instance.calls();
-        !self.watches[index].is_sealed || self.watches[index].seen == Some(calls)
-    }
-
     /// What to say of something that was changed. What was said first is more than can be said later.
-    pub(crate) fn tampering(&self, index: usize, broken: BrokenSeal, found: Found) -> Tampering {
-        let bound = &self.slices[index];
-        match &self.watches[index].reported {
-            Some(reported) if bound.plan.granularity != Granularity::TouchedRows => (**reported).clone(),
-            _ => report::tampering(&self.component.description().name, bound, broken, found),
-        }
+    pub(crate) fn tampering(&self, slice: SliceId, broken: BrokenSeal, found: Found) -> Tampering {
+        self.slices[slice.0].tampering(&self.component.description().name, broken, found)
     }
 
     /// Ends the instance of a slice that is not as it was left.
-    pub(crate) fn caught(&mut self, index: usize, broken: BrokenSeal, found: Found) -> Tampering {
-        let tampering = self.tampering(index, broken, found);
+    pub(crate) fn caught(&mut self, slice: SliceId, broken: BrokenSeal, found: Found) -> Tampering {
+        let tampering = self.tampering(slice, broken, found);
         tracing::error!(%tampering, "an optimizer's instance has ended");
-        self.watches[index].reported = Some(Box::new(tampering.clone()));
-        let placement = self.slices[index].placement;
+        let caught = &mut self.slices[slice.0];
+        caught.integrity.tampered(tampering.clone());
+        let placement = caught.bound.placement;
         self.seal_open(placement);
         self.placements[placement].instance.retire();
         tampering
@@ -175,59 +126,60 @@ impl InstancePool {
 
     /// After a step that succeeded: looks at a unit of some other slice of the instance, or of the same where rows are told
     /// apart, for every so many that were stepped.
-    pub(crate) fn patrol(&mut self, stepped: usize, elements: usize, step: u64) -> Result<(), StepError> {
+    pub(crate) fn patrol(&mut self, stepped: SliceId, elements: usize, step: u64) -> Result<(), StepError> {
         self.patrol.stepped += elements;
         while self.patrol.stepped >= PATROL_SHARE * CHUNK_ELEMENTS as usize {
             self.patrol.stepped -= PATROL_SHARE * CHUNK_ELEMENTS as usize;
-            let Some(index) = (0..PATROL_TRIES).find_map(|_| self.someone(stepped)) else { continue };
-            let bound = &self.slices[index];
+            let Some(other) = (0..PATROL_TRIES).find_map(|_| self.someone(stepped)) else { continue };
+            let bound = &self.slices[other.0].bound;
             // As many rows as make a chunk, where a unit is less.
             let unit = unit_parameters(&bound.plan);
             let at_once = (CHUNK_ELEMENTS as usize / unit).max(1);
-            let units = bound.layout.elements().div_ceil(unit);
+            let units = bound.elements().div_ceil(unit);
             let start = self.patrol.one_of(units).unwrap_or(0);
-            let bound = &self.slices[index];
-            let memory = self.placements[bound.placement].instance.memory();
+            let (Slice { bound, seals, .. }, placement) = self.at(other);
+            let memory = placement.instance.memory();
             let near = |part: &StatePart| part.unit.is_some() || part.bytes().len() <= SHARED_BYTES;
             let looked_at = |part: StatePart| {
                 let part = part.within(start..units.min(start + at_once));
-                self.watches[index].seals.verify(memory, &part, CopyTo::Nowhere).ok_or_else(crate::pool::pass::lost)
+                seals.verify(memory, &part, CopyTo::Nowhere)
             };
-            let intact = state_parts(bound).filter(near).map(looked_at).find(|intact| !matches!(intact, Ok(Ok(()))));
+            let intact = bound.parts().filter(near).map(looked_at).find(|intact| !matches!(intact, Ok(Ok(()))));
             if let Err(broken) = intact.transpose()?.unwrap_or(Ok(())) {
-                let bound = &self.slices[stepped];
+                let bound = &self.slices[stepped.0].bound;
                 let (key, slice_start) = (bound.tensor.name.clone(), bound.start);
-                return Err(self.caught(index, broken, Found::AfterStep { key, slice_start, step }).into());
+                return Err(self.caught(other, broken, Found::AfterStep { key, slice_start, step }).into());
             }
         }
         Ok(())
     }
 
     /// A slice that a patrol could look at, or none at this try.
-    fn someone(&mut self, stepped: usize) -> Option<usize> {
+    fn someone(&mut self, stepped: SliceId) -> Option<SliceId> {
         let index = self.patrol.one_of(self.slices.len())?;
-        let (bound, watch) = (&self.slices[index], &self.watches[index]);
-        let is_other = index != stepped || bound.plan.granularity == Granularity::TouchedRows;
-        let is_here = bound.placement == self.slices[stepped].placement && !bound.released;
-        (is_other && is_here && watch.is_sealed && watch.reported.is_none()).then_some(index)
+        let slice = &self.slices[index];
+        let is_other = index != stepped.0 || slice.bound.plan.is_of_touched_rows();
+        let is_here = slice.is_in(self.slices[stepped.0].bound.placement);
+        (is_other && is_here && matches!(slice.integrity, Integrity::Sealed { .. })).then_some(SliceId(index))
     }
 
     /// After a step that failed: looks at the slices of the instance, from some slice on, as far as time allows. Their own
     /// steps will fail.
-    pub(crate) fn examine(&mut self, failed: usize, step: u64) {
-        let (key, slice_start) = (self.slices[failed].tensor.name.clone(), self.slices[failed].start);
-        let placement = self.slices[failed].placement;
+    pub(crate) fn examine(&mut self, failed: SliceId, step: u64) {
+        let BoundSlice { tensor, start: slice_start, placement, .. } = &self.slices[failed.0].bound;
+        let (key, slice_start, placement) = (tensor.name.clone(), *slice_start, *placement);
         let first = self.patrol.one_of(self.slices.len()).unwrap_or(0);
         let mut left = EXAMINED_BYTES;
         for index in (first..self.slices.len()).chain(0..first) {
-            let (bound, watch) = (&self.slices[index], &self.watches[index]);
-            if bound.placement != placement || bound.released || watch.reported.is_some() {
+            let slice = &self.slices[index];
+            if !slice.is_in(placement) || matches!(slice.integrity, Integrity::Tampered { .. }) {
                 continue;
             }
-            let bytes = state_parts(bound).map(|part| part.bytes().len()).sum();
-            if let Ok(Some(broken)) = self.broken(index) {
+            let bytes = slice.bound.parts().map(|part| part.bytes().len()).sum();
+            let instance = &self.placements[placement].instance;
+            if let Ok(Some(broken)) = slice.broken(instance.memory(), instance.calls()) {
                 let found = Found::AfterFailure { key: key.clone(), slice_start, step };
-                self.caught(index, broken, found);
+                self.caught(SliceId(index), broken, found);
             }
             match left.checked_sub(bytes) {
                 Some(rest) => left = rest,

@@ -7,15 +7,14 @@ use crate::contract::bindings::types;
 use crate::contract::context::StepContext;
 use crate::contract::declarations::{Contributor, Granularity, Scope, SlotType};
 use crate::contract::statistics;
-use crate::error::{Found, StepError};
+use crate::error::{Found, NotInMemory, StepError};
 use crate::instance::component::AdmittedComponent;
 use crate::pool::placement::Placement;
+use crate::slice::BoundSlice;
 use crate::slice::finite::{copy_finite, first_not_finite};
-use crate::slice::parts::{RowsApart, StatePart, state_parts, touched};
-use crate::slice::report;
+use crate::slice::parts::{RowsApart, StatePart};
 use crate::slice::seal::CopyTo;
 use crate::slice::seals::SliceSeals;
-use crate::slice::{BoundSlice, vanished};
 
 /// Fills a part of the aggregated gradient: the range of elements of the slice, and where to write them.
 pub type GradientSource<'a> = dyn FnMut(Range<usize>, &mut [f32]) + 'a;
@@ -32,10 +31,6 @@ pub(crate) struct Pass<'a> {
     pub(crate) is_looked_through: bool,
     /// The most fuel that one call used.
     pub(crate) most_fuel: u64,
-}
-
-pub(crate) fn lost() -> StepError {
-    StepError::NotRevived(Box::new(vanished()))
 }
 
 impl Pass<'_> {
@@ -71,21 +66,21 @@ impl Pass<'_> {
     /// The only phase over the whole slice in one call, whose gradient is in the scratch already.
     pub(crate) fn whole_slice(&mut self, context: &StepContext) -> Result<(), StepError> {
         self.begin(0, context)?;
-        self.step(0, 0..self.slice.layout.elements())
+        self.step(0, 0..self.slice.elements())
     }
 
     /// Makes sure that what the optimizer has left is finite, copies the parameters to `out` on the way, and seals it all
     /// where that is to be done now.
     pub(crate) fn read_out(&mut self, out: &mut [u8], seal: bool) -> Result<(), StepError> {
-        let mut parts = state_parts(self.slice);
-        let parameters = parts.next().filter(|part| part.slot.is_none()).ok_or_else(lost)?;
+        let mut parts = self.slice.parts();
+        let parameters = parts.next().ok_or(NotInMemory)?;
         if seal {
             self.seal_all(parts)?;
             self.seal_copying(&parameters, CopyTo::Over(out))?;
         } else {
             parts.try_for_each(|part| self.check_finite(&part))?;
             let memory = self.placement.instance.memory();
-            let values = memory.floats(parameters.bytes().start, parameters.elements.len()).ok_or_else(lost)?;
+            let values = memory.floats(parameters.bytes().start, parameters.elements.len())?;
             if !copy_finite(values, out) {
                 self.check_finite(&parameters)?;
             }
@@ -116,7 +111,7 @@ impl Pass<'_> {
             }
             let parameters = self.slice.layout.parameters.part(block.clone());
             let memory = self.placement.instance.memory();
-            let parameters = memory.floats(parameters.start, block.len()).ok_or_else(lost)?;
+            let parameters = memory.floats(parameters.start, block.len())?;
             for index in &of_parameters {
                 chunks[*index].extend(statistics::of_chunks(plan.accumulators[*index].combination, parameters));
             }
@@ -133,13 +128,12 @@ impl Pass<'_> {
     /// Runs the phase of purpose evaluation and writes what it gives to `out`, as little-endian `f32`. Parameters and
     /// slots are the caller's to put back.
     pub(crate) fn evaluation(&mut self, phase: u32, context: &StepContext, out: &mut [u8]) -> Result<(), StepError> {
-        let gradient =
-            self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?.gradient as usize;
+        let gradient = self.placement.scratch()?.gradient as usize;
         self.begin(phase, context)?;
         for block in self.blocks()? {
             let bytes = block.start * size_of::<f32>()..block.end * size_of::<f32>();
             self.step(phase, block.clone())?;
-            let written = self.placement.instance.memory().bytes(gradient..gradient + bytes.len()).ok_or_else(lost)?;
+            let written = self.placement.instance.memory().bytes(gradient..gradient + bytes.len())?;
             if let Some((position, value)) = SlotType::F32.first_not_finite(written) {
                 let index = (block.start + position) as u64;
                 return Err(StepError::NotFinite { what: "evaluation weight".into(), index, value });
@@ -156,7 +150,7 @@ impl Pass<'_> {
         context: &StepContext,
         gradient: &mut GradientSource<'_>,
     ) -> Result<(), StepError> {
-        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let scratch = self.placement.scratch()?;
         let columns = self.slice.plan.geometry.columns as usize;
         self.begin(0, context)?;
         // The scratch may have been made for another tensor's rows.
@@ -169,7 +163,7 @@ impl Pass<'_> {
             self.write_gradient(positions, gradient)?;
             let memory = self.placement.instance.memory_mut();
             let numbers = scratch.rows as usize..scratch.rows as usize + size_of_val(listed);
-            let (places, _) = memory.bytes_mut(numbers).ok_or_else(lost)?.as_chunks_mut::<4>();
+            let (places, _) = memory.bytes_mut(numbers)?.as_chunks_mut::<4>();
             places.iter_mut().zip(listed).for_each(|(place, row)| *place = row.to_le_bytes());
             let block = types::Block {
                 start: 0,
@@ -178,7 +172,7 @@ impl Pass<'_> {
                 rows: Some(scratch.rows),
             };
             self.call_step(0, block, elements)?;
-            self.seal_all(touched(self.slice, listed))?;
+            self.seal_all(self.slice.touched(listed))?;
         }
         self.seal_all(shared_slots(self.slice))
     }
@@ -190,8 +184,8 @@ impl Pass<'_> {
 
     /// The blocks of a plan that is not one of rows.
     fn blocks(&self) -> Result<impl Iterator<Item = Range<usize>> + use<>, StepError> {
-        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
-        let elements = self.slice.layout.elements();
+        let scratch = self.placement.scratch()?;
+        let elements = self.slice.elements();
         let length = match self.slice.plan.granularity {
             Granularity::Tensor => elements.max(1),
             _ => scratch.elements.min(self.component.block_elements()) as usize,
@@ -201,12 +195,12 @@ impl Pass<'_> {
 
     /// Fills the scratch with the gradient of a range and makes sure that it is finite.
     fn write_gradient(&mut self, range: Range<usize>, gradient: &mut GradientSource<'_>) -> Result<&[f32], StepError> {
-        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let scratch = self.placement.scratch()?;
         if range.len() > scratch.elements as usize {
-            return Err(lost());
+            return Err(NotInMemory.into());
         }
         let memory = self.placement.instance.memory_mut();
-        let target = memory.floats_mut(scratch.gradient as usize, range.len()).ok_or_else(lost)?;
+        let target = memory.floats_mut(scratch.gradient as usize, range.len())?;
         gradient(range.clone(), target);
         match first_not_finite(target) {
             Some(position) => {
@@ -217,7 +211,7 @@ impl Pass<'_> {
     }
 
     fn step(&mut self, phase: u32, block: Range<usize>) -> Result<(), StepError> {
-        let scratch = self.placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        let scratch = self.placement.scratch()?;
         let raw = types::Block {
             start: block.start as u32,
             elements: block.len() as u32,
@@ -243,18 +237,18 @@ impl Pass<'_> {
             // Again in each phase: others were called since, who might have written there.
             if accumulator.read_from <= phase {
                 let numbers = here(accumulators.values(index), accumulator.scope, &layout.rows);
-                layout.combined[index].write_numbers(memory, numbers).ok_or_else(lost)?;
+                layout.combined[index].write_numbers(memory, numbers)?;
             }
             if accumulator.contributor == (Contributor::Optimizer { phase }) {
                 let view = &layout.contributions[index];
                 match accumulator.scope {
                     Scope::Row | Scope::Column => {
                         let numbers = here(accumulators.values(index), accumulator.scope, &layout.rows);
-                        view.write_numbers(memory, numbers).ok_or_else(lost)?;
+                        view.write_numbers(memory, numbers)?;
                     }
                     Scope::Tensor | Scope::Group | Scope::Model => {
                         let nothing = vec![statistics::nothing(accumulator.combination); view.elements()];
-                        view.write_numbers(memory, &nothing).ok_or_else(lost)?;
+                        view.write_numbers(memory, &nothing)?;
                     }
                 }
             }
@@ -268,8 +262,7 @@ impl Pass<'_> {
         let mut chunks = vec![Vec::new(); plan.accumulators.len()];
         for index in Accumulators::contributed_in(plan, phase) {
             let accumulator = &plan.accumulators[index];
-            let numbers =
-                layout.contributions[index].read_numbers(self.placement.instance.memory()).ok_or_else(lost)?;
+            let numbers = layout.contributions[index].read_numbers(self.placement.instance.memory())?;
             // Rows and columns that no slice has come to yet are at nothing, which for a maximum is no number.
             let nothing = statistics::nothing(accumulator.combination);
             let by_part = matches!(accumulator.scope, Scope::Row | Scope::Column);
@@ -295,9 +288,9 @@ impl Pass<'_> {
         }
         let memory = self.placement.instance.memory();
         parts.try_for_each(|part| {
-            let intact = self.seals.verify(memory, &part, CopyTo::Nowhere).ok_or_else(lost)?;
+            let intact = self.seals.verify(memory, &part, CopyTo::Nowhere)?;
             let optimizer = &self.component.description().name;
-            intact.map_err(|broken| report::tampering(optimizer, self.slice, broken, Found::BeforeStep).into())
+            intact.map_err(|broken| self.slice.tampering(optimizer, broken, Found::BeforeStep).into())
         })
     }
 
@@ -310,7 +303,7 @@ impl Pass<'_> {
     fn seal_copying(&mut self, part: &StatePart, copy: CopyTo<'_>) -> Result<(), StepError> {
         let is_float = part.element == SlotType::F32;
         let memory = self.placement.instance.memory();
-        let finite = self.seals.seal_looking(memory, part, is_float, copy).ok_or_else(lost)?;
+        let finite = self.seals.seal_looking(memory, part, is_float, copy)?;
         if is_float && finite { Ok(()) } else { self.check_finite(part) }
     }
 
@@ -318,7 +311,7 @@ impl Pass<'_> {
         let memory = self.placement.instance.memory();
         let (position, value) = match part.element {
             SlotType::F32 => {
-                let written = memory.floats(part.bytes().start, part.elements.len()).ok_or_else(lost)?;
+                let written = memory.floats(part.bytes().start, part.elements.len())?;
                 match first_not_finite(written) {
                     None => return Ok(()),
                     Some(position) => (position, f64::from(written[position])),
@@ -326,7 +319,7 @@ impl Pass<'_> {
             }
             SlotType::U8 | SlotType::U32 | SlotType::U64 => return Ok(()),
             SlotType::F64 | SlotType::Bf16 => {
-                let written = memory.bytes(part.bytes()).ok_or_else(lost)?;
+                let written = memory.bytes(part.bytes())?;
                 match part.element.first_not_finite(written) {
                     None => return Ok(()),
                     Some(found) => found,
@@ -344,7 +337,7 @@ impl Pass<'_> {
 /// The parts of a block that no other block has anything of. Of slots with an element for each run of parameters, the
 /// runs of the block.
 fn parts_of_block(slice: &BoundSlice, block: Range<usize>) -> impl Iterator<Item = StatePart> {
-    let apart = state_parts(slice).filter(|part| part.rows_apart == RowsApart::Elements);
+    let apart = slice.parts().filter(|part| part.rows_apart == RowsApart::Elements);
     apart.map(move |part| {
         let elements = block.start / part.parameters_each..block.end.div_ceil(part.parameters_each);
         part.only(elements)
@@ -354,7 +347,7 @@ fn parts_of_block(slice: &BoundSlice, block: Range<usize>) -> impl Iterator<Item
 /// The slots that are not cut into blocks. They are small, and may be written at any time. Where rows are told apart, those
 /// of rows go with their row.
 fn shared_slots(slice: &BoundSlice) -> impl Iterator<Item = StatePart> {
-    state_parts(slice).filter(|part| part.unit.is_none())
+    slice.parts().filter(|part| part.unit.is_none())
 }
 
 /// What of an accumulator concerns a slice with these rows.

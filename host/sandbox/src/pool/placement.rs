@@ -3,24 +3,24 @@
 use crate::contract::declarations::Granularity;
 use crate::contract::plan::{Plan, TensorDescription};
 use crate::contract::settings::Settings;
-use crate::error::SandboxError;
+use crate::error::{NotInMemory, SandboxError};
 use crate::instance::Instance;
 use crate::instance::preparation::Preparation;
 use crate::limits::{CHUNK_ELEMENTS, Limits};
-use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, first_colour};
-use crate::slice::vanished;
+use crate::pool::SliceId;
+use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Reservations, first_colour};
 
 /// An instance and what the server placed in it.
 pub(crate) struct Placement {
     pub(crate) instance: Instance,
-    places: Places,
+    places: Reservations,
     pub(crate) placed_bytes: u64,
     /// The most that any tensor here makes the optimizer allocate while it steps.
     pub(crate) work_bytes: u64,
     scratch: Option<Scratch>,
     /// The slice of the last call where it has no seals since: it was alone here, and nobody else was called that could
     /// have changed it. It is sealed before anybody is.
-    pub(crate) open: Option<usize>,
+    pub(crate) open: Option<SliceId>,
     /// How many slices live here.
     pub(crate) slices: usize,
 }
@@ -103,7 +103,7 @@ impl Placement {
     pub(crate) fn new(instance: Instance) -> Self {
         Self {
             instance,
-            places: Places::default(),
+            places: Reservations::default(),
             placed_bytes: 0,
             work_bytes: 0,
             scratch: None,
@@ -131,8 +131,8 @@ impl Placement {
         let wanted = request.scratch.joined(self.scratch);
         let fits = |scratch: Scratch| scratch.elements == wanted.elements && scratch.row_count == wanted.rows;
         if !self.scratch.is_some_and(fits) {
-            let offset = self.reserve(limits, wanted.bytes().ok_or_else(vanished)?, preparation)?;
-            let offset = first_colour(offset).ok_or_else(vanished)?;
+            let offset = self.reserve(limits, wanted.bytes().ok_or(NotInMemory)?, preparation)?;
+            let offset = first_colour(offset).ok_or(NotInMemory)?;
             self.scratch = Some(Scratch {
                 gradient: offset,
                 elements: wanted.elements,
@@ -149,8 +149,8 @@ impl Placement {
     }
 
     /// Where gradients are written. There is room once a slice is placed.
-    pub(crate) fn scratch(&self) -> Result<Scratch, SandboxError> {
-        self.scratch.ok_or_else(vanished)
+    pub(crate) fn scratch(&self) -> Result<Scratch, NotInMemory> {
+        self.scratch.ok_or(NotInMemory)
     }
 
     fn reserve(&mut self, limits: &Limits, bytes: u32, preparation: &Preparation) -> Result<u32, SandboxError> {

@@ -8,14 +8,19 @@
 //! round; after success, [`InstancePool::commit`] keeps the round and [`InstancePool::roll_back`] takes it back. A round
 //! that ends in neither, since the task that ran it has died, is taken back when the next one begins.
 
+use std::sync::Arc;
+
 use crate::contract::accumulators::{Accumulators, Contributions};
 use crate::contract::context::StepContext;
 use crate::contract::declarations::Granularity;
-use crate::error::{Found, StepError};
-use crate::pool::pass::{GradientSource, Pass, lost};
+use crate::error::{Found, NotInMemory, StepError};
+use crate::pool::pass::{GradientSource, Pass};
+use crate::pool::placement::Placement;
 use crate::pool::{InstancePool, SliceId};
-use crate::slice::parts::{RowsApart, state_parts, touched};
+use crate::slice::parts::RowsApart;
+use crate::slice::seals::Integrity;
 use crate::slice::undo::{Former, UndoLog};
+use crate::slice::{OpenRound, Slice};
 
 /// Undo logs whose room is kept between rounds: enough for the slices that a shard thread has of a tensor of 256 Mi
 /// parameters. There are never more than were open at the same time; most of an exchange's log is in gradients' memory.
@@ -51,8 +56,8 @@ impl InstancePool {
         context: &StepContext,
         gradient: &mut GradientSource<'_>,
     ) -> Result<(), StepError> {
-        let plan = self.slices[slice.0].plan.clone();
-        let elements = self.slices[slice.0].layout.elements();
+        let bound = &self.slices[slice.0].bound;
+        let (plan, elements) = (Arc::clone(&bound.plan), bound.elements());
         assert!(plan.is_one_pass(), "a plan of several passes runs phase by phase");
         self.open_round(slice, None)?;
         self.turn(slice, elements, context.step, |pass| pass.phase(0, context, &mut Accumulators::new(plan), gradient))
@@ -76,12 +81,12 @@ impl InstancePool {
         exchange: Exchange<'_>,
     ) -> Result<Vec<u8>, StepError> {
         let Exchange { mut gradients, aggregate, former } = exchange;
-        let bound = &self.slices[slice.0];
-        let elements = bound.layout.elements();
+        let bound = &self.slices[slice.0].bound;
+        let elements = bound.elements();
         assert!(bound.plan.is_one_pass(), "a plan of several passes runs phase by phase");
         assert!(self.takes_exchange(slice), "the slice is longer than a block");
         self.roll_back(slice);
-        self.revive(self.slices[slice.0].placement).map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        self.revive(self.slices[slice.0].bound.placement).map_err(StepError::not_revived)?;
 
         // The gradient first: its buffers are free then, and nothing has been changed if it is not finite.
         self.write_whole_gradient(slice, &gradients, aggregate)?;
@@ -90,23 +95,24 @@ impl InstancePool {
         out.resize(elements * size_of::<f32>(), 0);
 
         let mut log = self.spare_logs.pop().unwrap_or_default();
-        let bound = &self.slices[slice.0];
-        let memory = self.placements[bound.placement].instance.memory();
-        let seals = (!self.is_unchanged(slice.0)).then_some(&self.watches[slice.0].seals);
-        let remembered = log.remember_slots(memory, state_parts(bound), former, gradients, seals).ok_or_else(lost)?;
-        remembered.map_err(|broken| self.caught(slice.0, broken, Found::BeforeStep))?;
+        let (checked, Placement { instance, .. }) = self.at(slice);
+        let seals = checked.seals_to_check(instance.calls());
+        let parts = checked.bound.parts();
+        let remembered = log.remember_slots(instance.memory(), parts, former, gradients, seals)?;
+        remembered.map_err(|broken| self.caught(slice, broken, Found::BeforeStep))?;
         self.opened(slice, log);
 
-        let placement = &mut self.placements[self.slices[slice.0].placement];
+        let (_, placement) = self.at_mut(slice);
         // Who lives alone need not be sealed before somebody else comes.
         let is_alone = placement.slices == 1;
-        placement.open.take_if(|open| *open == slice.0);
+        placement.open.take_if(|open| *open == slice);
         self.turn(slice, elements, context.step, |pass| {
             pass.whole_slice(context)?;
             pass.read_out(&mut out, !is_alone)?;
             Ok(Contributions::default())
         })?;
-        self.placements[self.slices[slice.0].placement].open = is_alone.then_some(slice.0);
+        let (_, placement) = self.at_mut(slice);
+        placement.open = is_alone.then_some(slice);
         Ok(out)
     }
 
@@ -127,9 +133,9 @@ impl InstancePool {
     ) -> Result<(), StepError> {
         assert!(self.takes_exchange(slice), "a plan of one pass, in a slice no longer than a block");
         self.write_whole_gradient(slice, gradients, aggregate)?;
-        self.seal_open(self.slices[slice.0].placement);
+        self.seal_open(self.slices[slice.0].bound.placement);
         // From here on the slice is whatever it is.
-        self.watches[slice.0].is_sealed = false;
+        self.slices[slice.0].integrity = Integrity::Unsealed;
         self.pass(slice, |pass| pass.whole_slice(context).map(|()| Contributions::default())).map(|_| ())
     }
 
@@ -140,22 +146,21 @@ impl InstancePool {
         gradients: &[Vec<u8>],
         aggregate: &mut Aggregate<'_>,
     ) -> Result<(), StepError> {
-        let bound = &self.slices[slice.0];
-        let placement = &mut self.placements[bound.placement];
-        let scratch = placement.scratch().map_err(|error| StepError::NotRevived(Box::new(error)))?;
-        if bound.layout.elements() > scratch.elements as usize {
-            return Err(lost());
+        let (Slice { bound, .. }, placement) = self.at_mut(slice);
+        let scratch = placement.scratch()?;
+        if bound.elements() > scratch.elements as usize {
+            return Err(NotInMemory.into());
         }
         let memory = placement.instance.memory_mut();
-        let target = memory.floats_mut(scratch.gradient as usize, bound.layout.elements()).ok_or_else(lost)?;
+        let target = memory.floats_mut(scratch.gradient as usize, bound.elements())?;
         aggregate(gradients, target)
     }
 
     /// Whether [`exchange`](Self::exchange) can be used: the plan [allows for it](crate::Plan::takes_exchange), and the
     /// slice is no longer than a block or visited whole.
     pub fn takes_exchange(&self, slice: SliceId) -> bool {
-        let bound = &self.slices[slice.0];
-        let in_a_block = bound.layout.elements() <= self.component.block_elements() as usize;
+        let bound = &self.slices[slice.0].bound;
+        let in_a_block = bound.elements() <= self.component.block_elements() as usize;
         bound.plan.takes_exchange() && (in_a_block || bound.plan.granularity == Granularity::Tensor)
     }
 
@@ -174,7 +179,7 @@ impl InstancePool {
         } else {
             self.check_uninterrupted(slice)?;
         }
-        self.pass(slice, |pass| pass.statistics(phase, gradient))
+        self.pass(slice, |pass| pass.statistics(phase, gradient)).map(|(contributions, _)| contributions)
     }
 
     /// Runs one phase. Phases of a round run in order, from 0 on.
@@ -193,9 +198,9 @@ impl InstancePool {
         accumulators: &mut Accumulators,
         gradient: &mut GradientSource<'_>,
     ) -> Result<Contributions, StepError> {
-        let elements = self.slices[slice.0].layout.elements();
+        let elements = self.slices[slice.0].bound.elements();
         // The server's own statistics have opened the round already, where there are any.
-        if phase == 0 && !self.slices[slice.0].plan.gathers_before(0) {
+        if phase == 0 && !self.slices[slice.0].bound.plan.gathers_before(0) {
             self.open_round(slice, None)?;
         } else {
             self.check_uninterrupted(slice)?;
@@ -217,7 +222,7 @@ impl InstancePool {
     ) -> Result<(), StepError> {
         debug_assert!(rows.is_sorted_by(|row, next| row < next), "ascending, without repetition");
         self.open_round(slice, Some(rows))?;
-        let elements = rows.len() * self.slices[slice.0].plan.geometry.columns as usize;
+        let elements = rows.len() * self.slices[slice.0].bound.plan.geometry.columns as usize;
         self.turn(slice, elements, context.step, |pass| {
             pass.rows(rows, context, gradient).map(|()| Contributions::default())
         })
@@ -233,11 +238,11 @@ impl InstancePool {
     /// # Panics
     /// If the plan has no such phase, or `out` another length than the slice.
     pub fn evaluate(&mut self, slice: SliceId, context: &StepContext, out: &mut [u8]) -> Result<(), StepError> {
-        let Some(phase) = self.slices[slice.0].plan.evaluation_phase() else {
+        let Some(phase) = self.slices[slice.0].bound.plan.evaluation_phase() else {
             panic!("the plan has no phase of purpose evaluation");
         };
         self.open_round(slice, None)?;
-        let elements = self.slices[slice.0].layout.elements();
+        let elements = self.slices[slice.0].bound.elements();
         let evaluated = self.turn(slice, elements, context.step, |pass| {
             pass.evaluation(phase, context, out).map(|()| Contributions::default())
         });
@@ -249,8 +254,8 @@ impl InstancePool {
     /// Keeps the last round of a slice. Without this it is taken back when the next one begins.
     /// Returns the buffers that [`InstancePool::exchange`] was lent for it.
     pub fn commit(&mut self, slice: SliceId) -> Vec<Vec<u8>> {
-        match self.slices[slice.0].log.take() {
-            Some(log) => self.keep_log(log),
+        match self.slices[slice.0].round.take() {
+            Some(OpenRound { log, .. }) => self.keep_log(log),
             None => Vec::new(),
         }
     }
@@ -258,19 +263,19 @@ impl InstancePool {
     /// Takes the last round of a slice back, if it was not committed: another slice of the same tensor failed.
     /// Returns the buffers that [`InstancePool::exchange`] was lent for it.
     pub fn roll_back(&mut self, slice: SliceId) -> Vec<Vec<u8>> {
-        let bound = &mut self.slices[slice.0];
-        let Some(log) = bound.log.take() else { return Vec::new() };
-        let placement = &mut self.placements[bound.placement];
-        let (memory, watch) = (placement.instance.memory_mut(), &mut self.watches[slice.0]);
+        let (slice_of_round, placement) = self.at_mut(slice);
+        let Some(OpenRound { log, .. }) = slice_of_round.round.take() else { return Vec::new() };
+        let Slice { bound, seals, integrity, .. } = slice_of_round;
+        let memory = placement.instance.memory_mut();
         // The memory cannot have shrunk, so what was read from it can be written back.
         let undone = log.undo(memory, &bound.layout);
         // It was as it should be when it was remembered.
-        let sealed = log.parts(&bound.plan, &bound.layout).try_for_each(|part| watch.seals.seal(memory, &part));
-        debug_assert!(undone.is_some() && sealed.is_some());
-        if bound.plan.granularity != Granularity::TouchedRows {
+        let sealed = log.parts(&bound.plan, &bound.layout).try_for_each(|part| seals.seal(memory, &part));
+        debug_assert!(undone.is_ok() && sealed.is_ok());
+        if !bound.plan.is_of_touched_rows() {
             // That is all of the slice.
-            (watch.seen, watch.reported) = (Some(placement.instance.calls()), None);
-            placement.open.take_if(|open| *open == slice.0);
+            integrity.rolled_back(placement.instance.calls());
+            placement.open.take_if(|open| *open == slice);
         }
         self.keep_log(log)
     }
@@ -283,17 +288,17 @@ impl InstancePool {
     /// Remembers what a round may change: all of the slice, or these rows.
     fn open_round(&mut self, slice: SliceId, rows: Option<&[u32]>) -> Result<(), StepError> {
         self.roll_back(slice);
-        self.revive(self.slices[slice.0].placement).map_err(|error| StepError::NotRevived(Box::new(error)))?;
+        self.revive(self.slices[slice.0].bound.placement).map_err(StepError::not_revived)?;
         let mut log = self.spare_logs.pop().unwrap_or_default();
-        let bound = &self.slices[slice.0];
-        let shared = state_parts(bound).filter(|part| rows.is_none() || part.rows_apart == RowsApart::Shared);
-        let parts: Vec<_> = shared.chain(rows.into_iter().flat_map(|rows| touched(bound, rows))).collect();
-        let seals = (!self.is_unchanged(slice.0)).then_some(&self.watches[slice.0].seals);
-        let instance = &self.placements[bound.placement].instance;
-        let (remembered, calls) = (log.remember(instance.memory(), &parts, seals), instance.calls());
-        remembered.ok_or_else(lost)?.map_err(|broken| self.caught(slice.0, broken, Found::BeforeStep))?;
+        let (checked, Placement { instance, .. }) = self.at(slice);
+        let bound = &checked.bound;
+        let shared = bound.parts().filter(|part| rows.is_none() || part.rows_apart == RowsApart::Shared);
+        let parts: Vec<_> = shared.chain(rows.into_iter().flat_map(|rows| bound.touched(rows))).collect();
+        let calls = instance.calls();
+        let remembered = log.remember(instance.memory(), &parts, checked.seals_to_check(calls))?;
+        remembered.map_err(|broken| self.caught(slice, broken, Found::BeforeStep))?;
         if rows.is_none() {
-            self.watches[slice.0].seen = Some(calls);
+            self.slices[slice.0].integrity.set_unchanged(Some(calls));
         }
         self.opened(slice, log);
         Ok(())
@@ -301,16 +306,14 @@ impl InstancePool {
 
     /// A round can be taken back from now on.
     fn opened(&mut self, slice: SliceId, log: UndoLog) {
-        let bound = &mut self.slices[slice.0];
-        bound.interrupted = false;
-        bound.log = Some(log);
+        self.slices[slice.0].round = Some(OpenRound { log, interrupted: false });
     }
 
     /// Makes sure that a round can go on: an instance that ended in between, in another key's step, has taken with it what
     /// was combined for this round.
     fn check_uninterrupted(&mut self, slice: SliceId) -> Result<(), StepError> {
-        let bound = &self.slices[slice.0];
-        if bound.log.is_some() && !bound.interrupted && self.placements[bound.placement].instance.is_alive() {
+        let (Slice { round, .. }, placement) = self.at(slice);
+        if round.as_ref().is_some_and(|round| !round.interrupted) && placement.instance.is_alive() {
             return Ok(());
         }
         self.roll_back(slice);
@@ -325,20 +328,21 @@ impl InstancePool {
         step: u64,
         run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
     ) -> Result<Contributions, StepError> {
-        let placement = self.slices[slice.0].placement;
+        let placement = self.slices[slice.0].bound.placement;
         self.seal_open(placement);
-        let contributions = self.pass(slice, run).inspect_err(|error| match error {
-            StepError::Call(_) | StepError::NotFinite { .. } => self.examine(slice.0, step),
+        let (contributions, calls) = self.pass(slice, run).inspect_err(|error| match error {
+            StepError::Call(_) | StepError::NotFinite { .. } => self.examine(slice, step),
             StepError::Tampered(tampering) => {
                 tracing::error!(%tampering, "an optimizer's instance has ended");
                 self.placements[placement].instance.retire();
             }
             _ => {}
         })?;
-        if self.slices[slice.0].plan.granularity != Granularity::TouchedRows {
-            self.watches[slice.0].is_sealed = true;
+        let Slice { bound, integrity, .. } = &mut self.slices[slice.0];
+        if !bound.plan.is_of_touched_rows() {
+            integrity.sealed_by_step(calls);
         }
-        match self.patrol(slice.0, elements, step) {
+        match self.patrol(slice, elements, step) {
             Ok(()) => Ok(contributions),
             Err(error) => {
                 self.roll_back(slice);
@@ -347,31 +351,40 @@ impl InstancePool {
         }
     }
 
-    /// Runs something over a slice; takes the round back where it fails.
+    /// Runs something over a slice; takes the round back where it fails. Also returns how many calls into the instance
+    /// there have been by then, where all of the slice was looked at since the last one.
     fn pass(
         &mut self,
         slice: SliceId,
         run: impl FnOnce(&mut Pass<'_>) -> Result<Contributions, StepError>,
-    ) -> Result<Contributions, StepError> {
-        let is_unchanged = self.is_unchanged(slice.0);
-        let bound = &self.slices[slice.0];
+    ) -> Result<(Contributions, Option<u64>), StepError> {
+        let Slice { bound, seals, integrity, .. } = &mut self.slices[slice.0];
         let placement = &mut self.placements[bound.placement];
-        let watch = &mut self.watches[slice.0];
+        let is_unchanged = integrity.is_unchanged(placement.instance.calls());
         let mut pass = Pass {
             component: &self.component,
             placement,
             slice: bound,
-            seals: &mut watch.seals,
+            seals,
             is_unchanged,
             is_looked_through: false,
             most_fuel: 0,
         };
         let result = run(&mut pass);
         self.most_fuel = self.most_fuel.max(pass.most_fuel);
-        if pass.is_looked_through && result.is_ok() {
-            watch.seen = Some(pass.placement.instance.calls());
+        let calls = pass.is_looked_through.then(|| pass.placement.instance.calls());
+        match result {
+            Ok(contributions) => {
+                if calls.is_some() {
+                    integrity.set_unchanged(calls);
+                }
+                Ok((contributions, calls))
+            }
+            Err(error) => {
+                self.roll_back(slice);
+                Err(error)
+            }
         }
-        result.inspect_err(|_| drop(self.roll_back(slice)))
     }
 
     /// Keeps a log's room for the next round. A key's slices have their logs at the same time, and usually as many the

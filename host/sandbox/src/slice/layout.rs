@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::contract::bindings::types;
 use crate::contract::declarations::{Contributor, Extent, Scope, Slot};
 use crate::contract::plan::Plan;
-use crate::error::SandboxError;
+use crate::error::{NotInMemory, SandboxError};
 use crate::instance::memory::GuestMemory;
 use crate::limits::CHUNK_ELEMENTS;
 
@@ -68,20 +68,20 @@ impl View {
         types::View { offset: self.offset, elements: self.elements }
     }
 
-    /// Reads it as `f64`s. `None` where it is not in the memory.
-    pub(crate) fn read_numbers(&self, memory: &GuestMemory) -> Option<Vec<f64>> {
+    /// Reads it as `f64`s.
+    pub(crate) fn read_numbers(&self, memory: &GuestMemory) -> Result<Vec<f64>, NotInMemory> {
         let (numbers, _) = memory.bytes(self.whole())?.as_chunks::<8>();
-        Some(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+        Ok(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
     }
 
-    /// Fills it with `f64`s. `None` where it is not in the memory, or the numbers are not as many.
-    pub(crate) fn write_numbers(&self, memory: &mut GuestMemory, numbers: &[f64]) -> Option<()> {
+    /// Fills it with `f64`s, unless the numbers are not as many.
+    pub(crate) fn write_numbers(&self, memory: &mut GuestMemory, numbers: &[f64]) -> Result<(), NotInMemory> {
         let (places, _) = memory.bytes_mut(self.whole())?.as_chunks_mut::<8>();
         if places.len() != numbers.len() {
-            return None;
+            return Err(NotInMemory);
         }
         places.iter_mut().zip(numbers).for_each(|(place, number)| *place = number.to_le_bytes());
-        Some(())
+        Ok(())
     }
 }
 
@@ -189,9 +189,9 @@ impl Layout {
 /// The places an instance has given, each of which must be in its memory, aligned, and nobody else's: where each ends, by
 /// where it starts, so that one more costs little however many there are.
 #[derive(Debug, Default)]
-pub(crate) struct Places(BTreeMap<u64, u64>);
+pub(crate) struct Reservations(BTreeMap<u64, u64>);
 
-impl Places {
+impl Reservations {
     /// Checks what `reserve` returned and remembers it.
     pub(crate) fn claim(&mut self, offset: u32, bytes: u32, memory_bytes: usize) -> Result<(), SandboxError> {
         let refuse = |reason| Err(SandboxError::Offset { offset, bytes, reason });
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn hostile_offsets_are_refused() {
-        let mut places = Places::default();
+        let mut places = Reservations::default();
         assert_eq!(places.claim(64, 64, 4096), Ok(()));
         for (offset, bytes) in [(65, 64), (4096, 64), (u32::MAX - 63, 4096), (64, 1), (0, 65), (0, 4096), (4032, 65)] {
             assert!(places.claim(offset, bytes, 4096).is_err(), "{offset} {bytes}");

@@ -5,7 +5,6 @@ use std::ops::Range;
 use crate::contract::declarations::{Extent, Granularity, SlotType};
 use crate::contract::plan::Plan;
 use crate::limits::CHUNK_ELEMENTS;
-use crate::slice::BoundSlice;
 use crate::slice::layout::{Layout, View};
 
 /// How the rows of a tensor lie in a part of a slice's state.
@@ -78,10 +77,6 @@ pub(crate) fn unit_parameters(plan: &Plan) -> usize {
 }
 
 /// The parameters and the slots of a slice, each whole.
-pub(crate) fn state_parts(slice: &BoundSlice) -> impl Iterator<Item = StatePart> {
-    parts_of(&slice.plan, &slice.layout)
-}
-
 pub(crate) fn parts_of<'a>(plan: &'a Plan, layout: &'a Layout) -> impl Iterator<Item = StatePart> + use<'a> {
     let whole = |view: &View| 0..view.elements();
     let chunk = unit_parameters(plan);
@@ -120,9 +115,9 @@ pub(crate) fn parts_of<'a>(plan: &'a Plan, layout: &'a Layout) -> impl Iterator<
 }
 
 /// Everything that belongs to these rows alone, which are in ascending order and without repetition.
-pub(crate) fn touched<'a>(slice: &BoundSlice, rows: &'a [u32]) -> impl Iterator<Item = StatePart> + use<'a> {
-    let columns = slice.plan.geometry.columns as usize;
-    let parts: Vec<_> = state_parts(slice).filter(|part| part.rows_apart != RowsApart::Shared).collect();
+pub(crate) fn touched<'a>(plan: &Plan, layout: &Layout, rows: &'a [u32]) -> impl Iterator<Item = StatePart> + use<'a> {
+    let columns = plan.geometry.columns as usize;
+    let parts: Vec<_> = parts_of(plan, layout).filter(|part| part.rows_apart != RowsApart::Shared).collect();
     // Neighbouring rows are one run.
     rows.chunk_by(|row, next| row + 1 == *next).flat_map(move |run| {
         let rows = run[0] as usize..run[0] as usize + run.len();

@@ -7,8 +7,7 @@
 use std::collections::TryReserveError;
 use std::sync::Arc;
 
-use crate::error::Tampering;
-use crate::instance::limiter::Charge;
+use crate::error::{NotInMemory, Tampering};
 use crate::instance::memory::GuestMemory;
 use crate::slice::parts::StatePart;
 use crate::slice::seal::{CopyTo, SealKey, Seals, Visit, Visited};
@@ -23,41 +22,70 @@ pub(crate) struct BrokenSeal {
 }
 
 /// What is known of a slice's integrity.
-pub(crate) struct Watch {
-    pub(crate) seals: SliceSeals,
-    /// Whether what lies there was ever sealed: not before it is loaded.
-    pub(crate) is_sealed: bool,
-    /// How many calls into the instance there had been when all of the slice was last known to be as it was left: with no
-    /// call since, it still is. With `is_sealed`, and as long as that is so, seals may be missing: see `Placement::open`.
-    pub(crate) seen: Option<u64>,
-    /// What was found, until the slice is loaded again or goes back to before its round.
-    pub(crate) reported: Option<Box<Tampering>>,
-    /// For as long as the slice is there: its seals, and its share of what its rounds combine.
-    _charge: Option<Arc<Charge>>,
+pub(crate) enum Integrity {
+    /// What lies there was never sealed: not before it is loaded.
+    Unsealed,
+    /// It has seals.
+    Sealed {
+        /// How many calls into the instance there had been when all of the slice was last known to be as it was left:
+        /// with no call since, it still is. As long as that is so, seals may be missing: see `Placement::open`.
+        unchanged_at: Option<u64>,
+    },
+    /// It has seals, and something was found to be changed.
+    Tampered {
+        /// What was found, until the slice is loaded again or goes back to before its round.
+        report: Box<Tampering>,
+        /// As above, of what was written there since.
+        unchanged_at: Option<u64>,
+    },
 }
 
-impl Watch {
-    /// For a slice whose seals there is room for: see [`SliceSeals::count`].
-    pub(crate) fn new(seals: SliceSeals, charge: Arc<Charge>) -> Self {
-        Self { seals, is_sealed: false, seen: None, reported: None, _charge: Some(charge) }
+impl Integrity {
+    /// Whether the slice need not be looked at after so many calls: nobody has called the instance since it was last
+    /// known to be as it was left, or nothing was left there yet.
+    pub(crate) fn is_unchanged(&self, calls: u64) -> bool {
+        match self {
+            Self::Unsealed => true,
+            Self::Sealed { unchanged_at } | Self::Tampered { unchanged_at, .. } => *unchanged_at == Some(calls),
+        }
     }
 
-    /// Gives back what it takes: nobody will name the slice again.
-    pub(crate) fn forget(&mut self) {
-        (self.seals.seals, self.is_sealed) = (Vec::new(), false);
-        self._charge = None;
+    /// All of the slice is as it was left, after so many calls; `None` where that is no longer known.
+    pub(crate) fn set_unchanged(&mut self, calls: Option<u64>) {
+        match self {
+            Self::Unsealed => {}
+            Self::Sealed { unchanged_at } | Self::Tampered { unchanged_at, .. } => *unchanged_at = calls,
+        }
     }
 
-    /// Seals all of a slice as it lies there, after so many calls into the instance.
-    pub(crate) fn seal_all(
-        &mut self,
-        memory: &GuestMemory,
-        mut parts: impl Iterator<Item = StatePart>,
-        calls: u64,
-    ) -> Option<()> {
-        parts.try_for_each(|part| self.seals.seal(memory, &part))?;
-        (self.is_sealed, self.seen, self.reported) = (true, Some(calls), None);
-        Some(())
+    /// All of the slice was sealed by its own step, which was the last of so many calls if it is as that step has left it.
+    pub(crate) fn sealed_by_step(&mut self, calls: Option<u64>) {
+        if matches!(self, Self::Unsealed) {
+            *self = Self::Sealed { unchanged_at: calls };
+        }
+    }
+
+    /// All of the slice is what it was before its round, after so many calls.
+    pub(crate) fn rolled_back(&mut self, calls: u64) {
+        if !matches!(self, Self::Unsealed) {
+            *self = Self::Sealed { unchanged_at: Some(calls) };
+        }
+    }
+
+    /// What was changed is as it was left again.
+    pub(crate) fn restored(&mut self) {
+        if let Self::Tampered { unchanged_at, .. } = self {
+            *self = Self::Sealed { unchanged_at: *unchanged_at };
+        }
+    }
+
+    /// Something was changed outside the slice's own steps.
+    pub(crate) fn tampered(&mut self, report: Tampering) {
+        let unchanged_at = match self {
+            Self::Unsealed => None,
+            Self::Sealed { unchanged_at } | Self::Tampered { unchanged_at, .. } => *unchanged_at,
+        };
+        *self = Self::Tampered { report: Box::new(report), unchanged_at };
     }
 }
 
@@ -72,6 +100,11 @@ pub(crate) struct SliceSeals {
 }
 
 impl SliceSeals {
+    /// None: nobody will name the slice again.
+    pub(crate) fn clear(&mut self) {
+        self.seals = Vec::new();
+    }
+
     /// How many there are for these parts, each whole.
     pub(crate) fn count(parts: &[StatePart]) -> usize {
         let (apart, units) = Self::in_units(parts);
@@ -102,37 +135,36 @@ impl SliceSeals {
     }
 
     /// Seals what lies there now.
-    pub(crate) fn seal(&mut self, memory: &GuestMemory, part: &StatePart) -> Option<()> {
+    pub(crate) fn seal(&mut self, memory: &GuestMemory, part: &StatePart) -> Result<(), NotInMemory> {
         self.seal_looking(memory, part, false, CopyTo::Nowhere).map(|_| ())
     }
 
-    /// Seals a part, copies it, and says whether it is finite if it is to `look` at its `f32`s. `None` where it is not
-    /// in the memory.
+    /// Seals a part, copies it, and says whether it is finite if it is to `look` at its `f32`s.
     pub(crate) fn seal_looking(
         &mut self,
         memory: &GuestMemory,
         part: &StatePart,
         look: bool,
         copy: CopyTo<'_>,
-    ) -> Option<bool> {
+    ) -> Result<bool, NotInMemory> {
         let (first, stride, unit_bytes) = self.at(part);
-        let seals = Seals::Put { seals: self.seals.get_mut(first..)?, stride };
+        let seals = Seals::Put { seals: self.seals.get_mut(first..).ok_or(NotInMemory)?, stride };
         let bytes = memory.bytes(part.bytes())?;
-        Some(Visit { key: &self.key, bytes, unit_bytes, look, copy, seals }.run().finite)
+        Ok(Visit { key: &self.key, bytes, unit_bytes, look, copy, seals }.run().finite)
     }
 
-    /// Makes sure that a part is what was sealed, and copies it on the way. `None` where it is not in the memory.
+    /// Makes sure that a part is what was sealed, and copies it on the way.
     pub(crate) fn verify(
         &self,
         memory: &GuestMemory,
         part: &StatePart,
         copy: CopyTo<'_>,
-    ) -> Option<Result<(), BrokenSeal>> {
+    ) -> Result<Result<(), BrokenSeal>, NotInMemory> {
         let (first, stride, unit_bytes) = self.at(part);
-        let seals = Seals::Compare { seals: self.seals.get(first..)?, stride };
+        let seals = Seals::Compare { seals: self.seals.get(first..).ok_or(NotInMemory)?, stride };
         let bytes = memory.bytes(part.bytes())?;
         let Visited { broken, .. } = Visit { key: &self.key, bytes, unit_bytes, look: false, copy, seals }.run();
-        Some(match broken {
+        Ok(match broken {
             None => Ok(()),
             Some(unit) => Err(BrokenSeal { part: part.number(), unit: part.units().start + unit }),
         })

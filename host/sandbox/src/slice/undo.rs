@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use crate::contract::plan::Plan;
+use crate::error::NotInMemory;
 use crate::instance::memory::GuestMemory;
 use crate::slice::layout::Layout;
 use crate::slice::parts::{StatePart, parts_of};
@@ -48,13 +49,13 @@ enum Store {
 
 impl UndoLog {
     /// Remembers parts of a slice, in place of what was remembered before, and makes sure on the way that they are what
-    /// was sealed, where there are seals to go by. `None` where one is not in the memory.
+    /// was sealed, where there are seals to go by.
     pub(crate) fn remember(
         &mut self,
         memory: &GuestMemory,
         parts: &[StatePart],
         seals: Option<&SliceSeals>,
-    ) -> Option<Result<(), BrokenSeal>> {
+    ) -> Result<Result<(), BrokenSeal>, NotInMemory> {
         self.clear();
         // No more than that: growing twofold would keep up to twice the slice.
         self.own.reserve_exact(parts.iter().map(|part| part.bytes().len()).sum());
@@ -70,7 +71,7 @@ impl UndoLog {
         former: Former,
         lent: Vec<Vec<u8>>,
         seals: Option<&SliceSeals>,
-    ) -> Option<Result<(), BrokenSeal>> {
+    ) -> Result<Result<(), BrokenSeal>, NotInMemory> {
         self.clear();
         self.parameters = Some(former);
         self.lent = lent;
@@ -79,7 +80,7 @@ impl UndoLog {
         for part in parts {
             if part.slot.is_none() {
                 if let Some(Err(broken)) = verified(seals, memory, &part, CopyTo::Nowhere)? {
-                    return Some(Err(broken));
+                    return Ok(Err(broken));
                 }
                 continue;
             }
@@ -95,7 +96,7 @@ impl UndoLog {
             let target = &mut self.lent[index][..bytes.len()];
             match verified(seals, memory, &part, CopyTo::Over(target))? {
                 Some(Ok(())) => {}
-                Some(Err(broken)) => return Some(Err(broken)),
+                Some(Err(broken)) => return Ok(Err(broken)),
                 None => target.copy_from_slice(memory.bytes(bytes)?),
             }
             self.saved.push(SavedPart { view: part.number(), elements: part.elements, store: Store::Lent(index) });
@@ -109,16 +110,16 @@ impl UndoLog {
         memory: &GuestMemory,
         parts: &[StatePart],
         seals: Option<&SliceSeals>,
-    ) -> Option<Result<(), BrokenSeal>> {
+    ) -> Result<Result<(), BrokenSeal>, NotInMemory> {
         for part in parts {
             match verified(seals, memory, part, CopyTo::Behind(&mut self.own))? {
                 Some(Ok(())) => {}
-                Some(Err(broken)) => return Some(Err(broken)),
+                Some(Err(broken)) => return Ok(Err(broken)),
                 None => self.own.extend_from_slice(memory.bytes(part.bytes())?),
             }
             self.place_own(part);
         }
-        Some(Ok(()))
+        Ok(Ok(()))
     }
 
     /// Notes that a part was added to the log's own bytes.
@@ -141,21 +142,21 @@ impl UndoLog {
         parameters.chain(saved)
     }
 
-    /// Puts everything back to where the slice is now. `None` where a place is not in the memory.
-    pub(crate) fn undo(&self, memory: &mut GuestMemory, layout: &Layout) -> Option<()> {
+    /// Puts everything back to where the slice is now.
+    pub(crate) fn undo(&self, memory: &mut GuestMemory, layout: &Layout) -> Result<(), NotInMemory> {
         if let Some(former) = &self.parameters {
             former(memory.bytes_mut(layout.parameters.whole())?);
         }
         let mut own = self.own.as_slice();
         for SavedPart { view, elements, store } in &self.saved {
-            let place = layout.state().nth(*view)?.part(elements.clone());
+            let place = layout.state().nth(*view).ok_or(NotInMemory)?.part(elements.clone());
             let contents = match store {
-                Store::Own => own.split_off(..place.len())?,
-                Store::Lent(index) => self.lent[*index].get(..place.len())?,
+                Store::Own => own.split_off(..place.len()).ok_or(NotInMemory)?,
+                Store::Lent(index) => self.lent[*index].get(..place.len()).ok_or(NotInMemory)?,
             };
             memory.bytes_mut(place)?.copy_from_slice(contents);
         }
-        Some(())
+        Ok(())
     }
 
     /// Gives the lent buffers back. Nothing can be undone any more.
@@ -174,16 +175,15 @@ impl UndoLog {
 }
 
 /// Looks at a part and copies it, where there are seals to go by.
-#[expect(clippy::option_option, reason = "not in the memory, or nothing to go by")]
 fn verified(
     seals: Option<&SliceSeals>,
     memory: &GuestMemory,
     part: &StatePart,
     copy: CopyTo<'_>,
-) -> Option<Option<Result<(), BrokenSeal>>> {
+) -> Result<Option<Result<(), BrokenSeal>>, NotInMemory> {
     match seals {
         Some(seals) => seals.verify(memory, part, copy).map(Some),
-        None => Some(None),
+        None => Ok(None),
     }
 }
 
