@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use crate::contract::bindings::types;
-use crate::contract::plan::{Plan, TensorDescription};
+use crate::contract::plan::Plan;
+use crate::contract::tensor::TensorDescription;
 use crate::limits::{DECLARATION_NAME_BYTES, DECLARATIONS, MAX_BLOCK_ELEMENTS};
 use crate::pool::placement::ScratchRequest;
 use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Reservations, View};

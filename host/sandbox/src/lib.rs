@@ -47,8 +47,9 @@ pub use contract::declarations::{
 };
 pub use contract::description::{Description, Domain, Hyperparameter, NumberRange};
 pub use contract::geometry::Geometry;
-pub use contract::plan::{Phase, Plan, TensorDescription};
+pub use contract::plan::{Phase, Plan};
 pub use contract::settings::{Settings, SettingsError};
+pub use contract::tensor::TensorDescription;
 pub use error::{
     CallError, CallFailure, CompileLimit, Fault, Forbidden, Found, Miss, ProductError, SandboxError, StepError,
     TamperedPart, Tampering,
@@ -69,7 +70,8 @@ pub use limits::{
     TEXT_BYTES, WASI_RESOURCES, WasiPolicy,
 };
 pub use local::{LocalTensor, LocalTraining};
+pub use pool::InstancePool;
 pub use pool::pass::GradientSource;
 pub use pool::round::{Aggregate, Exchange};
-pub use pool::{InstancePool, SliceId};
+pub use slice::SliceId;
 pub use slice::undo::Former;

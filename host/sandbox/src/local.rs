@@ -9,11 +9,13 @@ use std::sync::Arc;
 use crate::contract::accumulators::{Accumulators, Contributions};
 use crate::contract::context::StepContext;
 use crate::contract::declarations::{Granularity, Scope};
-use crate::contract::plan::{Plan, TensorDescription};
+use crate::contract::plan::Plan;
 use crate::contract::settings::Settings;
+use crate::contract::tensor::TensorDescription;
 use crate::error::{SandboxError, StepError};
 use crate::instance::component::AdmittedComponent;
-use crate::pool::{InstancePool, SliceId};
+use crate::pool::InstancePool;
+use crate::slice::SliceId;
 
 /// A tensor to be trained.
 #[derive(Debug, Clone)]

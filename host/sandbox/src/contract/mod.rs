@@ -10,4 +10,5 @@ pub(crate) mod geometry;
 pub(crate) mod plan;
 pub(crate) mod settings;
 pub(crate) mod statistics;
+pub(crate) mod tensor;
 pub(crate) mod text;

@@ -226,6 +226,30 @@ impl StepError {
     }
 }
 
+impl From<Tampering> for StepError {
+    fn from(tampering: Tampering) -> Self {
+        Self::Tampered(Box::new(tampering))
+    }
+}
+
+impl From<Tampering> for SandboxError {
+    fn from(tampering: Tampering) -> Self {
+        Self::Tampered(Box::new(tampering))
+    }
+}
+
+impl From<NotInMemory> for SandboxError {
+    fn from(_: NotInMemory) -> Self {
+        Self::Engine("a slice is no longer within its instance's memory".into())
+    }
+}
+
+impl From<NotInMemory> for StepError {
+    fn from(error: NotInMemory) -> Self {
+        Self::not_revived(error.into())
+    }
+}
+
 /// A call into a component that failed.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[error("{function}: {failure}")]

@@ -2,8 +2,6 @@
 
 use thiserror::Error;
 
-use super::{SandboxError, StepError};
-
 /// An optimizer has changed something outside the steps it was given for it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
@@ -68,16 +66,4 @@ pub enum Found {
         /// The step's number.
         step: u64,
     },
-}
-
-impl From<Tampering> for StepError {
-    fn from(tampering: Tampering) -> Self {
-        Self::Tampered(Box::new(tampering))
-    }
-}
-
-impl From<Tampering> for SandboxError {
-    fn from(tampering: Tampering) -> Self {
-        Self::Tampered(Box::new(tampering))
-    }
 }

@@ -11,12 +11,12 @@
 
 use crate::error::{Found, SandboxError, StepError, Tampering};
 use crate::limits::CHUNK_ELEMENTS;
+use crate::pool::InstancePool;
 use crate::pool::placement::Placement;
-use crate::pool::{InstancePool, SliceId};
 use crate::slice::parts::{StatePart, unit_parameters};
 use crate::slice::seal::CopyTo;
 use crate::slice::seals::{BrokenSeal, Integrity};
-use crate::slice::{BoundSlice, Slice};
+use crate::slice::{BoundSlice, Slice, SliceId};
 
 /// Of how many elements that were stepped one other is looked at. Looking costs a twentieth of a step, and memory that is
 /// not in the caches.
@@ -31,29 +31,6 @@ const SHARED_BYTES: usize = 64 << 10;
 /// Parameters and slots that are looked at after a failure, in bytes: a few milliseconds. Who has gradients fail on purpose
 /// should not keep a shard busy for longer than that; slices that are not looked at are before they are used.
 const EXAMINED_BYTES: usize = 64 << 20;
-
-/// Who is looked at, by a chance that no optimizer can foresee.
-pub(crate) struct Patrol {
-    state: u64,
-    /// Elements that were stepped and for which nothing was looked at yet.
-    stepped: usize,
-}
-
-impl Patrol {
-    pub(crate) fn new(secret: u64) -> Self {
-        Self { state: secret, stepped: 0 }
-    }
-
-    /// One of so many; `None` of none. (SplitMix64, Steele, Lea, Flood, OOPSLA 2014. What it chooses never gets anywhere an
-    /// optimizer could see.)
-    fn one_of(&mut self, count: usize) -> Option<usize> {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let mixed = mixed ^ (mixed >> 31);
-        (count > 0).then(|| ((u128::from(mixed) * count as u128) >> 64) as usize)
-    }
-}
 
 impl InstancePool {
     /// Makes sure that all of a slice is what its own steps and the server have left there.

@@ -2,31 +2,29 @@
 
 mod integrity;
 pub(crate) mod pass;
+mod patrol;
 pub(crate) mod placement;
 mod renewal;
 pub(crate) mod round;
 
 use std::sync::Arc;
 
-use crate::contract::plan::{Plan, TensorDescription};
+use crate::contract::plan::Plan;
 use crate::contract::settings::Settings;
+use crate::contract::tensor::TensorDescription;
 use crate::error::{CallError, CallFailure, Found, NotInMemory, SandboxError};
 use crate::instance::component::AdmittedComponent;
 use crate::instance::limiter::Charge;
 use crate::instance::preparation::Preparation;
 use crate::limits::CHUNK_ELEMENTS;
-use crate::pool::integrity::Patrol;
+use crate::pool::patrol::Patrol;
 use crate::pool::placement::{Placement, ScratchRequest, SliceRequest};
 use crate::slice::layout::{Layout, View};
 use crate::slice::parts::{StatePart, parts_of};
 use crate::slice::seal::{CopyTo, SealKey};
 use crate::slice::seals::SliceSeals;
 use crate::slice::undo::UndoLog;
-use crate::slice::{BoundSlice, Slice};
-
-/// Names a slice within its [`InstancePool`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SliceId(pub(crate) usize);
+use crate::slice::{BoundSlice, Slice, SliceId};
 
 /// Instances of one deployed optimizer, as many as its slices need: a 32-bit memory holds 4 GiB. A pool belongs to
 /// one thread; a tensor's other slices may live in other pools.

@@ -1,13 +1,14 @@
 //! An instance with what the server placed in it, and the slices that live there.
 
 use crate::contract::declarations::Granularity;
-use crate::contract::plan::{Plan, TensorDescription};
+use crate::contract::plan::Plan;
 use crate::contract::settings::Settings;
+use crate::contract::tensor::TensorDescription;
 use crate::error::{NotInMemory, SandboxError};
 use crate::instance::Instance;
 use crate::instance::preparation::Preparation;
 use crate::limits::{CHUNK_ELEMENTS, Limits};
-use crate::pool::SliceId;
+use crate::slice::SliceId;
 use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Reservations, first_colour};
 
 /// An instance and what the server placed in it.

@@ -14,13 +14,13 @@ use crate::contract::accumulators::{Accumulators, Contributions};
 use crate::contract::context::StepContext;
 use crate::contract::declarations::Granularity;
 use crate::error::{Found, NotInMemory, StepError};
+use crate::pool::InstancePool;
 use crate::pool::pass::{GradientSource, Pass};
 use crate::pool::placement::Placement;
-use crate::pool::{InstancePool, SliceId};
 use crate::slice::parts::RowsApart;
 use crate::slice::seals::Integrity;
 use crate::slice::undo::{Former, UndoLog};
-use crate::slice::{OpenRound, Slice};
+use crate::slice::{OpenRound, Slice, SliceId};
 
 /// Undo logs whose room is kept between rounds: enough for the slices that a shard thread has of a tensor of 256 Mi
 /// parameters. There are never more than were open at the same time; most of an exchange's log is in gradients' memory.

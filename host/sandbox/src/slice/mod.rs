@@ -12,8 +12,9 @@ pub(crate) mod undo;
 use std::sync::Arc;
 
 use crate::contract::declarations::Initial;
-use crate::contract::plan::{Plan, TensorDescription};
+use crate::contract::plan::Plan;
 use crate::contract::settings::Settings;
+use crate::contract::tensor::TensorDescription;
 use crate::error::{Found, NotInMemory, Tampering};
 use crate::instance::limiter::Charge;
 use crate::instance::memory::GuestMemory;
@@ -22,6 +23,10 @@ use parts::{StatePart, parts_of};
 use seal::CopyTo;
 use seals::{BrokenSeal, Integrity, SliceSeals};
 use undo::UndoLog;
+
+/// Names a slice within its [`InstancePool`](crate::InstancePool).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SliceId(pub(crate) usize);
 
 /// A slice and where it lives.
 pub(crate) struct BoundSlice {

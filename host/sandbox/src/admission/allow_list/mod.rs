@@ -11,16 +11,9 @@
 mod survey;
 
 use crate::error::Forbidden;
-use crate::limits::{ComponentLimits, Structure};
+use crate::limits::ComponentLimits;
 use survey::Survey;
-
-/// A component that may reach the compiler as far as this module is concerned.
-pub(crate) struct Surveyed {
-    /// What it consists of.
-    pub(crate) structure: Structure,
-    /// What it imports, by name.
-    pub(crate) imports: Vec<String>,
-}
+pub(crate) use survey::Surveyed;
 
 /// Looks a component over.
 pub(crate) fn check(component: &[u8], limits: &ComponentLimits) -> Result<Surveyed, Forbidden> {

@@ -5,9 +5,16 @@ use wasmparser::{
     Validator, ValidatorResources,
 };
 
-use super::Surveyed;
 use crate::error::Forbidden;
 use crate::limits::{ComponentLimits, FEATURES, Structure};
+
+/// A component that may reach the compiler as far as this module is concerned.
+pub(crate) struct Surveyed {
+    /// What it consists of.
+    pub(crate) structure: Structure,
+    /// What it imports, by name.
+    pub(crate) imports: Vec<String>,
+}
 
 pub(super) struct Survey<'a> {
     limits: &'a ComponentLimits,

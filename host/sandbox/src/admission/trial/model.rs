@@ -5,7 +5,7 @@
 //! can still tell is size: a trial has no large tensors.
 
 use crate::contract::context::StepContext;
-use crate::contract::plan::TensorDescription;
+use crate::contract::tensor::TensorDescription;
 use crate::error::SandboxError;
 
 /// What models call their parts.
