@@ -55,11 +55,11 @@ pub use error::{
     TamperedPart, Tampering,
 };
 pub use fuzz::{fuzz_offsets, fuzz_plan};
+pub use instance::admission_record::{Admission, Origin};
 pub use instance::component::AdmittedComponent;
 pub use instance::engine::Metering;
 pub use instance::fuel::FuelModel;
 pub use instance::preparation::Preparation;
-pub use instance::record::{Admission, Origin};
 pub use limits::component::*;
 pub use limits::{
     CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATION_NAME_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS,

@@ -11,11 +11,11 @@ use crate::contract::settings::{Settings, SettingsError};
 use crate::contract::tensor::TensorDescription;
 use crate::error::{CallError, SandboxError};
 use crate::instance::Instance;
+use crate::instance::admission_record::Admission;
 use crate::instance::fuel::FuelModel;
 use crate::instance::limiter::{Charge, MemoryBudget};
 use crate::instance::linked::Linked;
 use crate::instance::preparation::{CallBudget, Preparation};
-use crate::instance::record::Admission;
 use crate::limits::{CHUNK_ELEMENTS, Limits, Structure};
 
 /// A component that passed admission: the only thing that can be instantiated. Cheap to clone.

@@ -1,5 +1,6 @@
 //! One running component: its store, its memory, and calls into it with a budget for each.
 
+pub(crate) mod admission_record;
 pub(crate) mod component;
 pub(crate) mod engine;
 pub(crate) mod failure;
@@ -9,7 +10,6 @@ mod linear_algebra;
 pub(crate) mod linked;
 pub(crate) mod memory;
 pub(crate) mod preparation;
-pub(crate) mod record;
 mod state;
 pub(crate) mod wasi;
 
