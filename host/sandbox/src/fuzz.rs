@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
-use crate::contract::types;
-use crate::house::ScratchRequest;
-use crate::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Places, View};
+use crate::contract::bindings::types;
+use crate::contract::plan::Plan;
+use crate::contract::tensor::TensorDescription;
 use crate::limits::{DECLARATION_NAME_BYTES, DECLARATIONS, MAX_BLOCK_ELEMENTS};
-use crate::plan::{Plan, TensorDescription};
+use crate::pool::placement::ScratchRequest;
+use crate::slice::layout::{ALIGNMENT, COLOUR_SLACK, Layout, Reservations, View};
 
 /// Numbers at which sums and products overflow, and their neighbours.
 const EDGES: [u64; 12] =
@@ -158,7 +159,7 @@ pub fn fuzz_plan(bytes: &[u8]) {
 #[doc(hidden)]
 pub fn fuzz_offsets(bytes: &[u8]) {
     let mut reader = Reader(bytes);
-    let mut places = Places::default();
+    let mut places = Reservations::default();
     let mut taken: Vec<Range<u64>> = Vec::new();
     for _ in 0..1 + reader.byte() % 32 {
         let (offset, bytes) = (reader.number() as u32, reader.number() as u32);
@@ -170,7 +171,9 @@ pub fn fuzz_offsets(bytes: &[u8]) {
         if good {
             taken.push(place);
             // What is reserved for colours is room, too.
-            assert!(crate::layout::first_colour(offset).is_none_or(|first| u64::from(first - offset) < COLOUR_SLACK));
+            assert!(
+                crate::slice::layout::first_colour(offset).is_none_or(|first| u64::from(first - offset) < COLOUR_SLACK)
+            );
         }
     }
 }

@@ -19,65 +19,48 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
-mod accumulate;
 mod admission;
-mod allow_list;
-mod cache;
-mod compiler;
-mod component;
 mod contract;
-mod declarations;
-mod description;
-mod engine;
 mod error;
-mod finite;
-mod fuel;
 mod fuzz;
-mod geometry;
-mod house;
 mod instance;
-mod layout;
-mod limiter;
 mod limits;
-mod linear_algebra;
 mod local;
-mod memory;
-mod native;
-mod plan;
 mod pool;
-mod preparation;
-mod reason;
-mod round;
-mod seal;
-mod sealed;
-mod settings;
-mod state;
-mod statistics;
-mod step;
-mod tampering;
-mod trial;
-mod undo;
-mod wasi;
+mod slice;
 
-pub use accumulate::{Accumulators, Contributions};
-pub use admission::{Admission, Origin};
-pub use allow_list::*;
+pub use admission::Sandbox;
 #[doc(hidden)]
-pub use cache::fuzz_cache_entry;
-pub use cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, Miss};
-pub use compiler::{
-    Broker, BrokerError, CompileLimit, Compiler, CompilerLimits, Confinement, DEFAULT_COMPILER_CODE_BYTES,
+pub use admission::allow_list::fuzz_admission;
+#[doc(hidden)]
+pub use admission::cache::fuzz_cache_entry;
+pub use admission::cache::{CacheError, CompileCache, DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES};
+pub use admission::compiler::{
+    Broker, BrokerError, Compiler, CompilerLimits, Confinement, DEFAULT_COMPILER_CODE_BYTES,
     DEFAULT_COMPILER_DEADLINE_MILLISECONDS, DEFAULT_COMPILER_MEMORY_BYTES, DEFAULT_COMPILER_PROCESSOR_SECONDS,
     MIN_COMPILER_MEMORY_BYTES, compile_process,
 };
-pub use component::{AdmittedComponent, Sandbox};
-pub use declarations::{Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType};
-pub use description::{Description, Domain, Hyperparameter, NumberRange};
-pub use engine::Metering;
-pub use error::{CallError, CallFailure, Fault, ProductError, SandboxError, StepError};
-pub use fuel::FuelModel;
+pub use contract::accumulators::{Accumulators, Contributions};
+pub use contract::context::StepContext;
+pub use contract::declarations::{
+    Accumulator, Combination, Contributor, Extent, Granularity, Initial, Scope, Slot, SlotType,
+};
+pub use contract::description::{Description, Domain, Hyperparameter, NumberRange};
+pub use contract::geometry::Geometry;
+pub use contract::plan::{Phase, Plan};
+pub use contract::settings::{Settings, SettingsError};
+pub use contract::tensor::TensorDescription;
+pub use error::{
+    CallError, CallFailure, CompileLimit, Fault, Forbidden, Found, Miss, ProductError, SandboxError, StepError,
+    TamperedPart, Tampering,
+};
 pub use fuzz::{fuzz_offsets, fuzz_plan};
-pub use geometry::Geometry;
+pub use instance::admission_record::{Admission, Origin};
+pub use instance::component::AdmittedComponent;
+pub use instance::engine::Metering;
+pub use instance::fuel::FuelModel;
+pub use instance::preparation::Preparation;
+pub use limits::component::*;
 pub use limits::{
     CHUNK_ELEMENTS, CORE_INSTANCES, CROSSING_BYTES, DECLARATION_NAME_BYTES, DECLARATIONS, DEFAULT_BLOCK_ELEMENTS,
     DEFAULT_CALL_DEADLINE_MILLISECONDS, DEFAULT_CALL_FUEL, DEFAULT_FUEL_PER_ELEMENT, DEFAULT_GUEST_OVERHEAD_BYTES,
@@ -87,11 +70,8 @@ pub use limits::{
     TEXT_BYTES, WASI_RESOURCES, WasiPolicy,
 };
 pub use local::{LocalTensor, LocalTraining};
-pub use plan::{Phase, Plan, TensorDescription};
-pub use pool::{InstancePool, SliceId};
-pub use preparation::Preparation;
-pub use round::{Aggregate, Exchange};
-pub use settings::{Settings, SettingsError};
-pub use step::{GradientSource, StepContext};
-pub use tampering::{Found, Place, Tampering};
-pub use undo::Former;
+pub use pool::InstancePool;
+pub use pool::pass::GradientSource;
+pub use pool::round::{Aggregate, Exchange};
+pub use slice::SliceId;
+pub use slice::undo::Former;

@@ -6,14 +6,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::accumulate::{Accumulators, Contributions};
-use crate::component::AdmittedComponent;
-use crate::declarations::{Granularity, Scope};
+use crate::contract::accumulators::{Accumulators, Contributions};
+use crate::contract::context::StepContext;
+use crate::contract::declarations::{Granularity, Scope};
+use crate::contract::plan::Plan;
+use crate::contract::settings::Settings;
+use crate::contract::tensor::TensorDescription;
 use crate::error::{SandboxError, StepError};
-use crate::plan::{Plan, TensorDescription};
-use crate::pool::{InstancePool, SliceId};
-use crate::settings::Settings;
-use crate::step::StepContext;
+use crate::instance::component::AdmittedComponent;
+use crate::pool::InstancePool;
+use crate::slice::SliceId;
 
 /// A tensor to be trained.
 #[derive(Debug, Clone)]
@@ -29,10 +31,10 @@ pub struct LocalTensor {
 /// Tensors that train together in one pool of instances.
 pub struct LocalTraining {
     pool: InstancePool,
-    tensors: Vec<Resident>,
+    tensors: Vec<BoundTensor>,
 }
 
-struct Resident {
+struct BoundTensor {
     description: TensorDescription,
     plan: Arc<Plan>,
     slices: Vec<LocalSlice>,
@@ -59,7 +61,7 @@ impl LocalTraining {
         slice_elements: u64,
     ) -> Result<Self, SandboxError> {
         let mut pool = component.pool();
-        let mut residents = Vec::with_capacity(tensors.len());
+        let mut bound = Vec::with_capacity(tensors.len());
         for LocalTensor { description, settings, parameters } in tensors {
             let plan = Arc::new(component.plan(&settings, &description)?);
             assert_eq!(plan.geometry.elements(), parameters.len() as u64, "as many parameters as the shape says");
@@ -76,9 +78,9 @@ impl LocalTraining {
                 pool.load(id, &bytes)?;
                 slices.push(LocalSlice { id, elements });
             }
-            residents.push(Resident { description, plan, slices });
+            bound.push(BoundTensor { description, plan, slices });
         }
-        Ok(Self { pool, tensors: residents })
+        Ok(Self { pool, tensors: bound })
     }
 
     /// A round of all tensors, with a gradient for each in their order.
@@ -124,7 +126,7 @@ impl LocalTraining {
 
     fn run_round(
         pool: &mut InstancePool,
-        tensors: &[Resident],
+        tensors: &[BoundTensor],
         context: &StepContext,
         gradients: &[&[f32]],
     ) -> Result<(), StepError> {
@@ -218,7 +220,7 @@ impl LocalTraining {
     /// The optimizer failed.
     pub fn evaluation(&mut self, tensor: usize, context: &StepContext) -> Result<Vec<f32>, StepError> {
         if self.tensors[tensor].plan.evaluation.is_none() {
-            return self.parameters(tensor).map_err(|error| StepError::NotRevived(Box::new(error)));
+            return self.parameters(tensor).map_err(StepError::not_revived);
         }
         let mut values = Vec::new();
         for slice in &self.tensors[tensor].slices {
@@ -252,7 +254,7 @@ impl LocalTraining {
     }
 }
 
-impl Resident {
+impl BoundTensor {
     /// Does something to each slice, in their order.
     fn each(
         &self,
@@ -263,7 +265,7 @@ impl Resident {
 }
 
 /// Combines over tensors what `phase` is the first to read: over each group, or over all.
-fn combine_shared(tensors: &[Resident], accumulators: &mut [Accumulators], phase: u32) {
+fn combine_shared(tensors: &[BoundTensor], accumulators: &mut [Accumulators], phase: u32) {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|index| tensors[*index].description.identity);
     let shared: Vec<Vec<(String, f64)>> = tensors

@@ -95,7 +95,7 @@ pub fn memory_that_grows_step_by_step_meets_its_limit() {
                 }
             }
             assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
-            assert!(keys.pool.resident_bytes() < 16 << 20, "{} bytes", keys.pool.resident_bytes());
+            assert!(keys.pool.memory_bytes() < 16 << 20, "{} bytes", keys.pool.memory_bytes());
         }
         assert!(
             (2..20).contains(&failures),

@@ -1,7 +1,7 @@
 //! Writes outside a key's own steps: found, attributed, undone.
 
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, component, context, floats};
-use stepbox_sandbox::{Fault, Found, Limits, Place, Sandbox, SandboxError, StepError, Tampering};
+use stepbox_sandbox::{Fault, Found, Limits, Sandbox, SandboxError, StepError, TamperedPart, Tampering};
 
 /// The first round in which these guests misbehave.
 const ROUND: u64 = 5;
@@ -47,7 +47,7 @@ pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
         for _ in 0..2 {
             let found = tampering(keys.step(1, ROUND));
             assert_eq!((found.optimizer.as_str(), found.key.as_str(), found.slice_start), ("trespasser", "key 1", 0));
-            assert_eq!((found.what.as_str(), found.place), ("the parameters", Place::Chunk(1)));
+            assert_eq!((found.what.as_str(), found.place), ("the parameters", TamperedPart::Chunk(1)));
             assert_eq!(found.found, Found::BeforeStep);
             assert!(matches!(keys.state(1), Err(SandboxError::Tampered(_))), "it stays so");
         }
@@ -65,7 +65,7 @@ pub fn a_slot_written_from_outside_is_found_before_it_is_used() {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('B'), &SMALL);
         keys.step(0, ROUND).unwrap();
         let found = tampering(keys.step(1, ROUND));
-        assert_eq!((found.what.as_str(), found.place), ("slot velocity", Place::Chunk(0)));
+        assert_eq!((found.what.as_str(), found.place), ("slot velocity", TamperedPart::Chunk(0)));
         assert!(found.to_string().contains("key `key 1`"), "{found}");
     });
 }
@@ -100,7 +100,7 @@ pub fn a_block_written_again_by_the_next_ones_step_is_found() {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('D'), &[10_000, 5000]);
         let before = keys.state(0).unwrap();
         let found = tampering(keys.step(0, ROUND));
-        assert_eq!((found.place, &found.found), (Place::Chunk(0), &Found::Reading));
+        assert_eq!((found.place, &found.found), (TamperedPart::Chunk(0), &Found::Reading));
         assert!(keys.state(0).unwrap() == before, "a round can still be taken back, slots and all");
     });
 }
@@ -175,7 +175,7 @@ pub fn a_trespass_after_a_steps_end_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::FalseFarewell.with_trick('C'), &SMALL);
         keys.step(0, ROUND).unwrap();
-        assert_eq!(tampering(keys.step(1, ROUND)).place, Place::Chunk(0));
+        assert_eq!(tampering(keys.step(1, ROUND)).place, TamperedPart::Chunk(0));
     });
 }
 
@@ -199,8 +199,8 @@ pub fn a_row_changed_by_anothers_step_is_never_handed_out() {
         let mut keys = rows(sandbox, 'A');
         let slice = keys.slice(0);
         (1..=ROUND).for_each(|round| touch(&mut keys, &[1, 7], round).unwrap());
-        assert_eq!(not_read(keys.pool.row(slice, 299)).place, Place::Row(299));
-        assert_eq!(tampering(touch(&mut keys, &[2, 299], ROUND + 1)).place, Place::Row(299));
+        assert_eq!(not_read(keys.pool.row(slice, 299)).place, TamperedPart::Row(299));
+        assert_eq!(tampering(touch(&mut keys, &[2, 299], ROUND + 1)).place, TamperedPart::Row(299));
         for row in [0, 1, 2, 7, 298] {
             assert!(keys.pool.row(slice, row).unwrap().is_some(), "{row}");
         }
