@@ -6,57 +6,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use serde::Deserialize;
 use stepbox_wire::ErrorCode;
 use tokio::sync::watch;
 use wildmatch::WildMatch;
 
-use crate::config::{AccessConfig, ConfigError, JobConfig, check_identity, wrong};
+use crate::config::{AccessConfig, JobConfig, Right};
 use crate::identity::Identity;
+use crate::names::Rank;
 use crate::refusal::{Answered, Refusal};
-use crate::rounds::Rank;
-
-/// Most grants of a job: one for each person and kind of tensor stays far below.
-pub const MAX_GRANTS: usize = 1024;
-
-/// Most key patterns of a grant.
-pub const MAX_GRANT_PATTERNS: usize = 64;
-
-/// Longest key pattern of a grant, in bytes: as long as a key.
-pub const MAX_GRANT_PATTERN_BYTES: usize = stepbox_wire::MAX_KEY_BYTES;
-
-/// Something that an identity may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Right {
-    /// Push gradients, and make keys known. For workers only.
-    Push,
-    /// Read weights.
-    Pull,
-    /// Bring an optimizer's code.
-    Submit,
-    /// Have an optimizer take over.
-    Activate,
-    /// Set the learning rate.
-    Schedule,
-    /// See the status.
-    Status,
-}
-
-/// `[[access.grant]]`: rights for identities, where the lists give too many.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Grant {
-    /// For whom; each in full, since a pattern would take in names that an authority gives later.
-    pub identities: Vec<String>,
-    /// To do what.
-    pub rights: Vec<Right>,
-    /// With which keys, for `push` and `pull`: patterns in which `*` stands for any characters and `?` for one. All keys
-    /// where absent.
-    #[serde(default)]
-    pub keys: Option<Vec<String>>,
-}
 
 /// The keys that a right extends to.
 #[derive(Debug, Clone, Default)]
@@ -230,67 +187,12 @@ fn table(job: &JobConfig, access: &AccessConfig) -> HashMap<String, Arc<Rights>>
     table.into_iter().map(|(identity, rights)| (identity, Arc::new(rights))).collect()
 }
 
-impl AccessConfig {
-    /// `section` is where it stands, such as `access`; `job` whose it is.
-    pub(crate) fn check(&self, section: &str, job: &JobConfig) -> Result<(), ConfigError> {
-        for (role, identities) in [
-            ("publishers", &self.publishers),
-            ("deployers", &self.deployers),
-            ("schedulers", &self.schedulers),
-            ("operators", &self.operators),
-            ("auditors", &self.auditors),
-            ("denied", &self.denied),
-        ] {
-            identities.iter().try_for_each(|identity| check_identity(&format!("{section}.{role}"), identity))?;
-        }
-        if let Some(right) = self.worker_rights.iter().find(|right| !matches!(right, Right::Push | Right::Pull)) {
-            let reason = format!("{right:?} is not for workers as such; name who may in a list or a grant");
-            return Err(wrong(&format!("{section}.worker_rights"), reason));
-        }
-        if self.grant.len() > MAX_GRANTS {
-            return Err(wrong(&format!("{section}.grant"), format!("{} grants, above {MAX_GRANTS}", self.grant.len())));
-        }
-        self.grant.iter().try_for_each(|grant| grant.check(&format!("{section}.grant"), job))
-    }
-}
-
-impl Grant {
-    fn check(&self, section: &str, job: &JobConfig) -> Result<(), ConfigError> {
-        let field = |name: &str| format!("{section}.{name}");
-        for identity in &self.identities {
-            check_identity(&field("identities"), identity)?;
-            if self.rights.contains(&Right::Push) && !job.workers.contains(identity) {
-                let reason = format!("`{identity}` is no worker of the job, and only workers push");
-                return Err(wrong(&field("rights"), reason));
-            }
-        }
-        if self.identities.is_empty() || self.rights.is_empty() {
-            return Err(wrong(section, "a grant needs `identities` and `rights`, or it gives nothing".into()));
-        }
-        let Some(keys) = &self.keys else { return Ok(()) };
-        if let Some(right) = self.rights.iter().find(|right| !matches!(right, Right::Push | Right::Pull)) {
-            let reason = format!("{right:?} is not bound to keys; give it in a grant without `keys`");
-            return Err(wrong(&field("keys"), reason));
-        }
-        if keys.is_empty() || keys.len() > MAX_GRANT_PATTERNS {
-            return Err(wrong(&field("keys"), format!("{} patterns; give 1 to {MAX_GRANT_PATTERNS}", keys.len())));
-        }
-        match keys.iter().find(|key| key.is_empty() || key.len() > MAX_GRANT_PATTERN_BYTES) {
-            None => Ok(()),
-            Some(key) => {
-                let reason = format!("a pattern of {} bytes; give 1 to {MAX_GRANT_PATTERN_BYTES}", key.len());
-                Err(wrong(&field("keys"), reason))
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, ConfigError};
     use crate::settings::settings;
 
     fn parse(access: &str) -> Result<Access, ConfigError> {

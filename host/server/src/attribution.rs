@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::membership::Membership;
-use crate::rounds::Rank;
-use crate::shard::KeyId;
+use crate::names::KeyId;
+use crate::names::Rank;
 
 /// How much larger than all other workers' a gradient must be to be an outlier. Workers of one job see batches of the same
 /// data: their gradients differ by a factor of ten, not of a thousand.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::rounds::Rank;
+use crate::names::Rank;
 
 /// The barriers of a run: numbered from 1, passed one after the other by all workers together.
 #[derive(Debug)]

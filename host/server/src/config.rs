@@ -35,6 +35,7 @@
 //! Relative paths are relative to the file's own folder. A field the server does not know is an error: a limit with a
 //! typing error in its name would not limit anything.
 
+mod access;
 mod paths;
 mod sections;
 
@@ -54,6 +55,7 @@ use crate::limits::Limits;
 use crate::process::{ProcessConfig, unreadable};
 use crate::settings;
 
+pub use access::*;
 pub use sections::*;
 
 /// Most workers of a job: a rank's bookkeeping is linear in them, and a round holds a gradient of each.

@@ -9,14 +9,15 @@ use tokio::task::JoinSet;
 
 use crate::checks::check_type;
 use crate::cut::{Slice, cut};
-use crate::deployment::{new_slices, not_admitted, off_the_runtime, panicked};
-use crate::job::Job;
+use crate::deployment::{new_slices, not_admitted};
+use crate::job::{Job, off_the_runtime, panicked};
 use crate::key::{Key, Residence};
 use crate::learning_rate;
 use crate::model::Room;
+use crate::names::KeyId;
 use crate::optimizer::{Optimizer, Planned, Unplanned};
 use crate::refusal::{Answered, Refusal};
-use crate::shard::{KeyId, NewSlice};
+use crate::shard::NewSlice;
 use crate::weights::Weights;
 
 /// Makes a key known with its first value, for which there is room, unless it is known already. Returns whether it is

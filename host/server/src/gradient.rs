@@ -1,12 +1,9 @@
 //! What workers push: whole gradients or some rows of them, and losses.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use stepbox_reduce::{Format, ReduceError, Reduction};
 use tokio::sync::OwnedSemaphorePermit;
-
-use crate::key::Key;
 
 /// A worker's part in a round.
 #[derive(Debug, PartialEq)]
@@ -192,7 +189,11 @@ pub(crate) fn mean_loss(contributions: &[Contribution]) -> Option<f32> {
 }
 
 /// All gradients as whole tensors, by rank. Costs a tensor's size for each worker that pushed rows.
-pub(crate) async fn whole(key: &Arc<Key>, contributions: Vec<Contribution>) -> Result<Vec<Dense>, String> {
+pub(crate) async fn whole(
+    contributions: Vec<Contribution>,
+    row_bytes: usize,
+    buffers: impl Fn() -> Vec<Vec<u8>> + Send + 'static,
+) -> Result<Vec<Dense>, String> {
     let is_whole = |contribution: &Contribution| matches!(contribution.gradient, Gradient::Dense(_));
     if contributions.iter().all(is_whole) {
         let dense = |contribution: Contribution| match contribution.gradient {
@@ -201,13 +202,11 @@ pub(crate) async fn whole(key: &Arc<Key>, contributions: Vec<Contribution>) -> R
         };
         return Ok(contributions.into_iter().filter_map(dense).collect());
     }
-    let key = Arc::clone(key);
     let expand = move || {
-        let row_bytes = key.row_layout().map_or(0, |layout| layout.row_bytes);
         let expanded = contributions.into_iter().map(|contribution| match contribution.gradient {
             Gradient::Dense(dense) => dense,
             Gradient::Rows(rows) => {
-                let mut tensor = Dense { format: Format::F32, chunks: key.gradient_buffers(Format::F32) };
+                let mut tensor = Dense { format: Format::F32, chunks: buffers() };
                 tensor.chunks.iter_mut().for_each(|chunk| chunk.fill(0));
                 rows.scatter(&mut tensor, row_bytes);
                 tensor

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 
 use crate::cut::Slice;
 use crate::gradient::{Contribution, RowLayout};
+use crate::names::{KeyId, Rank};
 use crate::optimizer::{Optimizer, Planned, Unplanned};
 use crate::rates::ScheduleId;
-use crate::rounds::{Push, Rank, Rounds, WrongRound};
-use crate::shard::KeyId;
+use crate::rounds::{Push, Rounds, WrongRound};
 use crate::weights::Weights;
 
 /// A tensor that workers push to and pull from.

@@ -7,7 +7,7 @@
 use stepbox_sandbox::AdmittedComponent;
 use stepbox_wire::{DeployOptions, ErrorCode, ScheduleStatus};
 
-use crate::access::Right;
+use crate::config::Right;
 use crate::groups::Groups;
 use crate::identity::Identity;
 use crate::job::{Job, no_optimizer_for};

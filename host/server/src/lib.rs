@@ -38,6 +38,7 @@ mod audit;
 mod barrier;
 mod cache;
 mod checks;
+mod component;
 mod config;
 mod creation;
 mod cut;
@@ -59,6 +60,7 @@ mod membership;
 mod mend;
 mod model;
 mod move_over;
+mod names;
 mod optimizer;
 mod own_certificate;
 mod process;
@@ -78,6 +80,7 @@ mod shard;
 mod sparse;
 mod spiffe;
 mod standing;
+mod start;
 mod state;
 mod status;
 mod tls;
@@ -85,15 +88,16 @@ mod update;
 mod weights;
 mod weights_digest;
 
-pub use access::{Grant, MAX_GRANT_PATTERN_BYTES, MAX_GRANT_PATTERNS, MAX_GRANTS, Right};
 pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_AUDIT_FILES, OnAuditFailure};
 pub use cache::CacheConfig;
+pub use component::MAX_PREVIOUS_DEPLOYMENTS;
 pub use config::{
-    AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
-    EndMark, ExpiredLists, GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
+    AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_RELOAD_SECONDS,
+    DEFAULT_ROUND_TIMEOUT_SECONDS, DEFAULT_TRUST_RELOAD_SECONDS, EndMark, ExpiredLists, GradientType, Grant, JobConfig,
+    MAX_GRANT_PATTERN_BYTES, MAX_GRANT_PATTERNS, MAX_GRANTS, MAX_SHARD_THREADS, MAX_WORKERS, OnRevocation, Right,
+    Seconds, TlsConfig, TrustConfig,
 };
 pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
-pub use deployment::{DEFAULT_TRUST_RELOAD_SECONDS, MAX_PREVIOUS_DEPLOYMENTS, OnRevocation};
 pub use footprint::Footprint;
 #[doc(hidden)]
 pub use fuzzing::fuzz_configuration;
@@ -103,7 +107,7 @@ pub use limits::*;
 pub use log_health::LogHealth;
 pub use process::{ConfiguredPath, ProcessConfig, ProcessSandbox};
 pub use rates::MAX_SCHEDULES;
-pub use reload::{DEFAULT_RELOAD_SECONDS, Reloader};
+pub use reload::Reloader;
 pub use server::{Server, ServerError};
 pub use settings::{JobLimits, MAX_JOBS};
 pub use spiffe::{MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeIdError};

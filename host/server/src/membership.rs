@@ -14,10 +14,7 @@
 //! A run of the job ends when the last worker has left: then all are absent again and the next run starts afresh.
 
 use crate::identity::Identity;
-use crate::rounds::Rank;
-
-/// Names a connection for as long as the server runs.
-pub(crate) type ConnectionId = u64;
+use crate::names::{ConnectionId, Rank};
 
 /// All workers of the job.
 #[derive(Debug)]

@@ -10,19 +10,15 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 use stepbox_sandbox::{AdmittedComponent, NumberRange, Plan, Preparation, SandboxError, TensorDescription};
 use stepbox_trust::VerifiedComponent;
-use stepbox_wire::OptimizerStatus;
+use stepbox_wire::{ErrorCode, OptimizerStatus};
 use thiserror::Error;
 
 use crate::cut::{self, Slice};
-use crate::deployment::Revocation;
 use crate::groups::{Groups, Treatment};
-use crate::key::Key;
+use crate::names::{KeyId, OptimizerId};
 use crate::rates::{Rates, ScheduleId};
+use crate::refusal::Refusal;
 use crate::schedule::Schedule;
-use crate::shard::KeyId;
-
-/// Counts deployments.
-pub(crate) type OptimizerId = u64;
 
 /// A deployed component with its settings and its plans for the model's keys.
 pub(crate) struct Optimizer {
@@ -119,6 +115,32 @@ impl Optimizer {
         let planned = self.plan(key).ok_or_else(|| "it has no plan for the key".to_owned())?;
         planned.plan.keeps_state_of(&former.plan)?;
         if planned.slices == former.slices { Ok(()) } else { Err("the tensor is cut in another way".into()) }
+    }
+}
+
+/// Why an optimizer that was deployed is not trusted any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    /// A stable name.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+    /// Whether no further round runs.
+    pub pauses: bool,
+}
+
+impl Optimizer {
+    /// The refusal of whatever needs a further round of it, or any other call into it, where it is paused.
+    pub fn paused(&self) -> Option<Refusal> {
+        let revocation = self.revocation.read();
+        let Revocation { reason, message, .. } = revocation.as_ref().filter(|revocation| revocation.pauses)?;
+        let OptimizerStatus { name, version, digest, .. } = &self.status;
+        let message = format!(
+            "{name} {version} ({digest}) is paused, since it is not trusted any more: {message}; training goes on when \
+             another is deployed (`stepbox deploy`, `stepbox activate`) or the one before it takes over again \
+             (`stepbox rollback`)"
+        );
+        Some(Refusal::new(ErrorCode::Paused, message).because(reason))
     }
 }
 
@@ -229,9 +251,9 @@ impl Deployments {
 
     /// The optimizer that updates a key's round of this number: the newest from its round on, the one in whose instances
     /// the key is before that. Where the latter is paused and the newest is not, the key need not wait for the round.
-    pub fn of_round(&self, key: &Key, round: u64) -> Option<Arc<Optimizer>> {
+    pub fn of_round(&self, here: Option<Arc<Optimizer>>, round: u64) -> Option<Arc<Optimizer>> {
         let Deployed { optimizer: newest, from_round } = self.newest.as_ref()?;
-        let here = key.resident().filter(|_| round < *from_round);
+        let here = here.filter(|_| round < *from_round);
         let here = here.filter(|here| here.paused().is_none() || newest.paused().is_some());
         Some(here.unwrap_or_else(|| Arc::clone(newest)))
     }

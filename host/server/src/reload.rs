@@ -15,14 +15,11 @@ use tokio::sync::watch;
 
 use crate::audit::{Action, Event};
 use crate::config::{AccessConfig, Config, ConfigError};
+use crate::job::Warnings;
 use crate::jobs::Jobs;
 use crate::own_certificate::{NOTICE_SECONDS, in_time, moment};
 use crate::settings::settings;
 use crate::tls::{Renewed, Tls};
-
-/// Seconds between two looks at the files: a renewed certificate has time, and a revocation takes effect before somebody
-/// could be told of it.
-pub const DEFAULT_RELOAD_SECONDS: f64 = 5.0;
 
 /// Has a running server read its files again, without waiting until it looks by itself.
 #[derive(Debug, Clone)]
@@ -40,38 +37,6 @@ impl Reloader {
 
     pub(crate) fn requests(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
-    }
-}
-
-/// What an operator should see to, by what it is about.
-#[derive(Debug, Default)]
-pub(crate) struct Warnings(Mutex<BTreeMap<&'static str, String>>);
-
-impl Warnings {
-    /// Sets or takes back a warning. Returns whether it is one that was not there before.
-    pub fn set(&self, about: &'static str, warning: Option<String>) -> bool {
-        let mut warnings = self.0.lock();
-        match warning {
-            Some(warning) => warnings.insert(about, warning.clone()) != Some(warning),
-            None => {
-                warnings.remove(about);
-                false
-            }
-        }
-    }
-
-    /// As [`set`](Self::set), and tells the log of it, once for as long as it is the same: the status cannot be read
-    /// where no client can connect.
-    fn tell(&self, about: &'static str, warning: Option<String>) {
-        if self.set(about, warning.clone())
-            && let Some(warning) = warning
-        {
-            tracing::warn!("{warning}");
-        }
-    }
-
-    pub fn all(&self) -> Vec<String> {
-        self.0.lock().values().cloned().collect()
     }
 }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::optimizer::OptimizerId;
-use crate::shard::KeyId;
+use crate::names::KeyId;
+use crate::names::OptimizerId;
 
 /// What is met about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

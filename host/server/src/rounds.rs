@@ -7,8 +7,7 @@
 
 use thiserror::Error;
 
-/// A worker's place in the job.
-pub(crate) type Rank = u32;
+use crate::names::Rank;
 
 /// One key's rounds. `Gradient` is whatever holds one.
 #[derive(Debug)]

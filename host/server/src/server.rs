@@ -25,13 +25,14 @@ use crate::gate::{Accounts, Arrival, Arrivals, Failed, Seldom};
 use crate::identity::{Identity, IdentityError};
 use crate::jobs::Jobs;
 use crate::log_health::LogHealth;
-use crate::membership::ConnectionId;
+use crate::names::ConnectionId;
 use crate::refusal::Refusal;
 use crate::reload::{Files, Reloader};
 use crate::reserve::Reserve;
 use crate::session::{self, Peer};
 use crate::shard::ShardThreads;
 use crate::standing::Standing;
+use crate::start;
 use crate::state::{self, StateError, StateLock};
 use crate::tls::{Tls, TlsError, own_name};
 
@@ -131,7 +132,7 @@ impl Server {
         // Late, so that what is not going to run has no log that says it started.
         let audit = Audit::open(&config, &own_name(&config.tls)?)?;
         let (shutdown, stops) = watch::channel(false);
-        let (jobs, threads) = Jobs::start(&config, &compiler, audit, &stops)?;
+        let (jobs, threads) = start::all_jobs(&config, &compiler, audit, &stops)?;
         tracing::info!(%address, jobs = threads.len(), "listening");
         let (jobs, configuration) = (Arc::new(jobs), config.digest.clone());
         let files = Files::new(config, Arc::clone(&jobs), tls.clone())?;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use stepbox_wire::{ErrorCode, KeyStatus, ServerStatus};
 use tokio::sync::Semaphore;
 
-use crate::deployment::{self, off_the_runtime};
-use crate::job::Job;
+use crate::deployment;
+use crate::job::{Job, off_the_runtime};
 use crate::key::Key;
 use crate::optimizer::Optimizer;
 use crate::published;

@@ -6,9 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use stepbox_reduce::{Format, Reduction};
 
-use crate::access::{Grant, Right};
-use crate::deployment::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
-use crate::reload::DEFAULT_RELOAD_SECONDS;
+use super::access::{Grant, Right};
 use crate::settings::JobLimits;
 
 /// Seconds that a pull, a barrier or an `Init` waits for other workers. A round of a large model takes seconds; after a
@@ -19,6 +17,14 @@ pub const DEFAULT_ROUND_TIMEOUT_SECONDS: f64 = 60.0;
 /// enough for a connection that was reset, too short for a restarted process to load its data, which then registers as
 /// lost and goes on.
 pub const DEFAULT_RECONNECT_GRACE_SECONDS: f64 = 5.0;
+
+/// Seconds after which the trust file is looked at again: a revocation should not wait for anybody, and reading a few
+/// kilobytes costs nothing.
+pub const DEFAULT_TRUST_RELOAD_SECONDS: f64 = 2.0;
+
+/// Seconds between two looks at the files: a renewed certificate has time, and a revocation takes effect before somebody
+/// could be told of it.
+pub const DEFAULT_RELOAD_SECONDS: f64 = 5.0;
 
 /// Longest time that can be set anywhere, a week: longer is a typing error.
 const MAX_SECONDS: f64 = 7.0 * 86_400.0;
@@ -203,6 +209,17 @@ pub struct TrustConfig {
     /// What becomes of an optimizer that runs and is not trusted any more.
     #[serde(default)]
     pub on_revocation: OnRevocation,
+}
+
+/// What becomes of an optimizer that runs and is not trusted any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevocation {
+    /// It runs no further round.
+    #[default]
+    Pause,
+    /// It goes on until another is deployed.
+    Finish,
 }
 
 /// A positive length of time, written as a number of seconds.

@@ -6,8 +6,8 @@ use stepbox_sandbox::{AdmittedComponent, Fault, SandboxError};
 use stepbox_trust::{Claims, TrustError, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus};
 
-use super::archive::{Kept, check_options};
 use super::{Wanted, no_previous, revocation, unknown_component};
+use crate::component::{Kept, check_options};
 use crate::groups::Groups;
 use crate::job::Job;
 use crate::refusal::{Answered, Refusal};

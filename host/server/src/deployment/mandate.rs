@@ -8,7 +8,7 @@ use stepbox_trust::VerifiedComponent;
 
 use super::checks::untrusted;
 use super::revocation::refresh;
-use crate::access::Right;
+use crate::config::Right;
 use crate::identity::Identity;
 use crate::job::Job;
 use crate::refusal::Answered;

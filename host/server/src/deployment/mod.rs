@@ -14,13 +14,11 @@
 //!    moves at once and runs the round again with the new one. Keys that stand right before the chosen round move at
 //!    once too, the others when they get there ([`move_over`]).
 
-mod archive;
 mod checks;
 mod mandate;
 mod preparation;
 mod revocation;
 mod submissions;
-mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,26 +26,23 @@ use std::sync::Arc;
 use stepbox_trust::{Claims, Digest, Intent, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus, Response};
 
-pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
-pub(crate) use archive::{Archive, FOLDER as ARCHIVE_FOLDER, INDEX_PATH as ARCHIVE_INDEX, Shown};
 pub(crate) use checks::not_admitted;
-pub use revocation::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
-pub(crate) use revocation::{Revocation, Trust, status, watch};
+pub(crate) use revocation::{status, watch};
 pub(crate) use submissions::{submit, submitted_after, withdraw};
-pub(crate) use turns::{Turn, Turns};
 
-use crate::access::Right;
 use crate::audit::{Action, Event};
+use crate::component::{Archive, Kept, Staying};
+use crate::config::Right;
 use crate::groups::Groups;
 use crate::identity::Identity;
-use crate::job::Job;
+use crate::job::{Job, Turn, off_the_runtime};
 use crate::key::Key;
 use crate::learning_rate::{self, Start};
 use crate::move_over;
+use crate::names::KeyId;
 use crate::optimizer::{Deployed, Optimizer, Planned};
 use crate::refusal::{Answered, Refusal};
-use crate::shard::{KeyId, NewSlice, ShardLost};
-use archive::{Kept, Staying};
+use crate::shard::{NewSlice, ShardLost};
 use checks::Accepted;
 use mandate::Mandate;
 
@@ -411,17 +406,4 @@ fn no_previous(digest: Option<&str>) -> Refusal {
         }
     };
     Refusal::new(ErrorCode::UnknownComponent, message).because("no-previous-deployment")
-}
-
-/// Runs what takes long on a thread of its own.
-pub(crate) async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> Answered<T> + Send + 'static,
-) -> Answered<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(panicked(&panic)))
-}
-
-/// A task of the server's own has panicked.
-pub(crate) fn panicked(panic: &tokio::task::JoinError) -> Refusal {
-    tracing::error!(%panic, "a task has panicked");
-    Refusal::new(ErrorCode::Internal, "the server failed while it worked on this; please report it with its log")
 }

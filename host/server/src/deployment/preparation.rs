@@ -17,14 +17,14 @@ use tokio::sync::MutexGuard;
 
 use super::checks::not_admitted;
 use super::mandate::Mandate;
-use super::turns::Progress;
-use super::{new_slices, off_the_runtime};
+use super::new_slices;
 use crate::groups::Groups;
-use crate::job::{Job, Structure};
+use crate::job::{Job, Progress, Structure, off_the_runtime};
 use crate::key::Key;
-use crate::optimizer::{OptimizerId, Planned};
+use crate::names::{KeyId, OptimizerId};
+use crate::optimizer::Planned;
 use crate::refusal::{Answered, Refusal};
-use crate::shard::{Home, KeyId};
+use crate::shard::Home;
 
 /// How often it looks at rights and trust: signatures are verified for that, which takes a millisecond of large components.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

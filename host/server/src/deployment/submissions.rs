@@ -10,11 +10,11 @@ use stepbox_wire::{ErrorCode, Page, Response, SubmissionStatus};
 
 use super::checks;
 use super::mandate::Mandate;
-use super::{cannot_keep, claimed, decided, named, off_the_runtime, unknown_component};
-use crate::access::Right;
+use super::{cannot_keep, claimed, decided, named, unknown_component};
 use crate::audit::{Action, Event};
+use crate::config::Right;
 use crate::identity::Identity;
-use crate::job::Job;
+use crate::job::{Job, off_the_runtime};
 use crate::limits::Limits;
 use crate::refusal::{Answered, Refusal};
 

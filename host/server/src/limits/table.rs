@@ -6,9 +6,10 @@ use stepbox_sandbox::{CompilerLimits, ComponentLimits, Limits as SandboxLimits, 
 use super::Limits;
 use crate::audit::AuditConfig;
 use crate::cache::CacheConfig;
-use crate::config::{Config, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS, Seconds};
-use crate::deployment::DEFAULT_TRUST_RELOAD_SECONDS;
-use crate::reload::DEFAULT_RELOAD_SECONDS;
+use crate::config::{
+    Config, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_RELOAD_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
+    DEFAULT_TRUST_RELOAD_SECONDS, Seconds,
+};
 
 /// A limit of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq)]

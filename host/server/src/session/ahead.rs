@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use stepbox_wire::ErrorCode;
 
 use crate::key::Key;
+use crate::names::KeyId;
 use crate::refusal::{Answered, Refusal};
-use crate::shard::KeyId;
 
 /// Pulls of a connection that wait for more than the next version of the same key. Whoever waits for a certain round needs
 /// one; looking at sixteen takes some microseconds of each round.

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Context;
 use super::answers::Content;
 use super::requests::{Asked, Outstanding, Stopped, failed};
-use crate::access::Right;
+use crate::config::Right;
 use crate::deployment::{Wanted, deploy, submit, withdraw};
 use crate::refusal::{Answered, Refusal};
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use stepbox_wire::{ErrorCode, PAGE_BYTES, Page, Response, WorkerStatus};
 
-use crate::access::Right;
+use crate::config::Right;
 use crate::deployment::submitted_after;
 use crate::identity::Identity;
 use crate::job::Job;
 use crate::limits::Limits;
+use crate::names::Rank;
 use crate::refusal::{Answered, Refusal};
-use crate::rounds::Rank;
 use crate::status::{key_status, status};
 
 /// Most bytes of a report, which are held while it is sent: a page with its header.

@@ -13,13 +13,13 @@ use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
 use super::report::Report;
 use super::{Context, End};
-use crate::access::Right;
 use crate::audit::{Action, Event};
+use crate::config::Right;
 use crate::gate::{Direction, Held};
 use crate::job::{Worker, not_registered};
 use crate::learning_rate;
+use crate::names::Rank;
 use crate::refusal::{Answered, Refusal};
-use crate::rounds::Rank;
 use crate::status::weights_digest;
 
 /// Why a request was not carried out.

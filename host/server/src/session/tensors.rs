@@ -14,11 +14,12 @@ use super::requests::{Asked, Stopped, done, failed};
 use crate::audit::{Action, Event};
 use crate::checks::{check_gradient, check_magnitude, check_rows, check_type, row_ids, row_layout};
 use crate::creation::create;
-use crate::deployment::off_the_runtime;
 use crate::gradient::{Contribution, Dense, Gradient, Rows};
+use crate::job::off_the_runtime;
 use crate::key::Key;
+use crate::names::Rank;
 use crate::refusal::{Answered, Refusal};
-use crate::rounds::Rank;
+use crate::update;
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     pub(super) async fn init(
@@ -99,7 +100,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             }
         };
         let contribution = Contribution { gradient: Gradient::Dense(gradient), largest, loss };
-        let repeated = context.job.push(&key, worker, round, contribution)?;
+        let repeated = update::push(&context.job, &key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
 
@@ -139,7 +140,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let rows = Rows { held: Some(held), ..rows.await? };
         let contribution = Contribution { gradient: Gradient::Rows(rows), largest, loss };
         self.may_still_count(&key, largest)?;
-        let repeated = context.job.push(&key, worker, round, contribution)?;
+        let repeated = update::push(&context.job, &key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
 

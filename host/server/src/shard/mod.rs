@@ -35,9 +35,6 @@ const QUEUED_JOBS: usize = 1024;
 /// How often somebody who waits for a shard looks whether it is stuck.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Names a key for as long as the server runs.
-pub(crate) type KeyId = u64;
-
 type Job = Box<dyn FnOnce(&mut Shard) + Send>;
 
 /// The way to all shard threads.

@@ -3,10 +3,9 @@
 
 use stepbox_sandbox::{Accumulators, Contributions, StepContext};
 
-use super::KeyId;
 use super::residents::{Bound, Shard};
 use super::step::{NewChunk, Step, StepFailure, new_chunks, with_gradient};
-use crate::optimizer::OptimizerId;
+use crate::names::{KeyId, OptimizerId};
 
 /// What a slice contributed, with the slice's position in the key's cut.
 pub(crate) type Contributed = (usize, Contributions);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use stepbox_sandbox::{AdmittedComponent, InstancePool, Preparation, SandboxError, SliceId};
 
-use super::KeyId;
 use crate::cut::Slice;
-use crate::optimizer::{Optimizer, OptimizerId, Planned};
+use crate::names::{KeyId, OptimizerId};
+use crate::optimizer::{Optimizer, Planned};
 use crate::weights::Weights;
 
 /// What one shard thread owns.

@@ -5,10 +5,9 @@ use std::ops::Range;
 use stepbox_reduce::ReduceError;
 use stepbox_sandbox::SandboxError;
 
-use super::KeyId;
 use super::residents::{Bound, Shard};
 use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks};
-use crate::optimizer::OptimizerId;
+use crate::names::{KeyId, OptimizerId};
 
 /// Rows that were read.
 #[derive(Debug)]

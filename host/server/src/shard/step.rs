@@ -7,10 +7,9 @@ use stepbox_reduce::{Format, Gradient, NotFinite, ReduceError, Reduction};
 use stepbox_sandbox::{Exchange, GradientSource, InstancePool, SandboxError, StepContext, StepError};
 use thiserror::Error;
 
-use super::KeyId;
 use super::residents::{Bound, Shard};
 use crate::gradient::{self, Dense};
-use crate::optimizer::OptimizerId;
+use crate::names::{KeyId, OptimizerId};
 use crate::sparse::MergedRows;
 use crate::weights::Weights;
 

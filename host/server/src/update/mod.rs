@@ -23,15 +23,35 @@ use crate::attribution::Magnitudes;
 use crate::audit::{Action, Event};
 use crate::cut::Slice;
 use crate::gradient::{self, Contribution};
-use crate::job::Job;
-use crate::key::{Key, NewWeights, Residence};
+use crate::job::{Job, Worker};
+use crate::key::{Key, NewWeights, Pushed, Residence};
 use crate::mend;
 use crate::move_over;
+use crate::refusal::Answered;
 use crate::shard::{Gradients, Lent, Pending, Shard, Step, StepFailure};
 use crate::sparse::MergedRows;
 
+/// Counts a gradient, as [`Job::count`] does. The gradient that completes its round sets the update going. Returns
+/// whether it was there before.
+pub(crate) fn push(
+    job: &Arc<Job>,
+    key: &Arc<Key>,
+    worker: Worker,
+    round: u64,
+    contribution: Contribution,
+) -> Answered<bool> {
+    match job.count(key, worker, round, contribution)? {
+        Pushed::Counted => Ok(false),
+        Pushed::Repeated => Ok(true),
+        Pushed::Completed(contributions) => {
+            start(job, key, round, contributions);
+            Ok(false)
+        }
+    }
+}
+
 /// Sets the update going. It ends in the key's new version or in the round's failure, whatever happens.
-pub(crate) fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribution>) {
+fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribution>) {
     let since = Instant::now();
     let job = Arc::clone(job);
     let unfinished = Unfinished { key: Some(Arc::clone(key)) };
@@ -149,7 +169,10 @@ async fn run(
     let gradients = match plan.granularity {
         Granularity::TouchedRows => Gradients::Rows(touched_rows(&plan, contributions).await?),
         Granularity::Elements | Granularity::Tensor => {
-            let gradients = gradient::whole(key, contributions).await?;
+            let row_bytes = key.row_layout().map_or(0, |layout| layout.row_bytes);
+            let expanding = Arc::clone(key);
+            let buffers = move || expanding.gradient_buffers(Format::F32);
+            let gradients = gradient::whole(contributions, row_bytes, buffers).await?;
             match one_pass::former(job, key, residence) {
                 Some(former) => {
                     handed_over = Some(one_pass::HandedOver::new(key, gradients, former));

@@ -8,8 +8,9 @@ use stepbox_sandbox::{Accumulators, Scope};
 
 use super::Update;
 use crate::key::Key;
+use crate::names::KeyId;
 use crate::rendezvous::{Broken, Occasion, Part};
-use crate::shard::{Contributed, KeyId};
+use crate::shard::Contributed;
 
 /// Runs all phases and returns the new weights of all slices in order.
 pub(super) async fn run(update: &Update<'_>, round: u64) -> Result<Vec<Vec<u8>>, String> {

@@ -3,6 +3,10 @@
 //! Nothing here knows of frames or sockets. What waits, waits for a change of the key, the barrier or the membership,
 //! and never longer than the round's time-out; the message at its end names who was waited for.
 
+mod tasks;
+mod turns;
+mod warnings;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -19,22 +23,24 @@ use crate::attribution::Offenders;
 use crate::audit::{Action, Audit, Event};
 use crate::barrier::Barrier;
 use crate::checks::{check_loss, check_type};
+use crate::component::{Archive, Shown, Trust};
 use crate::config::Seconds;
-use crate::deployment::{Archive, Shown, Trust, Turns};
 use crate::gate::Rooms;
 use crate::gradient::Contribution;
 use crate::key::{Key, Look, Pushed};
 use crate::log_health::LogHealth;
-use crate::membership::{ConnectionId, Membership, Run};
+use crate::membership::{Membership, Run};
 use crate::model::Model;
+use crate::names::{ConnectionId, KeyId, Rank};
 use crate::optimizer::Deployments;
 use crate::refusal::{Answered, Refusal};
-use crate::reload::Warnings;
 use crate::rendezvous::Rendezvous;
-use crate::rounds::Rank;
 use crate::settings::JobSettings;
-use crate::shard::{KeyId, Shards};
-use crate::update;
+use crate::shard::Shards;
+
+pub(crate) use tasks::{off_the_runtime, panicked};
+pub(crate) use turns::{Progress, Turn, Turns};
+pub(crate) use warnings::Warnings;
 
 /// Keys that a message names: it is to be read, and there can be thousands.
 const MAX_NAMED_KEYS: usize = 5;
@@ -300,7 +306,7 @@ impl Job {
 
     /// Holds a push against the key before its body is read. Returns whether it is a repetition.
     pub fn check_push(&self, key: &Key, rank: Rank, round: u64, loss: Option<f32>) -> Answered<bool> {
-        let Some(optimizer) = self.deployments.read().of_round(key, round) else {
+        let Some(optimizer) = self.deployments.read().of_round(key.resident(), round) else {
             return Err(no_optimizer_for(&format!("a gradient of key `{}` cannot be applied", key.name)));
         };
         let repeated = key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))?;
@@ -315,38 +321,22 @@ impl Job {
         Ok(repeated)
     }
 
-    /// Counts a gradient, if the worker is still connected as it was when it began to send. The gradient that completes
-    /// its round sets the update going. Returns whether it was there before.
-    pub fn push(
-        self: &Arc<Self>,
-        key: &Arc<Key>,
-        worker: Worker,
-        round: u64,
-        contribution: Contribution,
-    ) -> Answered<bool> {
-        let pushed = {
-            // Held until it is counted: the run cannot end in between.
-            let members = self.members.borrow();
-            if !members.is_connected(worker.rank, worker.connection) {
-                key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
-                return Err(not_registered());
-            }
-            let deployments = self.deployments.read();
-            if let Some(paused) = deployments.of_round(key, round).and_then(|optimizer| optimizer.paused()) {
-                key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
-                return Err(paused);
-            }
-            self.has_begun.store(true, Ordering::Release);
-            key.push(worker.rank, round, contribution).map_err(|wrong| wrong_round(key, &wrong))?
-        };
-        match pushed {
-            Pushed::Counted => Ok(false),
-            Pushed::Repeated => Ok(true),
-            Pushed::Completed(contributions) => {
-                update::start(self, key, round, contributions);
-                Ok(false)
-            }
+    /// Counts a gradient, if the worker is still connected as it was when it began to send. Whoever is given a complete
+    /// round starts its update.
+    pub fn count(&self, key: &Key, worker: Worker, round: u64, contribution: Contribution) -> Answered<Pushed> {
+        // Held until it is counted: the run cannot end in between.
+        let members = self.members.borrow();
+        if !members.is_connected(worker.rank, worker.connection) {
+            key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
+            return Err(not_registered());
         }
+        let deployments = self.deployments.read();
+        if let Some(paused) = deployments.of_round(key.resident(), round).and_then(|optimizer| optimizer.paused()) {
+            key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
+            return Err(paused);
+        }
+        self.has_begun.store(true, Ordering::Release);
+        key.push(worker.rank, round, contribution).map_err(|wrong| wrong_round(key, &wrong))
     }
 
     /// What a pull of a worker, or of somebody who only reads, finds now; `None` where it has to wait.
@@ -399,7 +389,7 @@ impl Job {
 
     /// Why a round cannot end that is not being computed: the optimizer that would update it is paused.
     fn paused(&self, key: &Key, round: u64) -> Option<Refusal> {
-        self.deployments.read().of_round(key, round)?.paused()
+        self.deployments.read().of_round(key.resident(), round)?.paused()
     }
 
     /// Waits until the key has reached a version.
@@ -417,7 +407,7 @@ impl Job {
         match (&answer, key.look(rank, version)) {
             // Nobody could push: the workers are not who was waited for.
             (Err(Refusal { code: ErrorCode::TimedOut, .. }), Look::Waiting { round, .. })
-                if self.deployments.read().of_round(key, round).is_none() =>
+                if self.deployments.read().of_round(key.resident(), round).is_none() =>
             {
                 Err(no_optimizer_for(&format!("round {round} of key `{}` cannot run", key.name)))
             }
@@ -659,11 +649,11 @@ pub(crate) mod tests {
         let (before, now) = (worker(1, 11), worker(1, 21));
         job.register(before);
         job.register(now);
-        assert!(job.push(&key, before, 1, zeros()).is_err());
+        assert!(crate::update::push(&job, &key, before, 1, zeros()).is_err());
         assert_eq!(missing(&key), [0, 1]);
         assert!(job.arrive(before, 1).is_err());
         assert!(job.leave(before).is_err());
-        assert_eq!(job.push(&key, now, 1, zeros()).ok(), Some(false));
+        assert_eq!(crate::update::push(&job, &key, now, 1, zeros()).ok(), Some(false));
         assert_eq!(missing(&key), [0]);
     }
 
@@ -685,7 +675,7 @@ pub(crate) mod tests {
                     std::hint::spin_loop();
                 }
                 let barrier = registered(&job, next);
-                assert_eq!(job.push(&key, next, 1, zeros()).ok(), Some(false));
+                assert_eq!(crate::update::push(&job, &key, next, 1, zeros()).ok(), Some(false));
                 barrier
             });
             assert_eq!(barrier, 0, "a number of the run before");

@@ -38,7 +38,7 @@ pub(crate) struct Turn {
 
 /// How far a deployment is.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<AtomicU8>);
+pub(crate) struct Progress(Arc<AtomicU8>);
 
 const PREPARING: u8 = 0;
 const CANCELLED: u8 = 1;
@@ -71,7 +71,7 @@ impl Turns {
 
 impl Turn {
     /// What tells, while the turn lasts, whether it goes on.
-    pub(super) fn progress(&self) -> &Progress {
+    pub fn progress(&self) -> &Progress {
         &self.progress
     }
 }

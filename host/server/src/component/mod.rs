@@ -1,0 +1,10 @@
+//! Signed components on disk, and the trust file that says whose are accepted.
+
+mod archive;
+mod trust_file;
+
+pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
+pub(crate) use archive::{
+    Archive, FOLDER as ARCHIVE_FOLDER, INDEX_PATH as ARCHIVE_INDEX, Kept, Shown, Staying, check_options,
+};
+pub(crate) use trust_file::{Look, Trust};
