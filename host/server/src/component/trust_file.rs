@@ -10,10 +10,8 @@ use parking_lot::Mutex;
 use stepbox_trust::{Digest, Finding, MAX_TRUST_FILE_BYTES, Severity, TrustStore};
 use stepbox_wire::ErrorCode;
 
-use crate::config::TrustConfig;
-use crate::limits::Limits;
-use crate::process::unreadable;
-use crate::refusal::{Answered, Refusal};
+use crate::config::{Limits, TrustConfig, unreadable};
+use crate::names::{Answered, Refusal};
 
 /// The trust file as it was read last.
 #[derive(Debug)]

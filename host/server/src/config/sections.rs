@@ -7,7 +7,7 @@ use serde::Deserialize;
 use stepbox_reduce::{Format, Reduction};
 
 use super::access::{Grant, Right};
-use crate::settings::JobLimits;
+use super::jobs::JobLimits;
 
 /// Seconds that a pull, a barrier or an `Init` waits for other workers. A round of a large model takes seconds; after a
 /// minute somebody should look.

@@ -3,6 +3,11 @@
 //! Nothing here knows of frames or sockets. What waits, waits for a change of the key, the barrier or the membership,
 //! and never longer than the round's time-out; the message at its end names who was waited for.
 
+mod attribution;
+mod barrier;
+mod jobs;
+mod membership;
+mod rendezvous;
 mod tasks;
 mod turns;
 mod warnings;
@@ -18,29 +23,28 @@ use stepbox_wire::{ErrorCode, Protection, Response, TensorType};
 use tokio::runtime::Handle;
 use tokio::sync::{MutexGuard, Semaphore, watch};
 
-use crate::access::Access;
-use crate::attribution::Offenders;
 use crate::audit::{Action, Audit, Event};
-use crate::barrier::Barrier;
-use crate::checks::{check_loss, check_type};
 use crate::component::{Archive, Shown, Trust};
-use crate::config::Seconds;
-use crate::gate::Rooms;
-use crate::gradient::Contribution;
-use crate::key::{Key, Look, Pushed};
-use crate::log_health::LogHealth;
-use crate::membership::{Membership, Run};
-use crate::model::Model;
-use crate::names::{ConnectionId, KeyId, Rank};
+use crate::config::{JobSettings, Seconds};
+use crate::limiting::Rooms;
+use crate::logging::LogHealth;
+use crate::model::{Key, Look, Model, Pushed, check_loss, check_type};
+use crate::names::{Answered, ConnectionId, KeyId, Rank, Refusal};
 use crate::optimizer::Deployments;
-use crate::refusal::{Answered, Refusal};
-use crate::rendezvous::Rendezvous;
-use crate::settings::JobSettings;
+use crate::peer::Access;
 use crate::shard::Shards;
+use crate::tensor::Contribution;
 
+pub(crate) use attribution::{Magnitudes, Offenders};
+pub(crate) use jobs::Jobs;
+pub(crate) use membership::{Membership, Presence};
+pub(crate) use rendezvous::{Broken, Occasion, Part, Rendezvous};
 pub(crate) use tasks::{off_the_runtime, panicked};
 pub(crate) use turns::{Progress, Turn, Turns};
 pub(crate) use warnings::Warnings;
+
+use barrier::Barrier;
+use membership::Run;
 
 /// Keys that a message names: it is to be read, and there can be thousands.
 const MAX_NAMED_KEYS: usize = 5;
@@ -142,7 +146,7 @@ impl Job {
         sandbox: Sandbox,
         shards: Shards,
         ledger: VersionLedger,
-        identities: Vec<crate::identity::Identity>,
+        identities: Vec<crate::names::Identity>,
         shutdown: watch::Receiver<bool>,
         warnings: Arc<Warnings>,
     ) -> Self {
@@ -553,7 +557,7 @@ pub(crate) fn not_registered() -> Refusal {
     Refusal::new(ErrorCode::OutOfOrder, "this connection speaks for no worker; register first")
 }
 
-fn wrong_round(key: &Key, wrong: &crate::rounds::WrongRound) -> Refusal {
+fn wrong_round(key: &Key, wrong: &crate::model::WrongRound) -> Refusal {
     Refusal::new(ErrorCode::WrongRound, format!("key `{}`: {wrong}", key.name))
 }
 
@@ -562,9 +566,9 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::identity::Identity;
-    use crate::key::tests::zeros;
-    use crate::membership::Presence;
+    use crate::job::Presence;
+    use crate::model::key::tests::zeros;
+    use crate::names::Identity;
     use crate::shard::ShardThreads;
 
     /// A job of two workers with many keys, of which the last is returned.
@@ -582,14 +586,14 @@ pub(crate) mod tests {
             trust = { store = "publishers.toml" }
         "#;
         let config = crate::config::Config::parse(text, Path::new("/nowhere")).expect("a configuration");
-        let config = crate::settings::settings(&config).expect("one job").remove(0);
+        let config = crate::config::settings(&config).expect("one job").remove(0);
         let identities = config.job.workers.iter().map(|name| Identity::new(name).expect("a name")).collect();
         let sandbox = Sandbox::new(config.sandbox.clone()).expect("a sandbox");
         let (shards, threads) = Shards::start(1, patience).expect("a thread");
         let ledger = VersionLedger::load(std::path::Path::new("/nowhere/ledger")).expect("an empty ledger");
         let job = Job::new(config, sandbox, shards, ledger, identities, watch::channel(false).1, Arc::default());
         for number in 0..1000 {
-            let key = crate::key::tests::key(&number.to_string(), 2);
+            let key = crate::model::key::tests::key(&number.to_string(), 2);
             let room = job.model.room(&key.name, &key.tensor, &job.config.limits).expect("there is room");
             job.model.add(Arc::new(key), room);
         }
@@ -610,15 +614,15 @@ pub(crate) mod tests {
         has_begun.await.expect("it begins");
 
         let by = Identity::new("operator").expect("a name");
-        let wanted = crate::deployment::Wanted::Former { to: None };
+        let wanted = crate::deploy::Wanted::Former { to: None };
         let turn = job.turns.roll_back().await.expect("nobody else is at it");
-        let rollback = crate::deployment::deploy(Arc::clone(&job), by, wanted, turn).await;
+        let rollback = crate::deploy::deploy(Arc::clone(&job), by, wanted, turn).await;
         let locked = job.lock_structure().await.map(drop);
-        let digest = crate::status::weights_digest(&job).await;
+        let digest = crate::report::weights_digest(&job).await;
         for refused in [rollback.map(drop), locked, digest.map(drop)] {
             assert_eq!(refused.map_err(|refusal| refusal.reason), Err(Some("shard-stuck")));
         }
-        let status = crate::status::status(&job, None);
+        let status = crate::report::status(&job, None);
         assert!(status.warnings.iter().any(|warning| warning.contains("shard thread 0")), "{:?}", status.warnings);
         go.send(()).expect("it waits");
         drop(job);
@@ -649,11 +653,11 @@ pub(crate) mod tests {
         let (before, now) = (worker(1, 11), worker(1, 21));
         job.register(before);
         job.register(now);
-        assert!(crate::update::push(&job, &key, before, 1, zeros()).is_err());
+        assert!(crate::round::push(&job, &key, before, 1, zeros()).is_err());
         assert_eq!(missing(&key), [0, 1]);
         assert!(job.arrive(before, 1).is_err());
         assert!(job.leave(before).is_err());
-        assert_eq!(crate::update::push(&job, &key, now, 1, zeros()).ok(), Some(false));
+        assert_eq!(crate::round::push(&job, &key, now, 1, zeros()).ok(), Some(false));
         assert_eq!(missing(&key), [0]);
     }
 
@@ -675,7 +679,7 @@ pub(crate) mod tests {
                     std::hint::spin_loop();
                 }
                 let barrier = registered(&job, next);
-                assert_eq!(crate::update::push(&job, &key, next, 1, zeros()).ok(), Some(false));
+                assert_eq!(crate::round::push(&job, &key, next, 1, zeros()).ok(), Some(false));
                 barrier
             });
             assert_eq!(barrier, 0, "a number of the run before");

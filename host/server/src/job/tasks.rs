@@ -2,7 +2,7 @@
 
 use stepbox_wire::ErrorCode;
 
-use crate::refusal::{Answered, Refusal};
+use crate::names::{Answered, Refusal};
 
 /// Runs what takes long on a thread of its own.
 pub(crate) async fn off_the_runtime<T: Send + 'static>(

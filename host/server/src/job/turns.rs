@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use stepbox_wire::ErrorCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::refusal::{Answered, Refusal};
+use crate::names::{Answered, Refusal};
 
 /// Turns of deployments, and of rollbacks.
 #[derive(Debug)]

@@ -1,5 +1,11 @@
-//! Who and what is called how.
+//! Who and what is called how, and how a request is refused.
 
+mod identity;
 mod numbers;
+mod refusal;
+mod spiffe;
 
+pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
 pub(crate) use numbers::{ConnectionId, KeyId, OptimizerId, Rank};
+pub(crate) use refusal::{Answered, Refusal};
+pub use spiffe::{MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeIdError};

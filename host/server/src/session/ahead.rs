@@ -9,9 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use stepbox_wire::ErrorCode;
 
-use crate::key::Key;
-use crate::names::KeyId;
-use crate::refusal::{Answered, Refusal};
+use crate::model::Key;
+use crate::names::{Answered, KeyId, Refusal};
 
 /// Pulls of a connection that wait for more than the next version of the same key. Whoever waits for a certain round needs
 /// one; looking at sixteen takes some microseconds of each round.
@@ -67,7 +66,7 @@ mod tests {
 
     #[test]
     fn few_pulls_wait_for_versions_far_ahead_and_any_number_for_the_next() {
-        let (pulls, key) = (Arc::new(PullsAhead::default()), crate::key::tests::key("w", 1));
+        let (pulls, key) = (Arc::new(PullsAhead::default()), crate::model::key::tests::key("w", 1));
         let waiting: Vec<_> = (0..PULLS_AHEAD as u64).map(|ahead| pulls.enter(&key, 2 + ahead).unwrap()).collect();
         let refusal = pulls.enter(&key, u64::MAX).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Busy);

@@ -40,7 +40,7 @@ impl Drop for Speaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::Presence;
+    use crate::job::Presence;
 
     #[tokio::test]
     async fn a_session_that_panics_leaves_no_worker_behind() {

@@ -10,8 +10,8 @@ use super::Context;
 use super::answers::Content;
 use super::requests::{Asked, Outstanding, Stopped, failed};
 use crate::config::Right;
-use crate::deployment::{Wanted, deploy, submit, withdraw};
-use crate::refusal::{Answered, Refusal};
+use crate::deploy::{Wanted, deploy, submit, withdraw};
+use crate::names::{Answered, Refusal};
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     pub(super) async fn deploy(mut self, options: DeployOptions) -> Result<Option<Content>, Stopped> {

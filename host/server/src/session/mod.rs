@@ -10,7 +10,6 @@ mod answers;
 mod departure;
 mod deployments;
 mod frames;
-mod report;
 mod requests;
 mod tensors;
 
@@ -32,15 +31,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::audit::{Action, Audit, Event};
-use crate::gate::Account;
-use crate::identity::Identity;
-use crate::job::{Job, Worker};
-use crate::jobs::Jobs;
-use crate::key::Key;
-use crate::membership::Presence;
-use crate::names::{ConnectionId, KeyId};
-use crate::refusal::{Answered, Refusal};
-use crate::standing::Standing;
+use crate::job::{Job, Jobs, Presence, Worker};
+use crate::limiting::Account;
+use crate::model::Key;
+use crate::names::{Answered, ConnectionId, Identity, KeyId, Refusal};
+use crate::peer::Standing;
 use ahead::PullsAhead;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
 use departure::Speaker;

@@ -11,16 +11,15 @@ use tokio::task::JoinSet;
 
 use super::answers::Content;
 use super::frames::{FrameReader, ReadError};
-use super::report::Report;
 use super::{Context, End};
 use crate::audit::{Action, Event};
 use crate::config::Right;
-use crate::gate::{Direction, Held};
+use crate::deploy::learning_rate;
 use crate::job::{Worker, not_registered};
-use crate::learning_rate;
-use crate::names::Rank;
-use crate::refusal::{Answered, Refusal};
-use crate::status::weights_digest;
+use crate::limiting::{Direction, Held};
+use crate::names::{Answered, Rank, Refusal};
+use crate::report::Report;
+use crate::report::weights_digest;
 
 /// Why a request was not carried out.
 pub(super) enum Stopped {

@@ -12,14 +12,12 @@ use super::Context;
 use super::answers::{Content, RowIds};
 use super::requests::{Asked, Stopped, done, failed};
 use crate::audit::{Action, Event};
-use crate::checks::{check_gradient, check_magnitude, check_rows, check_type, row_ids, row_layout};
-use crate::creation::create;
-use crate::gradient::{Contribution, Dense, Gradient, Rows};
+use crate::deploy::create;
 use crate::job::off_the_runtime;
-use crate::key::Key;
-use crate::names::Rank;
-use crate::refusal::{Answered, Refusal};
-use crate::update;
+use crate::model::{Key, check_gradient, check_magnitude, check_rows, check_type, row_ids, row_layout};
+use crate::names::{Answered, Rank, Refusal};
+use crate::round;
+use crate::tensor::{Contribution, Dense, Gradient, Rows};
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     pub(super) async fn init(
@@ -100,7 +98,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
             }
         };
         let contribution = Contribution { gradient: Gradient::Dense(gradient), largest, loss };
-        let repeated = update::push(&context.job, &key, worker, round, contribution)?;
+        let repeated = round::push(&context.job, &key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
 
@@ -140,7 +138,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let rows = Rows { held: Some(held), ..rows.await? };
         let contribution = Contribution { gradient: Gradient::Rows(rows), largest, loss };
         self.may_still_count(&key, largest)?;
-        let repeated = update::push(&context.job, &key, worker, round, contribution)?;
+        let repeated = round::push(&context.job, &key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
 

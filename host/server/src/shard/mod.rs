@@ -7,8 +7,9 @@
 //! [`Shards::check`].
 
 mod busy;
+mod executor;
+mod merged_rows;
 mod phases;
-mod residents;
 mod rows;
 mod step;
 
@@ -20,11 +21,12 @@ use stepbox_wire::ErrorCode;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::refusal::Refusal;
+use crate::names::Refusal;
 use busy::Busy;
 
+pub(crate) use executor::{Home, NewSlice, Shard};
+pub(crate) use merged_rows::MergedRows;
 pub(crate) use phases::Contributed;
-pub(crate) use residents::{Home, NewSlice, Shard};
 pub(crate) use rows::FoundRows;
 pub(crate) use step::{Gradients, Lent, NewChunk, SliceGradients, Step, StepFailure};
 

@@ -3,7 +3,7 @@
 
 use stepbox_sandbox::{Accumulators, Contributions, StepContext};
 
-use super::residents::{Bound, Shard};
+use super::executor::{Bound, Shard};
 use super::step::{NewChunk, Step, StepFailure, new_chunks, with_gradient};
 use crate::names::{KeyId, OptimizerId};
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use stepbox_reduce::ReduceError;
 use stepbox_sandbox::SandboxError;
 
-use super::residents::{Bound, Shard};
+use super::executor::{Bound, Shard};
 use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks};
 use crate::names::{KeyId, OptimizerId};
 

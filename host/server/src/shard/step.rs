@@ -7,11 +7,10 @@ use stepbox_reduce::{Format, Gradient, NotFinite, ReduceError, Reduction};
 use stepbox_sandbox::{Exchange, GradientSource, InstancePool, SandboxError, StepContext, StepError};
 use thiserror::Error;
 
-use super::residents::{Bound, Shard};
-use crate::gradient::{self, Dense};
+use super::executor::{Bound, Shard};
+use super::merged_rows::MergedRows;
 use crate::names::{KeyId, OptimizerId};
-use crate::sparse::MergedRows;
-use crate::weights::Weights;
+use crate::tensor::{Dense, Weights, gradient};
 
 /// What a round of a key is computed from, the same for all its slices.
 pub(crate) struct Step {

@@ -1,0 +1,319 @@
+//! One round of one key, from its last gradient to its new weights.
+//!
+//! All slices of the key step at the same time, each on the shard thread that owns it. Only when every one has succeeded
+//! are the steps kept and the weights published; otherwise all are taken back, the key stays at its version bit for bit,
+//! and the round is open again without its gradients.
+//!
+//! How the slices step depends on the optimizer's plan: in one pass, for which each slice's gradients are handed to the
+//! thread that owns it ([`one_pass`]), phase by phase with statistics combined in between ([`phases`]), or row by row
+//! ([`rows`]).
+
+pub(crate) mod evaluation;
+pub(crate) mod migration;
+mod one_pass;
+mod phases;
+pub(crate) mod published;
+mod recovery;
+mod rows;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use stepbox_reduce::Format;
+use stepbox_sandbox::{Granularity, Plan, StepContext};
+use stepbox_wire::ErrorCode;
+
+use crate::audit::{Action, Event};
+use crate::job::{Job, Magnitudes, Worker};
+use crate::model::{Key, NewWeights, Pushed, Residence};
+use crate::names::Answered;
+use crate::shard::{Gradients, Lent, MergedRows, Pending, Shard, Step, StepFailure};
+use crate::tensor::{Contribution, Slice, gradient};
+
+/// Counts a gradient, as [`Job::count`] does. The gradient that completes its round sets the update going. Returns
+/// whether it was there before.
+pub(crate) fn push(
+    job: &Arc<Job>,
+    key: &Arc<Key>,
+    worker: Worker,
+    round: u64,
+    contribution: Contribution,
+) -> Answered<bool> {
+    match job.count(key, worker, round, contribution)? {
+        Pushed::Counted => Ok(false),
+        Pushed::Repeated => Ok(true),
+        Pushed::Completed(contributions) => {
+            start(job, key, round, contributions);
+            Ok(false)
+        }
+    }
+}
+
+/// Sets the update going. It ends in the key's new version or in the round's failure, whatever happens.
+fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribution>) {
+    let since = Instant::now();
+    let job = Arc::clone(job);
+    let unfinished = Unfinished { key: Some(Arc::clone(key)) };
+    let magnitudes = Magnitudes::new(contributions.iter().map(|contribution| contribution.largest));
+    tokio::spawn(async move {
+        let Some(key) = unfinished.key.clone() else { return };
+        let mut home = key.turn.lock().await;
+        let mut settlement = Settlement::default();
+        match run(&job, &key, &mut home, round, contributions, &mut settlement).await {
+            Ok(weights) => {
+                job.statistics.count_update(since.elapsed());
+                job.offenders.succeeded(key.id);
+                // What is free already is there for pushes of the next round.
+                key.keep_buffers(std::mem::take(&mut settlement.buffers));
+                unfinished.succeed(weights);
+            }
+            Err(reason) => {
+                if let Some(rank) = magnitudes.outlier() {
+                    job.offenders.failed(key.id, rank);
+                }
+                let gradients = magnitudes.describe(&job.members.borrow());
+                let reason = gradients.map_or(reason.clone(), |gradients| format!("{reason}; {gradients}"));
+                tracing::error!(key = key.name, round, reason, "a round has failed");
+                note_failure(&job, &key, home.as_ref(), round, &reason);
+                unfinished.fail(&reason);
+            }
+        }
+        let failed = key.next_round().1;
+        settlement.finish(&key).await;
+        if failed {
+            recovery::after_failure(&job, &key, &mut home).await;
+        }
+        // Where an optimizer waits for this version, or for this failure, the key moves before its next round.
+        if let Err(reason) = migration::if_due(&job, &key, &mut home).await {
+            tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
+        }
+    });
+}
+
+fn note_failure(job: &Job, key: &Key, home: Option<&Residence>, round: u64, reason: &str) {
+    let digest = home.map_or("", |residence| &residence.optimizer.status.digest);
+    let round = round.to_string();
+    let details = [("optimizer", digest), ("round", &round)];
+    let event = Event::noted(Action::Round).about(&key.name).because(reason).with(&details);
+    job.audit.note(&event.code(ErrorCode::OptimizerFailed));
+}
+
+/// A round that has been taken from the key. Should its task die, the round fails instead of staying open for ever.
+struct Unfinished {
+    key: Option<Arc<Key>>,
+}
+
+impl Unfinished {
+    fn succeed(mut self, weights: NewWeights) {
+        if let Some(key) = self.key.take() {
+            key.publish(weights);
+        }
+    }
+
+    fn fail(mut self, reason: &str) {
+        if let Some(key) = self.key.take() {
+            key.fail(reason);
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            key.fail("the server failed while it ran the round; please report it with the server's log");
+        }
+    }
+}
+
+/// What is left to do after a round: the shards keep it or take it back, and give buffers back. Nobody who waits for the
+/// round waits for that.
+#[derive(Default)]
+struct Settlement {
+    running: Vec<Pending<Lent>>,
+    buffers: Lent,
+}
+
+impl Settlement {
+    async fn finish(self, key: &Key) {
+        key.keep_buffers(self.buffers);
+        for pending in self.running {
+            // A shard that is gone has nothing to give back.
+            key.keep_buffers(pending.wait().await.unwrap_or_default());
+        }
+        key.keep_retired();
+    }
+}
+
+/// Runs the round. On success the sandbox holds the new weights that are returned, on failure the old ones.
+async fn run(
+    job: &Arc<Job>,
+    key: &Arc<Key>,
+    home: &mut Option<Residence>,
+    round: u64,
+    contributions: Vec<Contribution>,
+    settlement: &mut Settlement,
+) -> Result<NewWeights, String> {
+    migration::if_due(job, key, home).await?;
+    let residence = home.as_mut().ok_or("no optimizer holds the key's weights; deploy one (`stepbox deploy`)")?;
+    if let Some(paused) = residence.optimizer.paused() {
+        return Err(paused.message);
+    }
+    let plan = Arc::clone(&residence.planned.plan);
+    if residence.planned.slices.is_empty() {
+        // A tensor without elements, whatever its shape.
+        return Ok(NewWeights::Chunks(Vec::new()));
+    }
+    let context = context(job, residence, round, gradient::mean_loss(&contributions))?;
+    let mut handed_over = None;
+    let gradients = match plan.granularity {
+        Granularity::TouchedRows => Gradients::Rows(touched_rows(&plan, contributions).await?),
+        Granularity::Elements | Granularity::Tensor => {
+            let row_bytes = key.row_layout().map_or(0, |layout| layout.row_bytes);
+            let expanding = Arc::clone(key);
+            let buffers = move || expanding.gradient_buffers(Format::F32);
+            let gradients = gradient::whole(contributions, row_bytes, buffers).await?;
+            match one_pass::former(job, key, residence) {
+                Some(former) => {
+                    handed_over = Some(one_pass::HandedOver::new(key, gradients, former));
+                    Gradients::HandedOver
+                }
+                None => Gradients::Whole(gradients),
+            }
+        }
+    };
+    let reduction = job.config.job.reduction();
+    let step = Step { optimizer: residence.optimizer.id, key: key.id, context, gradients, reduction };
+    let update = Update { job, key, residence, shards: residence.planned.shards(), step: Arc::new(step) };
+    let outcome = match (plan.granularity, handed_over) {
+        (Granularity::TouchedRows, _) => rows::run(&update).await.map(|()| NewWeights::InSandbox),
+        (_, Some(handed_over)) => {
+            one_pass::run(&update, handed_over, &mut settlement.buffers).await.map(NewWeights::Chunks)
+        }
+        (_, None) => phases::run(&update, round).await.map(NewWeights::Chunks),
+    };
+    update.settle(outcome.is_ok(), settlement).await;
+    if outcome.is_ok() {
+        residence.last = Some(context);
+    }
+    outcome
+}
+
+/// The rows that any worker has a gradient for. Off the runtime: it takes as long as they are many.
+async fn touched_rows(plan: &Arc<Plan>, contributions: Vec<Contribution>) -> Result<MergedRows, String> {
+    let geometry = plan.geometry;
+    let merge = move || {
+        let gradients = contributions.into_iter().map(|contribution| contribution.gradient).collect();
+        MergedRows::new(geometry.rows, geometry.columns as usize, gradients)
+    };
+    tokio::task::spawn_blocking(merge).await.map_err(|panic| format!("rows could not be merged: {panic}"))
+}
+
+/// A round of a key under way.
+struct Update<'a> {
+    job: &'a Arc<Job>,
+    key: &'a Arc<Key>,
+    residence: &'a Residence,
+    shards: Vec<usize>,
+    step: Arc<Step>,
+}
+
+impl Update<'_> {
+    /// Has each of the key's shards do its part, all at the same time, and waits for all. Returns what they did in order
+    /// of the shards, or the first failure.
+    async fn on_shards<T, W>(&self, mut part: impl FnMut(usize) -> W) -> Result<Vec<T>, String>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Shard, &Step) -> Result<T, StepFailure> + Send + 'static,
+    {
+        let mut running = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let (step, part) = (Arc::clone(&self.step), part(*shard));
+            running.push(self.job.shards.submit(*shard, move |shard| part(shard, &step)).await);
+        }
+        let mut outcomes = Vec::with_capacity(running.len());
+        let mut failure = None;
+        for pending in running {
+            let outcome = match pending {
+                Ok(pending) => pending.wait().await,
+                Err(lost) => Err(lost),
+            };
+            match outcome {
+                Ok(Ok(outcome)) => outcomes.push(outcome),
+                Ok(Err(error)) => {
+                    let status = &self.residence.optimizer.status;
+                    failure.get_or_insert_with(|| format!("{} {}: {error}", status.name, status.version));
+                }
+                Err(lost) => {
+                    failure.get_or_insert_with(|| lost.to_string());
+                }
+            }
+        }
+        failure.map_or(Ok(outcomes), Err)
+    }
+
+    /// Buffers for new weights, for each of the slices that a shard owns; none where the plan has a cut of its own.
+    fn buffers(&self) -> impl FnMut(usize) -> Vec<Vec<u8>> {
+        let slices = &self.residence.planned.slices;
+        let lengths = |slices: &[Slice]| slices.iter().map(|slice| slice.elements).collect::<Vec<_>>();
+        let mut buffers = match lengths(slices) == lengths(&self.key.slices) {
+            true => self.key.gradient_buffers(Format::F32),
+            false => vec![Vec::new(); slices.len()],
+        };
+        let owners: Vec<_> = slices.iter().map(|slice| slice.shard).collect();
+        move |shard| {
+            let owned = owners.iter().zip(&mut buffers).filter(|(owner, _)| **owner == shard);
+            owned.map(|(_, buffer)| std::mem::take(buffer)).collect()
+        }
+    }
+
+    /// Puts what shards return into the order of the cut.
+    fn in_order<T: Default + Clone>(&self, parts: impl IntoIterator<Item = Vec<(usize, T)>>) -> Vec<T> {
+        let mut ordered = vec![T::default(); self.residence.planned.slices.len()];
+        parts.into_iter().flatten().for_each(|(index, part)| ordered[index] = part);
+        ordered
+    }
+
+    /// Has all shards keep the round, or take it back.
+    async fn settle(self, keep: bool, settlement: &mut Settlement) {
+        let (optimizer, key) = (self.step.optimizer, self.key.id);
+        // What a single shard was handed, it has settled if it succeeded.
+        let is_settled = keep && self.is_alone() && matches!(self.step.gradients, Gradients::HandedOver);
+        for shard in self.shards.iter().filter(|_| !is_settled) {
+            // A shard does its work in order, so this is done before anything else is done with the key. A shard that
+            // is gone since has nothing left to settle.
+            let settled = self.job.shards.submit(*shard, move |shard| shard.settle(optimizer, key, keep)).await;
+            settlement.running.extend(settled);
+        }
+        // The shards are done with them.
+        if let Some(Step { gradients: Gradients::Whole(gradients), .. }) = Arc::into_inner(self.step) {
+            let buffers = gradients.into_iter().flat_map(|gradient| gradient.chunks.into_iter().enumerate());
+            settlement.buffers.extend(buffers);
+        }
+    }
+
+    /// Whether one shard has all of the key, so that its success is the key's.
+    fn is_alone(&self) -> bool {
+        self.shards.len() == 1
+    }
+}
+
+fn context(job: &Job, residence: &Residence, round: u64, loss: Option<f32>) -> Result<StepContext, String> {
+    let Residence { optimizer, planned, schedule_since, .. } = residence;
+    if loss.is_none() && optimizer.component.description().needs_loss {
+        // It was not needed by the optimizer that the gradients were pushed for.
+        return Err(format!("{} needs the loss; push the round again with it", optimizer.status.name));
+    }
+    let rate = optimizer.rates.lock().at(round, *schedule_since);
+    let multiplier = planned.treatment.learning_rate_multiplier;
+    Ok(StepContext {
+        step: round,
+        tensor_step: round - residence.state_since,
+        // The contract counts in f32; the operator's text was f64.
+        learning_rate: (rate.learning_rate * multiplier) as f32,
+        peak_learning_rate: (rate.peak * multiplier) as f32,
+        contributors: job.workers,
+        staleness: 0,
+        loss,
+        seed: job.config.job.seed,
+    })
+}
