@@ -82,12 +82,12 @@ type Unnamed = Arc<Mutex<Vec<String>>>;
 /// A file that stays where it is until this is dropped, whatever the index says.
 #[derive(Debug)]
 #[must_use = "without it the file stays only where the index names it"]
-pub(crate) struct Staying {
+pub(crate) struct FileLease {
     digest: String,
     unnamed: Unnamed,
 }
 
-impl Drop for Staying {
+impl Drop for FileLease {
     fn drop(&mut self) {
         let mut unnamed = self.unnamed.lock();
         if let Some(position) = unnamed.iter().position(|digest| *digest == self.digest) {
@@ -146,15 +146,15 @@ impl Archive {
     }
 
     /// Keeps a component's bytes. They stay as long as the index names them, and as long as what this returns is held.
-    pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<Staying> {
-        let staying = self.stay(digest);
-        write(&self.path(digest), bytes).map(|()| staying)
+    pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<FileLease> {
+        let lease = self.lease(digest);
+        write(&self.path(digest), bytes).map(|()| lease)
     }
 
     /// Has the file of a digest stay where it is.
-    pub fn stay(&self, digest: &str) -> Staying {
+    pub fn lease(&self, digest: &str) -> FileLease {
         self.unnamed.lock().push(digest.to_owned());
-        Staying { digest: digest.to_owned(), unnamed: Arc::clone(&self.unnamed) }
+        FileLease { digest: digest.to_owned(), unnamed: Arc::clone(&self.unnamed) }
     }
 
     // Deployments.
@@ -343,7 +343,7 @@ mod tests {
     }
 
     fn deploy(archive: &mut Archive, kept: &Kept) {
-        let _staying = archive.keep(&kept.optimizer.digest, kept.optimizer.name.as_bytes()).expect("kept");
+        let _lease = archive.keep(&kept.optimizer.digest, kept.optimizer.name.as_bytes()).expect("kept");
         archive.deployed(kept.clone()).expect("saved");
     }
 
@@ -373,7 +373,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("modes");
         let archive = Archive::open(&folder.0);
-        let _staying = archive.keep("00", b"12345").expect("kept");
+        let _lease = archive.keep("00", b"12345").expect("kept");
         let path = archive.path("00");
         let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&archive.folder)), (0o600, 0o700));
@@ -440,7 +440,7 @@ mod tests {
         let folder = Folder::new("in-flight");
         let mut archive = Archive::open(&folder.0);
         let (deploying, other) = (kept("a", 0.1), submission("b"));
-        let staying = archive.keep(&deploying.optimizer.digest, b"a").expect("kept");
+        let lease = archive.keep(&deploying.optimizer.digest, b"a").expect("kept");
         let again = archive.keep(&deploying.optimizer.digest, b"a").expect("kept");
         drop(archive.keep(&other.component.digest, b"b").expect("kept"));
         archive.submit(other.clone()).expect("saved");
@@ -448,7 +448,7 @@ mod tests {
         assert!(archive.withdraw(&other.component.digest).expect("saved"));
         assert_eq!(archive.read(&deploying.optimizer.digest, 1).expect("it is there"), b"a");
         archive.deployed(deploying.clone()).expect("saved");
-        drop(staying);
+        drop(lease);
         deploy(&mut archive, &kept("c", 0.1));
         assert_eq!(archive.read(&deploying.optimizer.digest, 1).expect("to go back to"), b"a");
 

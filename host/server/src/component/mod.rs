@@ -5,6 +5,6 @@ mod trust_file;
 
 pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
 pub(crate) use archive::{
-    Archive, FOLDER as ARCHIVE_FOLDER, INDEX_PATH as ARCHIVE_INDEX, Kept, Shown, Staying, check_options,
+    Archive, FOLDER as ARCHIVE_FOLDER, FileLease, INDEX_PATH as ARCHIVE_INDEX, Kept, Shown, check_options,
 };
-pub(crate) use trust_file::{Look, Trust};
+pub(crate) use trust_file::{FileChange, Trust};

@@ -35,7 +35,7 @@ struct State {
 
 /// What looking at the file has brought.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum FileChange {
     Unchanged,
     Replaced,
     /// It cannot be used, and could before.
@@ -52,7 +52,7 @@ impl Trust {
             looking: Mutex::default(),
             state: Mutex::default(),
         };
-        if let Look::Broke(fault) = trust.look() {
+        if let FileChange::Broke(fault) = trust.read_again() {
             tracing::error!(fault, "nobody is trusted");
         }
         trust
@@ -82,7 +82,7 @@ impl Trust {
     }
 
     /// Looks at the file and takes over what is new in it. Waits for the disk.
-    pub fn look(&self) -> Look {
+    pub fn read_again(&self) -> FileChange {
         let _looking = self.looking.lock();
         let read = File::open(&self.path).and_then(|file| {
             let mut bytes = Vec::new();
@@ -98,7 +98,7 @@ impl Trust {
         // Not before: rounds wait for whoever has this, and a disk can be slow.
         let mut state = self.state.lock();
         if content.is_some() && content == state.content {
-            return Look::Unchanged;
+            return FileChange::Unchanged;
         }
         state.content = content;
         let parsed = read.map_err(|error| unreadable(&error)).and_then(|bytes| {
@@ -110,13 +110,13 @@ impl Trust {
                 warn_of_findings(&store);
                 state.store = Arc::new(store.with_max_component_bytes(self.most_component_bytes));
                 state.fault = None;
-                Look::Replaced
+                FileChange::Replaced
             }
             Err(reason) => {
                 let fault = format!("trust file {}: {reason}", self.path.display());
                 let is_new = state.fault.as_ref() != Some(&fault);
                 state.fault = Some(fault.clone());
-                if is_new { Look::Broke(fault) } else { Look::Unchanged }
+                if is_new { FileChange::Broke(fault) } else { FileChange::Unchanged }
             }
         }
     }
@@ -156,29 +156,29 @@ mod tests {
         let write = |lines: &str| std::fs::write(&path, format!("{lines}\n{publisher}")).expect("written");
         write("revoked_keys = []");
         let trust = Trust::new(&config.trust, &config.limits);
-        assert_eq!(trust.look(), Look::Unchanged);
+        assert_eq!(trust.read_again(), FileChange::Unchanged);
         assert!(trust.store_for_deployment().is_ok());
 
         write("revoked_kyes = []");
-        assert!(matches!(trust.look(), Look::Broke(fault) if fault.contains("revoked_kyes")));
-        assert_eq!(trust.look(), Look::Unchanged, "told once");
+        assert!(matches!(trust.read_again(), FileChange::Broke(fault) if fault.contains("revoked_kyes")));
+        assert_eq!(trust.read_again(), FileChange::Unchanged, "told once");
         let in_force = trust.store();
         assert_eq!(trust.store_for_deployment().map(drop).map_err(|refusal| refusal.reason), Err(Some("trust-file")));
         std::fs::remove_file(&path).expect("removed");
-        assert!(matches!(trust.look(), Look::Broke(_)));
-        assert_eq!(trust.look(), Look::Unchanged, "told once");
+        assert!(matches!(trust.read_again(), FileChange::Broke(_)));
+        assert_eq!(trust.read_again(), FileChange::Unchanged, "told once");
         assert!(Arc::ptr_eq(&in_force, &trust.store()));
 
         write("revoked_digests = []");
-        assert_eq!(trust.look(), Look::Replaced);
+        assert_eq!(trust.read_again(), FileChange::Replaced);
         let whole = std::fs::read_to_string(&path).expect("it is there");
         for beginning in ["", "format = 1", whole.strip_suffix("[end]\n").expect("its last line")] {
             let in_force = trust.store();
             std::fs::write(&path, beginning).expect("written");
-            assert!(matches!(trust.look(), Look::Broke(fault) if fault.contains("[end]")), "{beginning:?}");
+            assert!(matches!(trust.read_again(), FileChange::Broke(fault) if fault.contains("[end]")), "{beginning:?}");
             assert!(Arc::ptr_eq(&in_force, &trust.store()));
             std::fs::write(&path, &whole).expect("written");
-            assert_eq!(trust.look(), Look::Replaced);
+            assert_eq!(trust.read_again(), FileChange::Replaced);
         }
         assert!(trust.store_for_deployment().is_ok());
         std::fs::remove_dir_all(&folder).expect("removed");

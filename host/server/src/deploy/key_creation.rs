@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use super::{learning_rate, new_slices, not_admitted};
 use crate::job::{Job, off_the_runtime, panicked};
-use crate::model::{Key, Residence, Room, check_type};
-use crate::names::{Answered, KeyId, Refusal};
+use crate::model::{Key, Placement, Room, check_type};
+use crate::names::{Answered, Refusal, TensorId};
 use crate::optimizer::{Optimizer, Planned, Unplanned};
 use crate::shard::NewSlice;
 use crate::tensor::{Slice, Weights, cut};
@@ -51,7 +51,7 @@ pub(crate) async fn create(
             ..paused
         });
     }
-    let mut residence = None;
+    let mut placement = None;
     for optimizer in &optimizers {
         let budget = Arc::new(optimizer.component.preparation());
         let planned = plan(optimizer, id, &description, &slices, job.shards.count(), &budget).await;
@@ -63,7 +63,7 @@ pub(crate) async fn create(
                 }
                 optimizer.add_plan(id, Arc::clone(&planned));
                 let bound = bind(&job, optimizer, by_shard, &budget).await;
-                residence.get_or_insert_with(|| Residence {
+                placement.get_or_insert_with(|| Placement {
                     optimizer: Arc::clone(optimizer),
                     planned,
                     state_since: 0,
@@ -80,9 +80,9 @@ pub(crate) async fn create(
         }
     }
 
-    if let Some(residence) = &residence {
-        for shard in residence.planned.shards() {
-            let (optimizer, first) = (residence.optimizer.id, Arc::clone(&first));
+    if let Some(placement) = &placement {
+        for shard in placement.planned.shards() {
+            let (optimizer, first) = (placement.optimizer.id, Arc::clone(&first));
             let loaded = job.shards.call(shard, move |shard| shard.load(optimizer, id, &first)).await;
             let loaded = match loaded {
                 Ok(loaded) => loaded.map_err(|error| not_admitted(&error)),
@@ -95,7 +95,7 @@ pub(crate) async fn create(
         }
     }
 
-    let key = Arc::new(Key::new(id, description, tensor, slices, first, job.workers as usize, residence));
+    let key = Arc::new(Key::new(id, description, tensor, slices, first, job.workers as usize, placement));
     structure.load = load;
     if let [starts_with, _newest] = optimizers.as_slice() {
         job.deployments.write().add_waiting(starts_with);
@@ -143,7 +143,7 @@ fn optimizers(job: &Job) -> Vec<Arc<Optimizer>> {
 
 async fn plan(
     optimizer: &Arc<Optimizer>,
-    id: KeyId,
+    id: TensorId,
     description: &Arc<TensorDescription>,
     slices: &[Slice],
     shards: usize,
@@ -191,7 +191,7 @@ async fn bind(
 }
 
 /// Takes a key that is not to be out of all instances.
-async fn forget(job: &Job, optimizers: &[Arc<Optimizer>], key: KeyId) {
+async fn forget(job: &Job, optimizers: &[Arc<Optimizer>], key: TensorId) {
     for optimizer in optimizers {
         optimizer.remove_plan(key);
     }

@@ -34,11 +34,11 @@ pub(crate) use revocation::{status, watch};
 pub(crate) use submissions::{submit, submitted_after, withdraw};
 
 use crate::audit::{Action, Event};
-use crate::component::{Archive, Kept, Staying};
+use crate::component::{Archive, FileLease, Kept};
 use crate::config::Right;
 use crate::job::{Job, Turn, off_the_runtime};
 use crate::model::Key;
-use crate::names::{Answered, Identity, KeyId, Refusal};
+use crate::names::{Answered, Identity, Refusal, TensorId};
 use crate::optimizer::{Deployed, Groups, Optimizer, Planned};
 use crate::round::migration;
 use crate::shard::{NewSlice, ShardLost};
@@ -162,7 +162,7 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, turn: &Turn, accepted: Acc
     let Accepted { verified, component, groups, .. } = &accepted;
     let request = preparation::Request { verified, component, groups, mandate, progress: turn.progress() };
     let (mut structure, prepared) = preparation::prepare(job, &request).await?;
-    let (plans, homes) = prepared.into_parts();
+    let (plans, executors) = prepared.into_parts();
     let keys = job.model.all();
     let ready = start().and_then(|start| {
         check_rounds(&keys, &plans)?;
@@ -173,7 +173,7 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, turn: &Turn, accepted: Acc
         Ok(start) => start,
         Err(refusal) => {
             // Gigabytes may have to be unmapped.
-            tokio::task::spawn_blocking(move || drop(homes));
+            tokio::task::spawn_blocking(move || drop(executors));
             return Err(refusal);
         }
     };
@@ -189,7 +189,7 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, turn: &Turn, accepted: Acc
         start.rates().clone(),
         plans,
     ));
-    if let Err(refusal) = preparation::hand_over(job, optimizer.id, homes).await {
+    if let Err(refusal) = preparation::hand_over(job, optimizer.id, executors).await {
         discard(job, &optimizer);
         return Err(refusal);
     }
@@ -239,7 +239,7 @@ async fn take_over(job: &Arc<Job>, mandate: &Mandate, turn: &Turn, accepted: Acc
 }
 
 /// Keys that an optimizer combines go through their rounds together, which they can only where they stand together.
-fn check_rounds(keys: &[Arc<Key>], plans: &HashMap<KeyId, Arc<Planned>>) -> Answered<()> {
+fn check_rounds(keys: &[Arc<Key>], plans: &HashMap<TensorId, Arc<Planned>>) -> Answered<()> {
     let combined = keys.iter().filter(|key| plans.get(&key.id).is_some_and(|planned| planned.plan.shares()));
     let versions: Vec<(u64, &str)> = combined.map(|key| (key.version(), key.name.as_str())).collect();
     match (versions.iter().min(), versions.iter().max()) {
@@ -255,13 +255,13 @@ fn check_rounds(keys: &[Arc<Key>], plans: &HashMap<KeyId, Arc<Planned>>) -> Answ
 }
 
 /// How many of the keys each group has taken.
-fn count_by_group(groups: &Groups, plans: &HashMap<KeyId, Arc<Planned>>) -> Vec<(String, u64)> {
+fn count_by_group(groups: &Groups, plans: &HashMap<TensorId, Arc<Planned>>) -> Vec<(String, u64)> {
     let count = |name: &str| plans.values().filter(|planned| planned.tensor.group == name).count() as u64;
     groups.names().map(|name| (name.to_owned(), count(name))).collect()
 }
 
 /// A key's slices as a shard wants to have them.
-pub(crate) fn new_slices(key: KeyId, planned: &Arc<Planned>) -> impl Iterator<Item = NewSlice> {
+pub(crate) fn new_slices(key: TensorId, planned: &Arc<Planned>) -> impl Iterator<Item = NewSlice> {
     planned.slices.iter().enumerate().map(move |(index, slice)| NewSlice {
         key,
         index,
@@ -315,16 +315,16 @@ struct Recorded {
     /// In the ledger.
     intent: Intent,
     /// The component's file.
-    staying: Staying,
+    lease: FileLease,
 }
 
 /// Puts the component where a rollback finds it, until it is remembered, and its version where no older one gets past it.
 fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Recorded> {
-    let staying = keep(job, &job.archive.lock(), verified)?;
+    let lease = keep(job, &job.archive.lock(), verified)?;
     let mut ledger = job.ledger.lock();
     let intent = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
     let intent = intent.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
-    Ok(Recorded { intent, staying })
+    Ok(Recorded { intent, lease })
 }
 
 /// Has the ledger forget what has not taken effect. What fails here costs only other content under the same version.
@@ -338,14 +338,14 @@ async fn withdraw_intent(job: &Arc<Job>, intent: Intent) {
 
 /// Keeps a component's file. One of the same content that is there is replaced only where it is not good any more, or where
 /// this one has more signatures: it is not to lose those of others.
-fn keep(job: &Job, archive: &Archive, verified: &VerifiedComponent) -> Answered<Staying> {
+fn keep(job: &Job, archive: &Archive, verified: &VerifiedComponent) -> Answered<FileLease> {
     let digest = verified.digest().to_string();
     let known = archive.read(&digest, job.config.limits.component_bytes).ok();
     let known = known.and_then(|bytes| job.trust.store_for_deployment().ok()?.verify_stored(bytes).ok());
     if let Some(known) = known.filter(|known| known.digest() == verified.digest()) {
         let (before, now) = (signers(&known), signers(verified));
         if !(now.len() > before.len() && now.is_superset(&before)) {
-            return Ok(archive.stay(&digest));
+            return Ok(archive.lease(&digest));
         }
     }
     archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))
@@ -367,7 +367,7 @@ async fn remember(
 ) {
     let remembering = Arc::clone(job);
     let remembered = tokio::task::spawn_blocking(move || {
-        if let Some(Recorded { intent, staying }) = recorded {
+        if let Some(Recorded { intent, lease }) = recorded {
             if let Err(error) = remembering.ledger.lock().took_effect(intent) {
                 tracing::error!(%error, "after a restart the server will not know that this has taken effect");
             }
@@ -377,7 +377,7 @@ async fn remember(
                 Some(kept) => archive.rolled_back(&kept),
                 None => archive.deployed(Kept { optimizer: status, options }),
             };
-            drop(staying);
+            drop(lease);
             outcome
         } else {
             Ok(())

@@ -20,9 +20,9 @@ use super::mandate::Mandate;
 use super::new_slices;
 use crate::job::{Job, Progress, Structure, off_the_runtime};
 use crate::model::Key;
-use crate::names::{Answered, KeyId, OptimizerId, Refusal};
+use crate::names::{Answered, OptimizerId, Refusal, TensorId};
 use crate::optimizer::{Groups, Planned};
-use crate::shard::Home;
+use crate::shard::Executor;
 
 /// How often it looks at rights and trust: signatures are verified for that, which takes a millisecond of large components.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -39,8 +39,8 @@ pub(super) struct Request<'a> {
 /// An optimizer's plans, and its instances by shard.
 #[derive(Default)]
 pub(super) struct Prepared {
-    plans: HashMap<KeyId, Arc<Planned>>,
-    homes: HashMap<usize, Home>,
+    plans: HashMap<TensorId, Arc<Planned>>,
+    executors: HashMap<usize, Executor>,
 }
 
 /// Prepares an optimizer for all keys. Returns with the lock on the job's structure held, so that no key is missing.
@@ -99,8 +99,9 @@ impl Work {
         let planned = planned.map(Arc::new).map_err(|error| not_admitted(&error))?;
         for slice in new_slices(key.id, &planned) {
             self.check()?;
-            let home = self.prepared.homes.entry(slice.slice.shard).or_insert_with(|| Home::new(&self.component));
-            home.bind(&slice, &self.budget).map_err(|error| not_admitted(&error))?;
+            let executor =
+                self.prepared.executors.entry(slice.slice.shard).or_insert_with(|| Executor::new(&self.component));
+            executor.bind(&slice, &self.budget).map_err(|error| not_admitted(&error))?;
         }
         self.prepared.plans.insert(key.id, planned);
         Ok(())
@@ -122,16 +123,16 @@ impl Work {
 
 impl Prepared {
     /// The plans, and the instances by shard.
-    pub fn into_parts(self) -> (HashMap<KeyId, Arc<Planned>>, HashMap<usize, Home>) {
-        (self.plans, self.homes)
+    pub fn into_parts(self) -> (HashMap<TensorId, Arc<Planned>>, HashMap<usize, Executor>) {
+        (self.plans, self.executors)
     }
 }
 
 /// Gives the shards their instances. On an error some may have been given.
-pub(super) async fn hand_over(job: &Job, optimizer: OptimizerId, homes: HashMap<usize, Home>) -> Answered<()> {
-    for (shard, home) in homes {
+pub(super) async fn hand_over(job: &Job, optimizer: OptimizerId, executors: HashMap<usize, Executor>) -> Answered<()> {
+    for (shard, executor) in executors {
         // A matter of moving a pointer, behind the work that is queued before it.
-        job.shards.call(shard, move |shard| shard.adopt(optimizer, home)).await?;
+        job.shards.call(shard, move |shard| shard.adopt(optimizer, executor)).await?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use stepbox_wire::{DeploymentStatus, ErrorCode, OptimizerStatus, RevokedOptimize
 use tokio::sync::watch;
 
 use crate::audit::{Action, Event};
-use crate::component::Look;
+use crate::component::FileChange;
 use crate::config::OnRevocation;
 use crate::job::Job;
 use crate::names::OptimizerId;
@@ -25,10 +25,10 @@ use crate::round::migration;
 /// ends by itself. Waits for the disk. To be called within the runtime.
 pub(crate) fn refresh(job: &Arc<Job>) {
     let path = job.config.trust.store.display().to_string();
-    match job.trust.look() {
-        Look::Unchanged => {}
-        Look::Replaced => job.audit.record(&Event::allowed(Action::TrustReload).about(&path)),
-        Look::Broke(fault) => {
+    match job.trust.read_again() {
+        FileChange::Unchanged => {}
+        FileChange::Replaced => job.audit.record(&Event::allowed(Action::TrustReload).about(&path)),
+        FileChange::Broke(fault) => {
             tracing::error!(fault, "the trust file read before stays in force, and nothing is deployed");
             job.audit.record(&Event::refused(Action::TrustReload, &fault).about(&path));
         }
@@ -58,7 +58,7 @@ fn enforce(job: &Arc<Job>) {
         }
         if pauses && changes.iter().any(|(_, revocation)| revocation.is_some()) {
             for key in job.model.all() {
-                let optimizer = deployments.of_round(key.resident(), key.next_round().0);
+                let optimizer = deployments.of_round(key.placed_with(), key.next_round().0);
                 if let Some(paused) = optimizer.and_then(|optimizer| optimizer.paused()) {
                     key.interrupt(&paused.message);
                 }
@@ -130,6 +130,6 @@ pub(crate) fn status(job: &Job) -> DeploymentStatus {
 /// All that keys update with or will, in order of deployment.
 fn deployed(job: &Job) -> BTreeMap<OptimizerId, Arc<Optimizer>> {
     let newest = job.deployments.read().newest().map(|newest| Arc::clone(&newest.optimizer));
-    let residents = job.model.all().into_iter().filter_map(|key| key.resident());
-    residents.chain(newest).map(|optimizer| (optimizer.id, optimizer)).collect()
+    let placed = job.model.all().into_iter().filter_map(|key| key.placed_with());
+    placed.chain(newest).map(|optimizer| (optimizer.id, optimizer)).collect()
 }

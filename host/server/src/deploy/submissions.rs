@@ -38,7 +38,7 @@ fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<Submissio
     Mandate { by: by.clone(), rights: &[Right::Submit] }.check_anew(job, &verified)?;
     let mut archive = job.archive.lock();
     // Also where it is known: it may have come with more signatures.
-    let _staying = super::keep(job, &archive, &verified)?;
+    let _lease = super::keep(job, &archive, &verified)?;
     // Asked again: it may have been withdrawn meanwhile, or have come from somebody else.
     if let Some(known) = archive.submission(&digest) {
         return Ok(known.clone());

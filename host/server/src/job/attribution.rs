@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use super::membership::Membership;
-use crate::names::{KeyId, Rank};
+use crate::names::{Rank, TensorId};
 
 /// How much larger than all other workers' a gradient must be to be an outlier. Workers of one job see batches of the same
 /// data: their gradients differ by a factor of ten, not of a thousand.
@@ -60,16 +60,16 @@ impl Magnitudes {
 
 /// Workers by whose gradients rounds fail, and how often in a row.
 #[derive(Debug, Default)]
-pub(crate) struct Offenders(Mutex<BTreeMap<(KeyId, Rank), u64>>);
+pub(crate) struct Offenders(Mutex<BTreeMap<(TensorId, Rank), u64>>);
 
 impl Offenders {
     /// A key's round has failed by this worker's gradient.
-    pub fn failed(&self, key: KeyId, rank: Rank) {
+    pub fn failed(&self, key: TensorId, rank: Rank) {
         *self.0.lock().entry((key, rank)).or_default() += 1;
     }
 
     /// A key's round has succeeded.
-    pub fn succeeded(&self, key: KeyId) {
+    pub fn succeeded(&self, key: TensorId) {
         let mut failures = self.0.lock();
         if !failures.is_empty() {
             failures.retain(|(other, _), _| *other != key);
@@ -82,7 +82,7 @@ impl Offenders {
     }
 
     /// Rounds of a key that have failed in a row by a worker's gradients.
-    pub fn failures(&self, key: KeyId, rank: Rank) -> u64 {
+    pub fn failures(&self, key: TensorId, rank: Rank) -> u64 {
         self.0.lock().get(&(key, rank)).copied().unwrap_or(0)
     }
 

@@ -28,8 +28,8 @@ use crate::component::{Archive, Shown, Trust};
 use crate::config::{JobSettings, Seconds};
 use crate::limiting::Rooms;
 use crate::logging::LogHealth;
-use crate::model::{Key, Look, Model, Pushed, check_loss, check_type};
-use crate::names::{Answered, ConnectionId, KeyId, Rank, Refusal};
+use crate::model::{Key, Model, PullState, Pushed, check_loss, check_type};
+use crate::names::{Answered, ConnectionId, Rank, Refusal, TensorId};
 use crate::optimizer::Deployments;
 use crate::peer::Access;
 use crate::shard::Shards;
@@ -38,7 +38,7 @@ use crate::tensor::Contribution;
 pub(crate) use attribution::{Magnitudes, Offenders};
 pub(crate) use jobs::Jobs;
 pub(crate) use membership::{Membership, Presence};
-pub(crate) use rendezvous::{Broken, Occasion, Part, Rendezvous};
+pub(crate) use rendezvous::{MeetingFailure, Occasion, Part, Rendezvous};
 pub(crate) use tasks::{off_the_runtime, panicked};
 pub(crate) use turns::{Progress, Turn, Turns};
 pub(crate) use warnings::Warnings;
@@ -188,7 +188,7 @@ impl Job {
     }
 
     /// The same job, whose events go there, and which knows what its process is protected by and how its log is.
-    pub fn told(
+    pub fn with_audit(
         self,
         audit: Audit,
         protections: Arc<OnceLock<Vec<Protection>>>,
@@ -310,7 +310,7 @@ impl Job {
 
     /// Holds a push against the key before its body is read. Returns whether it is a repetition.
     pub fn check_push(&self, key: &Key, rank: Rank, round: u64, loss: Option<f32>) -> Answered<bool> {
-        let Some(optimizer) = self.deployments.read().of_round(key.resident(), round) else {
+        let Some(optimizer) = self.deployments.read().of_round(key.placed_with(), round) else {
             return Err(no_optimizer_for(&format!("a gradient of key `{}` cannot be applied", key.name)));
         };
         let repeated = key.is_repeated(rank, round).map_err(|wrong| wrong_round(key, &wrong))?;
@@ -335,7 +335,7 @@ impl Job {
             return Err(not_registered());
         }
         let deployments = self.deployments.read();
-        if let Some(paused) = deployments.of_round(key.resident(), round).and_then(|optimizer| optimizer.paused()) {
+        if let Some(paused) = deployments.of_round(key.placed_with(), round).and_then(|optimizer| optimizer.paused()) {
             key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
             return Err(paused);
         }
@@ -345,9 +345,9 @@ impl Job {
 
     /// What a pull of a worker, or of somebody who only reads, finds now; `None` where it has to wait.
     pub fn try_pull(&self, key: &Key, rank: Option<Rank>, version: u64) -> Option<Answered<()>> {
-        match key.look(rank, version) {
-            Look::Ready => Some(Ok(())),
-            Look::Failed { round, reason } => Some(Err(self.paused(key, round).unwrap_or_else(|| {
+        match key.pull_state(rank, version) {
+            PullState::Ready => Some(Ok(())),
+            PullState::Failed { round, reason } => Some(Err(self.paused(key, round).unwrap_or_else(|| {
                 let message = format!(
                     "round {round} of key `{}` failed and its gradients were discarded: {reason}; \
                      the weights are those of version {}, push the round again",
@@ -356,7 +356,7 @@ impl Job {
                 );
                 Refusal::new(ErrorCode::OptimizerFailed, message)
             }))),
-            Look::Waiting { round, missing } => {
+            PullState::Waiting { round, missing } => {
                 if !missing.is_empty()
                     && let Some(paused) = self.paused(key, round)
                 {
@@ -393,13 +393,13 @@ impl Job {
 
     /// Why a round cannot end that is not being computed: the optimizer that would update it is paused.
     fn paused(&self, key: &Key, round: u64) -> Option<Refusal> {
-        self.deployments.read().of_round(key.resident(), round)?.paused()
+        self.deployments.read().of_round(key.placed_with(), round)?.paused()
     }
 
     /// Waits until the key has reached a version.
     pub async fn pull(&self, key: &Key, rank: Option<Rank>, version: u64) -> Answered<()> {
-        let late = || match key.look(rank, version) {
-            Look::Waiting { round, missing } if !missing.is_empty() => {
+        let late = || match key.pull_state(rank, version) {
+            PullState::Waiting { round, missing } if !missing.is_empty() => {
                 let missing = self.members.borrow().describe(missing);
                 format!("round {round} of key `{}` did not end: waited for {missing}", key.name)
             }
@@ -408,10 +408,10 @@ impl Job {
             }),
         };
         let answer = self.wait(key.progress(), || self.try_pull(key, rank, version), late).await;
-        match (&answer, key.look(rank, version)) {
+        match (&answer, key.pull_state(rank, version)) {
             // Nobody could push: the workers are not who was waited for.
-            (Err(Refusal { code: ErrorCode::TimedOut, .. }), Look::Waiting { round, .. })
-                if self.deployments.read().of_round(key.resident(), round).is_none() =>
+            (Err(Refusal { code: ErrorCode::TimedOut, .. }), PullState::Waiting { round, .. })
+                if self.deployments.read().of_round(key.placed_with(), round).is_none() =>
             {
                 Err(no_optimizer_for(&format!("round {round} of key `{}` cannot run", key.name)))
             }
@@ -432,9 +432,9 @@ impl Job {
     }
 
     /// Keys that a round waits for, and the workers whose gradients each of them lacks, for a message.
-    pub fn describe_keys(&self, keys: &[KeyId]) -> String {
-        let describe = |key: &Arc<Key>| match key.look(None, u64::MAX) {
-            Look::Waiting { missing, .. } if !missing.is_empty() => {
+    pub fn describe_keys(&self, keys: &[TensorId]) -> String {
+        let describe = |key: &Arc<Key>| match key.pull_state(None, u64::MAX) {
+            PullState::Waiting { missing, .. } if !missing.is_empty() => {
                 format!("`{}` (not pushed by {})", key.name, self.members.borrow().describe(missing))
             }
             _ => format!("`{}`", key.name),
@@ -641,8 +641,8 @@ pub(crate) mod tests {
     }
 
     fn missing(key: &Key) -> Vec<Rank> {
-        match key.look(Some(0), key.version() + 1) {
-            Look::Waiting { missing, .. } => missing,
+        match key.pull_state(Some(0), key.version() + 1) {
+            PullState::Waiting { missing, .. } => missing,
             _ => Vec::new(),
         }
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::names::{KeyId, OptimizerId};
+use crate::names::{OptimizerId, TensorId};
 
 /// What is met about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,23 +59,23 @@ impl State {
 
 struct Meeting {
     /// As the first to come saw it.
-    expected: BTreeSet<KeyId>,
-    parts: BTreeMap<KeyId, Part>,
+    expected: BTreeSet<TensorId>,
+    parts: BTreeMap<TensorId, Part>,
     /// All parts in order of the tensors' identities, once all are there.
     complete: Option<Arc<[Part]>>,
 }
 
 impl Meeting {
-    fn missing(&self) -> Vec<KeyId> {
+    fn missing(&self) -> Vec<TensorId> {
         self.expected.iter().filter(|key| !self.parts.contains_key(key)).copied().collect()
     }
 }
 
 /// Why a meeting did not come about.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub(crate) enum MeetingFailure {
     /// These keys did not come in time.
-    Missing(Vec<KeyId>),
+    Missing(Vec<TensorId>),
     /// The run that it belonged to has ended, or its optimizer is paused.
     Abandoned,
 }
@@ -92,11 +92,11 @@ impl Rendezvous {
     pub async fn meet(
         &self,
         occasion: &Occasion,
-        key: KeyId,
+        key: TensorId,
         part: Part,
-        expected: impl FnOnce() -> BTreeSet<KeyId>,
+        expected: impl FnOnce() -> BTreeSet<TensorId>,
         patience: Duration,
-    ) -> Result<Arc<[Part]>, Broken> {
+    ) -> Result<Arc<[Part]>, MeetingFailure> {
         let mut changes = self.changes.subscribe();
         let (run, complete) = self.bring(occasion, key, part, expected);
         if complete {
@@ -109,7 +109,7 @@ impl Rendezvous {
                     return outcome;
                 }
                 if changes.changed().await.is_err() {
-                    return Err(Broken::Abandoned);
+                    return Err(MeetingFailure::Abandoned);
                 }
             }
         };
@@ -142,7 +142,7 @@ impl Rendezvous {
     }
 
     /// The keys that this key's update waits for, where it waits here.
-    pub fn waits_for(&self, key: KeyId) -> Option<Vec<KeyId>> {
+    pub fn waits_for(&self, key: TensorId) -> Option<Vec<TensorId>> {
         let state = self.state.lock();
         let waits = |meeting: &&Meeting| meeting.complete.is_none() && meeting.parts.contains_key(&key);
         let meeting = state.meetings.values().find(waits)?;
@@ -160,9 +160,9 @@ impl Rendezvous {
     fn bring(
         &self,
         occasion: &Occasion,
-        key: KeyId,
+        key: TensorId,
         part: Part,
-        expected: impl FnOnce() -> BTreeSet<KeyId>,
+        expected: impl FnOnce() -> BTreeSet<TensorId>,
     ) -> (u64, bool) {
         let mut state = self.state.lock();
         let run = state.generation(occasion.optimizer);
@@ -175,7 +175,7 @@ impl Rendezvous {
         if !meeting.expected.iter().all(|key| meeting.parts.contains_key(key)) {
             return (run, false);
         }
-        let mut parts: Vec<(KeyId, Part)> = std::mem::take(&mut meeting.parts).into_iter().collect();
+        let mut parts: Vec<(TensorId, Part)> = std::mem::take(&mut meeting.parts).into_iter().collect();
         parts.sort_by_key(|(key, part)| (part.identity, *key));
         meeting.complete = Some(parts.into_iter().map(|(_, part)| part).collect());
         // All who meet here have finished the rounds before.
@@ -185,19 +185,19 @@ impl Rendezvous {
         (run, true)
     }
 
-    fn look(&self, occasion: &Occasion, run: u64) -> Option<Result<Arc<[Part]>, Broken>> {
+    fn look(&self, occasion: &Occasion, run: u64) -> Option<Result<Arc<[Part]>, MeetingFailure>> {
         let state = self.state.lock();
         match state.meetings.get(occasion) {
             Some(Meeting { complete: Some(parts), .. }) => Some(Ok(Arc::clone(parts))),
-            _ if state.generation(occasion.optimizer) != run => Some(Err(Broken::Abandoned)),
+            _ if state.generation(occasion.optimizer) != run => Some(Err(MeetingFailure::Abandoned)),
             _ => None,
         }
     }
 
     /// Takes a part back, unless the meeting has become complete.
-    fn leave(&self, occasion: &Occasion, key: KeyId) -> Result<Arc<[Part]>, Broken> {
+    fn leave(&self, occasion: &Occasion, key: TensorId) -> Result<Arc<[Part]>, MeetingFailure> {
         let mut state = self.state.lock();
-        let Some(meeting) = state.meetings.get_mut(occasion) else { return Err(Broken::Abandoned) };
+        let Some(meeting) = state.meetings.get_mut(occasion) else { return Err(MeetingFailure::Abandoned) };
         if let Some(parts) = &meeting.complete {
             return Ok(Arc::clone(parts));
         }
@@ -206,7 +206,7 @@ impl Rendezvous {
         if meeting.parts.is_empty() {
             state.meetings.remove(occasion);
         }
-        Err(Broken::Missing(missing))
+        Err(MeetingFailure::Missing(missing))
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
         Part { identity, numbers: vec![("norm".into(), number)] }
     }
 
-    fn both() -> BTreeSet<KeyId> {
+    fn both() -> BTreeSet<TensorId> {
         BTreeSet::from([1, 2])
     }
 
@@ -256,9 +256,13 @@ mod tests {
         let rendezvous = Rendezvous::default();
         let occasion = occasion(1);
         let outcome = rendezvous.meet(&occasion, 1, part(1, 1.0), both, Duration::ZERO).await;
-        assert_eq!(outcome, Err(Broken::Missing(vec![2])));
+        assert_eq!(outcome, Err(MeetingFailure::Missing(vec![2])));
         let outcome = rendezvous.meet(&occasion, 2, part(2, 2.0), both, Duration::ZERO).await;
-        assert_eq!(outcome, Err(Broken::Missing(vec![1])), "the part of a gradient that is gone does not count");
+        assert_eq!(
+            outcome,
+            Err(MeetingFailure::Missing(vec![1])),
+            "the part of a gradient that is gone does not count"
+        );
         assert!(rendezvous.state.lock().meetings.is_empty());
     }
 
@@ -269,7 +273,7 @@ mod tests {
         let (outcome, ()) = tokio::join!(rendezvous.meet(&occasion, 1, part(1, 1.0), both, PATIENCE), async {
             rendezvous.abandon();
         });
-        assert_eq!(outcome, Err(Broken::Abandoned));
+        assert_eq!(outcome, Err(MeetingFailure::Abandoned));
         assert!(rendezvous.state.lock().meetings.is_empty());
     }
 
@@ -288,7 +292,7 @@ mod tests {
                 assert_eq!(last.as_deref(), Ok(&[part(3, 3.0), part(4, 4.0)][..]));
             }
         );
-        assert_eq!(of_paused, Err(Broken::Abandoned));
+        assert_eq!(of_paused, Err(MeetingFailure::Abandoned));
         assert_eq!(of_trusted.as_deref(), Ok(&[part(3, 3.0), part(4, 4.0)][..]));
     }
 

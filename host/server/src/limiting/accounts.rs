@@ -13,7 +13,7 @@ use super::rate::Rate;
 use super::remembered::Remembered;
 use super::room::{Direction, Held, Room, Rooms};
 use crate::config::Limits;
-use crate::logging::Seldom;
+use crate::logging::LogThrottle;
 use crate::names::{Answered, Identity, Refusal};
 
 /// Bytes of bodies in a second that an identity may have the server receive for nothing: those of refused requests, which
@@ -55,7 +55,7 @@ pub(crate) struct Account {
     row_ids: Arc<Semaphore>,
     rooms: Rooms,
     patience: Duration,
-    slowed: Seldom,
+    slowed: LogThrottle,
     /// One evaluation at a time: each keeps its key's rounds waiting.
     evaluating: Semaphore,
     /// One digest of all weights at a time, so that the others who wait for theirs have their turns between.
@@ -64,7 +64,7 @@ pub(crate) struct Account {
 
 /// One of an identity's connections.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct CountedConnection {
     accounts: Arc<Accounts>,
     account: Arc<Account>,
 }
@@ -76,7 +76,7 @@ impl Accounts {
     }
 
     /// Another connection of an identity. Refused where it has as many as it may.
-    pub(crate) fn enter(self: &Arc<Self>, identity: &Identity, now: Instant) -> Answered<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, identity: &Identity, now: Instant) -> Answered<CountedConnection> {
         let limit = self.limits.connections_per_identity;
         let mut state = self.state.lock();
         let State { here, away } = &mut *state;
@@ -89,7 +89,7 @@ impl Accounts {
             return Err(Refusal::new(ErrorCode::RateLimited, message));
         }
         *count += 1;
-        Ok(Place { accounts: Arc::clone(self), account: Arc::clone(account) })
+        Ok(CountedConnection { accounts: Arc::clone(self), account: Arc::clone(account) })
     }
 
     fn account(&self, identity: &Identity, now: Instant) -> Account {
@@ -123,7 +123,7 @@ impl Accounts {
             discarded: Rate::a_second(DISCARDED_BYTES_PER_SECOND, now),
             rooms: Rooms::new(receiving_bytes_per_identity, sending_bytes_per_identity),
             patience: frame_seconds.duration(),
-            slowed: Seldom::default(),
+            slowed: LogThrottle::default(),
             evaluating: Semaphore::new(1),
             digesting: Semaphore::new(1),
         }
@@ -233,7 +233,7 @@ impl Account {
     }
 
     fn slowed(&self, limit: &str) {
-        if let Some(before) = self.slowed.now(Instant::now()) {
+        if let Some(before) = self.slowed.allow(Instant::now()) {
             tracing::warn!(identity = %self.identity, limit, before, "slowed: it asks more often than it may");
         }
     }
@@ -246,14 +246,14 @@ fn is_its_own_doing(code: ErrorCode) -> bool {
     !matches!(code, WorkerLost | TimedOut | NoOptimizer | OptimizerFailed | Paused)
 }
 
-impl Place {
+impl CountedConnection {
     /// Whose it is.
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
     }
 }
 
-impl Deref for Place {
+impl Deref for CountedConnection {
     type Target = Account;
 
     fn deref(&self) -> &Account {
@@ -261,7 +261,7 @@ impl Deref for Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut state = self.accounts.state.lock();
         let State { here, away } = &mut *state;

@@ -26,9 +26,9 @@ use crate::audit::{Action, Audit, Event};
 use crate::config::{Config, ConfigError};
 use crate::job::Jobs;
 use crate::limiting::{Accounts, Arrival, Arrivals, Failed};
-use crate::logging::{LogHealth, Seldom};
+use crate::logging::{LogHealth, LogThrottle};
 use crate::names::{ConnectionId, Identity, IdentityError, Refusal};
-use crate::peer::{Standing, Tls, TlsError, own_name};
+use crate::peer::{CertificateWatch, Tls, TlsError, own_name};
 use crate::session::Peer;
 use crate::shard::ShardThreads;
 use crate::{deploy, session};
@@ -177,7 +177,7 @@ impl Server {
         let limits = &jobs.limits;
         let arrivals = Arc::new(Arrivals::new(limits, Instant::now().into_std()));
         let accounts = Arc::new(Accounts::new(limits));
-        let seldom = Arc::new(Seldom::default());
+        let throttle = Arc::new(LogThrottle::default());
         let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let reserve = Reserve::new();
         let mut sessions = JoinSet::new();
@@ -190,7 +190,7 @@ impl Server {
                 accepted = accept(&listener, accept_from) => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        if let Some(before) = seldom.now(Instant::now().into_std()) {
+                        if let Some(before) = throttle.allow(Instant::now().into_std()) {
                             tracing::error!(%error, before, "cannot accept a connection");
                         }
                         match reserve.accept(&listener, &error, ACCEPT_PAUSE).await {
@@ -214,7 +214,7 @@ impl Server {
             let arrival = match arrivals.enter(peer.ip(), now) {
                 Ok(arrival) => arrival,
                 Err(reason) => {
-                    if let Some(before) = seldom.now(now) {
+                    if let Some(before) = throttle.allow(now) {
                         tracing::warn!(%peer, %reason, before, "refused: the connection is closed before TLS");
                         note_limit(&audit, peer, &reason.to_string(), before);
                     }
@@ -223,7 +223,7 @@ impl Server {
                 }
             };
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                if let Some(before) = seldom.now(now) {
+                if let Some(before) = throttle.allow(now) {
                     tracing::warn!(%peer, before, "refused: all connections are taken (limits.connections)");
                     note_limit(&audit, peer, "all connections are taken (limits.connections)", before);
                 }
@@ -234,7 +234,7 @@ impl Server {
             let admitted = Admitted {
                 jobs: Arc::clone(&jobs),
                 accounts: Arc::clone(&accounts),
-                seldom: Arc::clone(&seldom),
+                throttle: Arc::clone(&throttle),
                 arrival,
                 connection: next_connection,
                 shutdown: shutdown.subscribe(),
@@ -315,7 +315,7 @@ struct Admitted {
     jobs: Arc<Jobs>,
     accounts: Arc<Accounts>,
     /// Of log lines that anybody can cause.
-    seldom: Arc<Seldom>,
+    throttle: Arc<LogThrottle>,
     arrival: Arrival,
     connection: ConnectionId,
     shutdown: watch::Receiver<bool>,
@@ -339,7 +339,7 @@ impl Admitted {
         let handshake = tokio::select! {
             handshake = timeout_at(greeted_by, shake_hands) => handshake,
             () = self.arrival.displaced() => {
-                if let Some(before) = self.seldom.now(Instant::now().into_std()) {
+                if let Some(before) = self.throttle.allow(Instant::now().into_std()) {
                     tracing::warn!(%peer, before, "refused: it gives way to others (limits.half_open)");
                     note_limit(&self.jobs.audit, peer, "gives way to others (limits.half_open)", before);
                 }
@@ -363,7 +363,7 @@ impl Admitted {
             Err(_) => {
                 // Not its fault, or not this one's.
                 let limits = "limits.handshakes_per_second, limits.handshakes_per_second_per_address";
-                if let Some(before) = self.seldom.now(Instant::now().into_std()) {
+                if let Some(before) = self.throttle.allow(Instant::now().into_std()) {
                     tracing::warn!(%peer, before, limits, "refused: its turn did not come in time");
                     note_limit(&self.jobs.audit, peer, limits, before);
                 }
@@ -399,8 +399,8 @@ impl Admitted {
         self.jobs.audit.note(&Event::allowed(Action::Connect).by(&identity).from(peer).with(&details));
         let greeting = greeted_by.saturating_duration_since(Instant::now());
         let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
-        let standing = Standing::new(certificates, self.tls.clone());
-        let known = Peer { identity, standing, connection: self.connection, account };
+        let certificate = CertificateWatch::new(certificates, self.tls.clone());
+        let known = Peer { identity, certificate, connection: self.connection, account };
         let jobs = Arc::clone(&self.jobs);
         if let Err(unwelcome) = session::serve(jobs, (reader, writer), known, greeting, shutdown).await {
             self.failed(peer, Action::Connect, format_args!("refused: {unwelcome}"));

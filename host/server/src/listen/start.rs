@@ -33,7 +33,7 @@ pub(crate) fn all_jobs(
     for settings in settings(config)? {
         let name = settings.name.clone();
         let (job, own) = one_job(settings, compiler.clone(), shutdown.clone(), Arc::clone(&warnings))?;
-        let job = job.told(audit.of_job(&name), Arc::clone(&protections), Arc::clone(&log));
+        let job = job.with_audit(audit.of_job(&name), Arc::clone(&protections), Arc::clone(&log));
         by_name.insert(name, Arc::new(job));
         threads.push(own);
     }

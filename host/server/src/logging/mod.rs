@@ -4,4 +4,4 @@ mod health;
 mod throttle;
 
 pub use health::LogHealth;
-pub(crate) use throttle::Seldom;
+pub(crate) use throttle::LogThrottle;

@@ -10,11 +10,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Lets one line through in a while, and counts the others.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<(Option<Instant>, u64)>);
+pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 
-impl Seldom {
+impl LogThrottle {
     /// Whether to write a line now; if so, how many were not written since the last.
-    pub(crate) fn now(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn allow(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
         let (last, left_out) = &mut *state;
         if last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
@@ -32,11 +32,11 @@ mod tests {
 
     #[test]
     fn lines_in_quick_succession_are_counted() {
-        let (seldom, now) = (Seldom::default(), Instant::now());
-        assert_eq!(seldom.now(now), Some(0));
-        assert_eq!(seldom.now(now), None);
-        assert_eq!(seldom.now(now), None);
-        assert_eq!(seldom.now(now + INTERVAL), Some(2));
-        assert_eq!(seldom.now(now + INTERVAL * 2), Some(0));
+        let (throttle, now) = (LogThrottle::default(), Instant::now());
+        assert_eq!(throttle.allow(now), Some(0));
+        assert_eq!(throttle.allow(now), None);
+        assert_eq!(throttle.allow(now), None);
+        assert_eq!(throttle.allow(now + INTERVAL), Some(2));
+        assert_eq!(throttle.allow(now + INTERVAL * 2), Some(0));
     }
 }

@@ -9,13 +9,13 @@ use stepbox_wire::{KeyStatus, TensorType};
 use tokio::sync::watch;
 
 use super::rounds::{Push, Rounds, WrongRound};
-use crate::names::{KeyId, Rank};
+use crate::names::{Rank, TensorId};
 use crate::optimizer::{Optimizer, Planned, ScheduleId, Unplanned};
 use crate::tensor::{Contribution, RowLayout, Slice, Weights};
 
 /// A tensor that workers push to and pull from.
 pub(crate) struct Key {
-    pub id: KeyId,
+    pub id: TensorId,
     pub name: String,
     pub tensor: TensorType,
     /// Its own cut, which most optimizers' plans take over.
@@ -27,7 +27,7 @@ pub(crate) struct Key {
     progress: watch::Sender<u64>,
     /// Who may change what the key has in the sandbox: one update, or one move to another optimizer, at a time. First
     /// come, first served. Holds where that is: nowhere before the first deployment.
-    pub turn: tokio::sync::Mutex<Option<Residence>>,
+    pub turn: tokio::sync::Mutex<Option<Placement>>,
 }
 
 struct State {
@@ -39,12 +39,12 @@ struct State {
     /// For each slice, buffers of past rounds: one for each worker at most, and one for new weights.
     spare: Vec<Vec<Vec<u8>>>,
     /// Of the place in the sandbox, for those who do not hold the key's turn.
-    resident: Option<Arc<Optimizer>>,
+    placed_with: Option<Arc<Optimizer>>,
 }
 
 /// A key's place in the sandbox: where its weights and state live.
 #[derive(Clone)]
-pub(crate) struct Residence {
+pub(crate) struct Placement {
     pub optimizer: Arc<Optimizer>,
     pub planned: Arc<Planned>,
     /// The version at which the state was made: steps are counted from it.
@@ -74,7 +74,7 @@ pub(crate) enum Pushed {
 }
 
 /// What a pull finds.
-pub(crate) enum Look {
+pub(crate) enum PullState {
     /// The weights are there.
     Ready,
     /// The round this worker waits for has failed and its gradient is gone.
@@ -85,20 +85,20 @@ pub(crate) enum Look {
 
 impl Key {
     pub fn new(
-        id: KeyId,
+        id: TensorId,
         description: Arc<TensorDescription>,
         tensor: TensorType,
         slices: Vec<Slice>,
         first: Arc<Weights>,
         workers: usize,
-        residence: Option<Residence>,
+        placement: Option<Placement>,
     ) -> Self {
         let state = State {
             rounds: Rounds::new(workers),
             weights: Some(first),
             retired: None,
             spare: vec![Vec::new(); slices.len()],
-            resident: residence.as_ref().map(|residence| Arc::clone(&residence.optimizer)),
+            placed_with: placement.as_ref().map(|placed| Arc::clone(&placed.optimizer)),
         };
         Self {
             id,
@@ -108,7 +108,7 @@ impl Key {
             description,
             state: Mutex::new(state),
             progress: watch::Sender::new(0),
-            turn: tokio::sync::Mutex::new(residence),
+            turn: tokio::sync::Mutex::new(placement),
         }
     }
 
@@ -131,14 +131,14 @@ impl Key {
 
     /// The optimizer in whose instances the key is: it updates the key's rounds until the key moves. `None` before the
     /// first deployment.
-    pub fn resident(&self) -> Option<Arc<Optimizer>> {
-        self.state.lock().resident.clone()
+    pub fn placed_with(&self) -> Option<Arc<Optimizer>> {
+        self.state.lock().placed_with.clone()
     }
 
-    /// The key is somewhere else from now on. Its turn, whose content is `home`, must be held.
-    pub fn move_in(&self, home: &mut Option<Residence>, residence: Residence) {
-        self.state.lock().resident = Some(Arc::clone(&residence.optimizer));
-        *home = Some(residence);
+    /// The key is somewhere else from now on. Its turn, whose content is `held`, must be held.
+    pub fn place(&self, held: &mut Option<Placement>, placement: Placement) {
+        self.state.lock().placed_with = Some(Arc::clone(&placement.optimizer));
+        *held = Some(placement);
     }
 
     pub fn version(&self) -> u64 {
@@ -282,16 +282,16 @@ impl Key {
     }
 
     /// What a worker, or somebody who only reads, finds that wants the weights of at least this version.
-    pub fn look(&self, rank: Option<Rank>, version: u64) -> Look {
+    pub fn pull_state(&self, rank: Option<Rank>, version: u64) -> PullState {
         let state = self.state.lock();
         let rounds = &state.rounds;
         if rounds.version() >= version {
-            return Look::Ready;
+            return PullState::Ready;
         }
         let round = rounds.open();
         match rank.and_then(|rank| rounds.failure_for(rank)) {
-            Some(reason) => Look::Failed { round, reason: reason.to_owned() },
-            None => Look::Waiting { round, missing: rounds.missing().collect() },
+            Some(reason) => PullState::Failed { round, reason: reason.to_owned() },
+            None => PullState::Waiting { round, missing: rounds.missing().collect() },
         }
     }
 }
@@ -343,13 +343,15 @@ pub(crate) mod tests {
     #[test]
     fn a_pull_waits_for_its_version_and_learns_of_a_failure() {
         let key = key("w", 2);
-        assert!(matches!(key.look(Some(0), 0), Look::Ready));
+        assert!(matches!(key.pull_state(Some(0), 0), PullState::Ready));
         assert!(matches!(key.push(0, 1, zeros()), Ok(Pushed::Counted)));
-        assert!(matches!(key.look(Some(0), 1), Look::Waiting { round: 1, missing } if missing == [1]));
+        assert!(matches!(key.pull_state(Some(0), 1), PullState::Waiting { round: 1, missing } if missing == [1]));
         assert!(matches!(key.push(1, 1, zeros()), Ok(Pushed::Completed(_))));
         key.fail("out of fuel");
-        assert!(matches!(key.look(Some(0), 1), Look::Failed { round: 1, reason } if reason == "out of fuel"));
-        assert!(matches!(key.look(Some(0), 0), Look::Ready), "the weights are still there");
+        assert!(
+            matches!(key.pull_state(Some(0), 1), PullState::Failed { round: 1, reason } if reason == "out of fuel")
+        );
+        assert!(matches!(key.pull_state(Some(0), 0), PullState::Ready), "the weights are still there");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::names::{Answered, Refusal};
 
 pub(crate) use checks::{check_gradient, check_loss, check_magnitude, check_rows, check_type, row_ids, row_layout};
-pub(crate) use key::{Key, Look, NewWeights, Pushed, Residence};
+pub(crate) use key::{Key, NewWeights, Placement, PullState, Pushed};
 pub(crate) use rounds::WrongRound;
 
 /// The keys by name.

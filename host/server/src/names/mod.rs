@@ -6,6 +6,6 @@ mod refusal;
 mod spiffe;
 
 pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
-pub(crate) use numbers::{ConnectionId, KeyId, OptimizerId, Rank};
+pub(crate) use numbers::{ConnectionId, OptimizerId, Rank, TensorId};
 pub(crate) use refusal::{Answered, Refusal};
 pub use spiffe::{MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeIdError};

@@ -7,7 +7,7 @@ pub(crate) type Rank = u32;
 pub(crate) type ConnectionId = u64;
 
 /// Names a key for as long as the server runs.
-pub(crate) type KeyId = u64;
+pub(crate) type TensorId = u64;
 
 /// Counts deployments.
 pub(crate) type OptimizerId = u64;

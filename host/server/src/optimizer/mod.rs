@@ -18,7 +18,7 @@ use stepbox_trust::VerifiedComponent;
 use stepbox_wire::{ErrorCode, OptimizerStatus};
 use thiserror::Error;
 
-use crate::names::{KeyId, OptimizerId, Refusal};
+use crate::names::{OptimizerId, Refusal, TensorId};
 use crate::tensor::{Slice, cut};
 
 pub use footprint::Footprint;
@@ -39,12 +39,12 @@ pub(crate) struct Optimizer {
     pub component: AdmittedComponent,
     pub groups: Groups,
     pub rates: Mutex<Rates>,
-    plans: Mutex<HashMap<KeyId, Arc<Planned>>>,
+    plans: Mutex<HashMap<TensorId, Arc<Planned>>>,
 }
 
 /// A key as it is before an optimizer has planned for it.
 pub(crate) struct Unplanned<'a> {
-    pub id: KeyId,
+    pub id: TensorId,
     pub description: &'a TensorDescription,
     /// The key's own cut.
     pub slices: &'a [Slice],
@@ -89,7 +89,7 @@ impl Optimizer {
         component: AdmittedComponent,
         groups: Groups,
         rates: Rates,
-        plans: HashMap<KeyId, Arc<Planned>>,
+        plans: HashMap<TensorId, Arc<Planned>>,
     ) -> Self {
         Self {
             id,
@@ -103,20 +103,20 @@ impl Optimizer {
         }
     }
 
-    pub fn plan(&self, key: KeyId) -> Option<Arc<Planned>> {
+    pub fn plan(&self, key: TensorId) -> Option<Arc<Planned>> {
         self.plans.lock().get(&key).cloned()
     }
 
-    pub fn add_plan(&self, key: KeyId, plan: Arc<Planned>) {
+    pub fn add_plan(&self, key: TensorId, plan: Arc<Planned>) {
         self.plans.lock().insert(key, plan);
     }
 
-    pub fn remove_plan(&self, key: KeyId) {
+    pub fn remove_plan(&self, key: TensorId) {
         self.plans.lock().remove(&key);
     }
 
     /// Whether state that `older` made for a key under the plan `former` goes on, or why not.
-    pub fn keeps_state(&self, key: KeyId, older: &Self, former: &Planned) -> Result<(), String> {
+    pub fn keeps_state(&self, key: TensorId, older: &Self, former: &Planned) -> Result<(), String> {
         if self.status.name != older.status.name {
             return Err(format!("{} is not {}", self.status.name, older.status.name));
         }

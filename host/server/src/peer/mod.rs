@@ -1,13 +1,13 @@
 //! Who a peer is and what it may do: TLS, certificates and keys, and rights in a job.
 
 mod access;
+mod certificate_watch;
 mod own_certificate;
 mod secret_file;
-mod standing;
 mod tls;
 
 pub(crate) use access::Access;
+pub(crate) use certificate_watch::CertificateWatch;
 pub(crate) use own_certificate::{NOTICE_SECONDS, in_time, moment};
-pub(crate) use standing::Standing;
 pub use tls::TlsError;
 pub(crate) use tls::{Renewed, Tls, own_name};

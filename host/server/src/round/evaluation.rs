@@ -15,19 +15,19 @@ use crate::tensor::Weights;
 /// or these themselves where it has none or no round has been.
 pub(crate) async fn weights(job: &Arc<Job>, key: &Arc<Key>) -> Answered<Arc<Weights>> {
     let internal = |reason: String| Refusal::new(ErrorCode::Internal, reason);
-    let home = key.turn.lock().await;
-    let evaluated = home.as_ref().filter(|residence| residence.planned.plan.evaluation.is_some());
-    let Some((residence, context)) = evaluated.and_then(|residence| Some((residence, residence.last?))) else {
-        return published::in_turn(job, key, home.as_ref()).await.map_err(internal);
+    let placement = key.turn.lock().await;
+    let evaluated = placement.as_ref().filter(|placed| placed.planned.plan.evaluation.is_some());
+    let Some((placement, context)) = evaluated.and_then(|placed| Some((placed, placed.last?))) else {
+        return published::in_turn(job, key, placement.as_ref()).await.map_err(internal);
     };
-    if let Some(paused) = residence.optimizer.paused() {
+    if let Some(paused) = placement.optimizer.paused() {
         return Err(paused);
     }
-    let (optimizer, id) = (residence.optimizer.id, key.id);
+    let (optimizer, id) = (placement.optimizer.id, key.id);
     let evaluate = move |shard: &mut Shard| shard.evaluate(optimizer, id, &context);
-    let evaluated = published::gathered(job, key, residence, evaluate).await;
+    let evaluated = published::gathered(job, key, placement, evaluate).await;
     let weights = evaluated.map_err(|lost| internal(lost.to_string()))?.map_err(|error| {
-        let status = &residence.optimizer.status;
+        let status = &placement.optimizer.status;
         let message = format!(
             "{} {} could not compute evaluation weights of key `{}`: {error}; the weights are as they were",
             status.name, status.version, key.name

@@ -25,7 +25,7 @@ use stepbox_wire::ErrorCode;
 
 use crate::audit::{Action, Event};
 use crate::job::{Job, Magnitudes, Worker};
-use crate::model::{Key, NewWeights, Pushed, Residence};
+use crate::model::{Key, NewWeights, Placement, Pushed};
 use crate::names::Answered;
 use crate::shard::{Gradients, Lent, MergedRows, Pending, Shard, Step, StepFailure};
 use crate::tensor::{Contribution, Slice, gradient};
@@ -57,9 +57,9 @@ fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribu
     let magnitudes = Magnitudes::new(contributions.iter().map(|contribution| contribution.largest));
     tokio::spawn(async move {
         let Some(key) = unfinished.key.clone() else { return };
-        let mut home = key.turn.lock().await;
+        let mut placement = key.turn.lock().await;
         let mut settlement = Settlement::default();
-        match run(&job, &key, &mut home, round, contributions, &mut settlement).await {
+        match run(&job, &key, &mut placement, round, contributions, &mut settlement).await {
             Ok(weights) => {
                 job.statistics.count_update(since.elapsed());
                 job.offenders.succeeded(key.id);
@@ -74,24 +74,24 @@ fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribu
                 let gradients = magnitudes.describe(&job.members.borrow());
                 let reason = gradients.map_or(reason.clone(), |gradients| format!("{reason}; {gradients}"));
                 tracing::error!(key = key.name, round, reason, "a round has failed");
-                note_failure(&job, &key, home.as_ref(), round, &reason);
+                note_failure(&job, &key, placement.as_ref(), round, &reason);
                 unfinished.fail(&reason);
             }
         }
         let failed = key.next_round().1;
         settlement.finish(&key).await;
         if failed {
-            recovery::after_failure(&job, &key, &mut home).await;
+            recovery::after_failure(&job, &key, &mut placement).await;
         }
         // Where an optimizer waits for this version, or for this failure, the key moves before its next round.
-        if let Err(reason) = migration::if_due(&job, &key, &mut home).await {
+        if let Err(reason) = migration::if_due(&job, &key, &mut placement).await {
             tracing::error!(key = key.name, reason, "the key could not move to the new optimizer");
         }
     });
 }
 
-fn note_failure(job: &Job, key: &Key, home: Option<&Residence>, round: u64, reason: &str) {
-    let digest = home.map_or("", |residence| &residence.optimizer.status.digest);
+fn note_failure(job: &Job, key: &Key, placement: Option<&Placement>, round: u64, reason: &str) {
+    let digest = placement.map_or("", |placed| &placed.optimizer.status.digest);
     let round = round.to_string();
     let details = [("optimizer", digest), ("round", &round)];
     let event = Event::noted(Action::Round).about(&key.name).because(reason).with(&details);
@@ -148,22 +148,22 @@ impl Settlement {
 async fn run(
     job: &Arc<Job>,
     key: &Arc<Key>,
-    home: &mut Option<Residence>,
+    placement: &mut Option<Placement>,
     round: u64,
     contributions: Vec<Contribution>,
     settlement: &mut Settlement,
 ) -> Result<NewWeights, String> {
-    migration::if_due(job, key, home).await?;
-    let residence = home.as_mut().ok_or("no optimizer holds the key's weights; deploy one (`stepbox deploy`)")?;
-    if let Some(paused) = residence.optimizer.paused() {
+    migration::if_due(job, key, placement).await?;
+    let placement = placement.as_mut().ok_or("no optimizer holds the key's weights; deploy one (`stepbox deploy`)")?;
+    if let Some(paused) = placement.optimizer.paused() {
         return Err(paused.message);
     }
-    let plan = Arc::clone(&residence.planned.plan);
-    if residence.planned.slices.is_empty() {
+    let plan = Arc::clone(&placement.planned.plan);
+    if placement.planned.slices.is_empty() {
         // A tensor without elements, whatever its shape.
         return Ok(NewWeights::Chunks(Vec::new()));
     }
-    let context = context(job, residence, round, gradient::mean_loss(&contributions))?;
+    let context = context(job, placement, round, gradient::mean_loss(&contributions))?;
     let mut handed_over = None;
     let gradients = match plan.granularity {
         Granularity::TouchedRows => Gradients::Rows(touched_rows(&plan, contributions).await?),
@@ -172,7 +172,7 @@ async fn run(
             let expanding = Arc::clone(key);
             let buffers = move || expanding.gradient_buffers(Format::F32);
             let gradients = gradient::whole(contributions, row_bytes, buffers).await?;
-            match one_pass::former(job, key, residence) {
+            match one_pass::former(job, key, placement) {
                 Some(former) => {
                     handed_over = Some(one_pass::HandedOver::new(key, gradients, former));
                     Gradients::HandedOver
@@ -182,8 +182,8 @@ async fn run(
         }
     };
     let reduction = job.config.job.reduction();
-    let step = Step { optimizer: residence.optimizer.id, key: key.id, context, gradients, reduction };
-    let update = Update { job, key, residence, shards: residence.planned.shards(), step: Arc::new(step) };
+    let step = Step { optimizer: placement.optimizer.id, key: key.id, context, gradients, reduction };
+    let update = Update { job, key, placement, shards: placement.planned.shards(), step: Arc::new(step) };
     let outcome = match (plan.granularity, handed_over) {
         (Granularity::TouchedRows, _) => rows::run(&update).await.map(|()| NewWeights::InSandbox),
         (_, Some(handed_over)) => {
@@ -193,7 +193,7 @@ async fn run(
     };
     update.settle(outcome.is_ok(), settlement).await;
     if outcome.is_ok() {
-        residence.last = Some(context);
+        placement.last = Some(context);
     }
     outcome
 }
@@ -212,7 +212,7 @@ async fn touched_rows(plan: &Arc<Plan>, contributions: Vec<Contribution>) -> Res
 struct Update<'a> {
     job: &'a Arc<Job>,
     key: &'a Arc<Key>,
-    residence: &'a Residence,
+    placement: &'a Placement,
     shards: Vec<usize>,
     step: Arc<Step>,
 }
@@ -240,7 +240,7 @@ impl Update<'_> {
             match outcome {
                 Ok(Ok(outcome)) => outcomes.push(outcome),
                 Ok(Err(error)) => {
-                    let status = &self.residence.optimizer.status;
+                    let status = &self.placement.optimizer.status;
                     failure.get_or_insert_with(|| format!("{} {}: {error}", status.name, status.version));
                 }
                 Err(lost) => {
@@ -253,7 +253,7 @@ impl Update<'_> {
 
     /// Buffers for new weights, for each of the slices that a shard owns; none where the plan has a cut of its own.
     fn buffers(&self) -> impl FnMut(usize) -> Vec<Vec<u8>> {
-        let slices = &self.residence.planned.slices;
+        let slices = &self.placement.planned.slices;
         let lengths = |slices: &[Slice]| slices.iter().map(|slice| slice.elements).collect::<Vec<_>>();
         let mut buffers = match lengths(slices) == lengths(&self.key.slices) {
             true => self.key.gradient_buffers(Format::F32),
@@ -268,7 +268,7 @@ impl Update<'_> {
 
     /// Puts what shards return into the order of the cut.
     fn in_order<T: Default + Clone>(&self, parts: impl IntoIterator<Item = Vec<(usize, T)>>) -> Vec<T> {
-        let mut ordered = vec![T::default(); self.residence.planned.slices.len()];
+        let mut ordered = vec![T::default(); self.placement.planned.slices.len()];
         parts.into_iter().flatten().for_each(|(index, part)| ordered[index] = part);
         ordered
     }
@@ -297,8 +297,8 @@ impl Update<'_> {
     }
 }
 
-fn context(job: &Job, residence: &Residence, round: u64, loss: Option<f32>) -> Result<StepContext, String> {
-    let Residence { optimizer, planned, schedule_since, .. } = residence;
+fn context(job: &Job, placement: &Placement, round: u64, loss: Option<f32>) -> Result<StepContext, String> {
+    let Placement { optimizer, planned, schedule_since, .. } = placement;
     if loss.is_none() && optimizer.component.description().needs_loss {
         // It was not needed by the optimizer that the gradients were pushed for.
         return Err(format!("{} needs the loss; push the round again with it", optimizer.status.name));
@@ -307,7 +307,7 @@ fn context(job: &Job, residence: &Residence, round: u64, loss: Option<f32>) -> R
     let multiplier = planned.treatment.learning_rate_multiplier;
     Ok(StepContext {
         step: round,
-        tensor_step: round - residence.state_since,
+        tensor_step: round - placement.state_since,
         // The contract counts in f32; the operator's text was f64.
         learning_rate: (rate.learning_rate * multiplier) as f32,
         peak_learning_rate: (rate.peak * multiplier) as f32,

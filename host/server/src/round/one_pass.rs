@@ -7,14 +7,14 @@ use stepbox_reduce::Format;
 
 use super::Update;
 use crate::job::Job;
-use crate::model::{Key, Residence};
+use crate::model::{Key, Placement};
 use crate::shard::{Lent, SliceGradients};
 use crate::tensor::{Dense, Weights};
 
 /// The weights that a round can be taken back to, where it can run in this way: the plan is one pass over the gradient, it
 /// takes over the key's own cut, and no slice is longer than a block.
-pub(super) fn former(job: &Job, key: &Key, residence: &Residence) -> Option<Arc<Weights>> {
-    let planned = &residence.planned;
+pub(super) fn former(job: &Job, key: &Key, placement: &Placement) -> Option<Arc<Weights>> {
+    let planned = &placement.planned;
     let block = job.config.sandbox.limits.block_elements;
     let as_the_keys = planned.slices.len() == key.slices.len()
         && planned
@@ -49,7 +49,7 @@ impl HandedOver {
 /// Steps all slices and returns their new weights in order. Buffers that are free already are added to `free`.
 pub(super) async fn run(update: &Update<'_>, handed_over: HandedOver, free: &mut Lent) -> Result<Vec<Vec<u8>>, String> {
     let HandedOver { formats, mut buffers, former } = handed_over;
-    let slices = &update.residence.planned.slices;
+    let slices = &update.placement.planned.slices;
     let alone = update.is_alone();
     let mut stepped = Vec::with_capacity(update.shards.len());
     let outcomes = update

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use stepbox_sandbox::{Accumulators, Scope};
 
 use super::Update;
-use crate::job::{Broken, Occasion, Part};
+use crate::job::{MeetingFailure, Occasion, Part};
 use crate::model::Key;
-use crate::names::KeyId;
+use crate::names::TensorId;
 use crate::shard::Contributed;
 
 /// Runs all phases and returns the new weights of all slices in order.
 pub(super) async fn run(update: &Update<'_>, round: u64) -> Result<Vec<Vec<u8>>, String> {
-    let plan = &update.residence.planned.plan;
+    let plan = &update.placement.planned.plan;
     let mut accumulators = Accumulators::new(Arc::clone(plan));
     for phase in 0..plan.phases.len() as u32 {
         if plan.gathers_before(phase) {
@@ -48,7 +48,7 @@ pub(super) async fn run(update: &Update<'_>, round: u64) -> Result<Vec<Vec<u8>>,
 
 /// Completes what this phase is the first to read of accumulators that tensors share.
 async fn meet(update: &Update<'_>, accumulators: &mut Accumulators, round: u64, phase: u32) -> Result<(), String> {
-    let planned = &update.residence.planned;
+    let planned = &update.placement.planned;
     let shared: Vec<(usize, f64)> = accumulators.shared(phase).collect();
     for scope in [Scope::Group, Scope::Model] {
         let of_scope = |(index, _): &&(usize, f64)| planned.plan.accumulators[*index].scope == scope;
@@ -60,14 +60,14 @@ async fn meet(update: &Update<'_>, accumulators: &mut Accumulators, round: u64, 
         let numbers = mine.iter().map(|(index, number)| (name(*index), *number)).collect();
         let part = Part { identity: planned.tensor.identity, numbers };
         let group = (scope == Scope::Group).then(|| planned.tensor.group.clone());
-        let occasion = Occasion { optimizer: update.residence.optimizer.id, round, phase, group };
+        let occasion = Occasion { optimizer: update.placement.optimizer.id, round, phase, group };
         let patience = update.job.config.job.round_timeout_seconds.duration();
         let met = update
             .job
             .rendezvous
             .meet(&occasion, update.key.id, part, || expected(update, scope, round, phase), patience)
             .await;
-        let parts = met.map_err(|broken| missed(update, &broken, round))?;
+        let parts = met.map_err(|failure| missed(update, &failure, round))?;
         for (index, _) in mine {
             let of_tensor =
                 |part: &Part| part.numbers.iter().find(|(other, _)| *other == name(*index)).map(|(_, number)| *number);
@@ -80,10 +80,10 @@ async fn meet(update: &Update<'_>, accumulators: &mut Accumulators, round: u64, 
 /// The keys whose plans combine something in this scope before this phase, in the same group where that is the scope, and
 /// that have yet to finish this round. (One that has finished it was there when another of its keys failed, and will not
 /// come again.)
-fn expected(update: &Update<'_>, scope: Scope, round: u64, phase: u32) -> BTreeSet<KeyId> {
-    let group = &update.residence.planned.tensor.group;
+fn expected(update: &Update<'_>, scope: Scope, round: u64, phase: u32) -> BTreeSet<TensorId> {
+    let group = &update.placement.planned.tensor.group;
     let takes_part = |key: &Arc<Key>| {
-        update.residence.optimizer.plan(key.id).is_some_and(|planned| {
+        update.placement.optimizer.plan(key.id).is_some_and(|planned| {
             let combines = planned
                 .plan
                 .accumulators
@@ -96,11 +96,11 @@ fn expected(update: &Update<'_>, scope: Scope, round: u64, phase: u32) -> BTreeS
     keys.filter(takes_part).map(|key| key.id).collect()
 }
 
-fn missed(update: &Update<'_>, broken: &Broken, round: u64) -> String {
-    let Broken::Missing(keys) = broken else {
+fn missed(update: &Update<'_>, failure: &MeetingFailure, round: u64) -> String {
+    let MeetingFailure::Missing(keys) = failure else {
         return "the run that the round belonged to has ended, or the optimizer is paused".into();
     };
-    let status = &update.residence.optimizer.status;
+    let status = &update.placement.optimizer.status;
     format!(
         "{} combines all keys in a round, and round {round} of {} did not come: workers must push all keys before they \
          pull any",

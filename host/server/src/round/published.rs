@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stepbox_reduce::CopyError;
 
 use crate::job::Job;
-use crate::model::{Key, Residence};
+use crate::model::{Key, Placement};
 use crate::shard::{FoundRows, NewChunk, Shard, ShardLost, StepFailure};
 use crate::tensor::{RowLayout, Weights};
 
@@ -16,18 +16,22 @@ pub(crate) async fn weights(job: &Arc<Job>, key: &Arc<Key>) -> Result<Arc<Weight
         return Ok(weights);
     }
     // No round of the key runs meanwhile.
-    let home = key.turn.lock().await;
-    in_turn(job, key, home.as_ref()).await
+    let placement = key.turn.lock().await;
+    in_turn(job, key, placement.as_ref()).await
 }
 
-/// The same for who holds the key's turn, whose content is `home`.
-pub(crate) async fn in_turn(job: &Arc<Job>, key: &Arc<Key>, home: Option<&Residence>) -> Result<Arc<Weights>, String> {
+/// The same for who holds the key's turn, whose content is `placement`.
+pub(crate) async fn in_turn(
+    job: &Arc<Job>,
+    key: &Arc<Key>,
+    placement: Option<&Placement>,
+) -> Result<Arc<Weights>, String> {
     if let Some(weights) = key.weights() {
         return Ok(weights);
     }
-    let residence = home.ok_or("the key's weights are nowhere; please report it with the server's log")?;
-    let (optimizer, id) = (residence.optimizer.id, key.id);
-    let read = gathered(job, key, residence, move |shard| shard.read_all(optimizer, id)).await;
+    let placement = placement.ok_or("the key's weights are nowhere; please report it with the server's log")?;
+    let (optimizer, id) = (placement.optimizer.id, key.id);
+    let read = gathered(job, key, placement, move |shard| shard.read_all(optimizer, id)).await;
     let weights = Arc::new(read.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?);
     key.cache(Arc::clone(&weights));
     Ok(weights)
@@ -37,11 +41,11 @@ pub(crate) async fn in_turn(job: &Arc<Job>, key: &Arc<Key>, home: Option<&Reside
 pub(crate) async fn gathered(
     job: &Job,
     key: &Key,
-    residence: &Residence,
+    placement: &Placement,
     read: impl Fn(&mut Shard) -> Result<Vec<NewChunk>, StepFailure> + Clone + Send + 'static,
 ) -> Result<Result<Weights, StepFailure>, ShardLost> {
     let mut running = Vec::new();
-    for shard in residence.planned.shards() {
+    for shard in placement.planned.shards() {
         running.push(job.shards.submit(shard, read.clone()).await?);
     }
     let mut chunks: Vec<NewChunk> = Vec::new();
@@ -75,7 +79,7 @@ pub(crate) async fn rows(
     };
     let wanted =
         tokio::task::spawn_blocking(sort).await.map_err(|panic| format!("rows could not be sorted: {panic}"))?;
-    let home = key.turn.lock().await;
+    let placement = key.turn.lock().await;
     let version = key.version();
     let mut rows = vec![0; count * row_bytes];
     if let Some(weights) = key.weights() {
@@ -85,11 +89,12 @@ pub(crate) async fn rows(
         }
         return Ok((version, rows));
     }
-    let residence = home.as_ref().ok_or("the key's weights are nowhere; please report it with the server's log")?;
+    let placement =
+        placement.as_ref().ok_or("the key's weights are nowhere; please report it with the server's log")?;
     let wanted = Arc::new(wanted);
-    let (optimizer, id, columns) = (residence.optimizer.id, key.id, row_bytes / size_of::<f32>());
+    let (optimizer, id, columns) = (placement.optimizer.id, key.id, row_bytes / size_of::<f32>());
     let together = READ_BYTES.div_ceil(row_bytes.max(1));
-    for shard in residence.planned.shards() {
+    for shard in placement.planned.shards() {
         for start in (0..count).step_by(together) {
             let (piece, range) = (Arc::clone(&wanted), start..count.min(start + together));
             let read = move |shard: &mut Shard| shard.read_rows(optimizer, id, columns, &piece[range]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stepbox_sandbox::SandboxError;
 
 use crate::job::Job;
-use crate::model::{Key, Residence};
+use crate::model::{Key, Placement};
 
 /// How many rows are named in the log.
 const NAMED_ROWS: usize = 16;
@@ -16,16 +16,16 @@ const NAMED_ROWS: usize = 16;
 ///
 /// Where rounds touch some rows only and nobody has read all of them since, nothing is published. Then such rows can neither
 /// be read nor stepped until another optimizer takes the key over: see [`before_moving`].
-pub(crate) async fn after_failure(job: &Arc<Job>, key: &Arc<Key>, home: &mut Option<Residence>) {
-    let Some(residence) = home else { return };
-    let Some(error) = broken(job, key, residence).await else { return };
-    let optimizer = residence.optimizer.status.name.as_str();
+pub(crate) async fn after_failure(job: &Arc<Job>, key: &Arc<Key>, placement: &mut Option<Placement>) {
+    let Some(placement) = placement else { return };
+    let Some(error) = damage(job, key, placement).await else { return };
+    let optimizer = placement.optimizer.status.name.as_str();
     let Some(weights) = key.weights() else {
         tracing::error!(key = key.name, optimizer, %error, "rows of the key are lost; deploy another optimizer to go on");
         return;
     };
-    for shard in residence.planned.shards() {
-        let (optimizer, id, weights) = (residence.optimizer.id, key.id, Arc::clone(&weights));
+    for shard in placement.planned.shards() {
+        let (optimizer, id, weights) = (placement.optimizer.id, key.id, Arc::clone(&weights));
         let loaded = job.shards.call(shard, move |shard| shard.load(optimizer, id, &weights)).await;
         let failure = match loaded {
             Ok(Ok(())) => continue,
@@ -36,10 +36,10 @@ pub(crate) async fn after_failure(job: &Arc<Job>, key: &Arc<Key>, home: &mut Opt
         tracing::error!(key = key.name, failure, "the key's weights could not be put back");
         return;
     }
-    (residence.state_since, residence.last) = (key.version(), None);
+    (placement.state_since, placement.last) = (key.version(), None);
     tracing::warn!(
         key = key.name,
-        optimizer = residence.optimizer.status.name,
+        optimizer = placement.optimizer.status.name,
         version = key.version(),
         %error,
         "the key's weights went back to those published, and its optimizer state starts afresh"
@@ -49,15 +49,15 @@ pub(crate) async fn after_failure(job: &Arc<Job>, key: &Arc<Key>, home: &mut Opt
 /// Before another optimizer takes the key over. Returns whether its state can be kept.
 ///
 /// Where the key is not what its steps have left and nothing is published, the rows that were changed become zeros.
-pub(crate) async fn before_moving(job: &Arc<Job>, key: &Arc<Key>, residence: &Residence) -> Result<bool, String> {
-    let Some(error) = broken(job, key, residence).await else { return Ok(true) };
+pub(crate) async fn before_moving(job: &Arc<Job>, key: &Arc<Key>, placement: &Placement) -> Result<bool, String> {
+    let Some(error) = damage(job, key, placement).await else { return Ok(true) };
     if key.weights().is_some() {
         tracing::warn!(key = key.name, %error, "the key moves with the weights published, and its state starts afresh");
         return Ok(false);
     }
     let mut afresh = Vec::new();
-    for shard in residence.planned.shards() {
-        let (optimizer, id) = (residence.optimizer.id, key.id);
+    for shard in placement.planned.shards() {
+        let (optimizer, id) = (placement.optimizer.id, key.id);
         let rows = job.shards.call(shard, move |shard| shard.start_rows_afresh(optimizer, id)).await;
         afresh.extend(rows.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?);
     }
@@ -67,9 +67,9 @@ pub(crate) async fn before_moving(job: &Arc<Job>, key: &Arc<Key>, residence: &Re
 }
 
 /// What the sandbox says of a key that is not what its own steps have left there.
-async fn broken(job: &Job, key: &Key, residence: &Residence) -> Option<SandboxError> {
-    for shard in residence.planned.shards() {
-        let (optimizer, id) = (residence.optimizer.id, key.id);
+async fn damage(job: &Job, key: &Key, placement: &Placement) -> Option<SandboxError> {
+    for shard in placement.planned.shards() {
+        let (optimizer, id) = (placement.optimizer.id, key.id);
         // A shard that is gone is somebody else's concern.
         if let Ok(Err(error)) = job.shards.call(shard, move |shard| shard.verify(optimizer, id)).await {
             return Some(error);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use stepbox_wire::ErrorCode;
 
 use crate::model::Key;
-use crate::names::{Answered, KeyId, Refusal};
+use crate::names::{Answered, Refusal, TensorId};
 
 /// Pulls of a connection that wait for more than the next version of the same key. Whoever waits for a certain round needs
 /// one; looking at sixteen takes some microseconds of each round.
@@ -18,13 +18,13 @@ pub(crate) const PULLS_AHEAD: usize = 16;
 
 /// Of a connection, how many there are of each key.
 #[derive(Debug, Default)]
-pub(super) struct PullsAhead(Mutex<HashMap<KeyId, usize>>);
+pub(super) struct PullsAhead(Mutex<HashMap<TensorId, usize>>);
 
 /// A pull that waits; no longer counted when it is dropped.
 #[derive(Debug)]
 pub(super) struct PullAhead {
     pulls: Arc<PullsAhead>,
-    key: KeyId,
+    key: TensorId,
 }
 
 impl PullsAhead {

@@ -34,8 +34,8 @@ use crate::audit::{Action, Audit, Event};
 use crate::job::{Job, Jobs, Presence, Worker};
 use crate::limiting::Account;
 use crate::model::Key;
-use crate::names::{Answered, ConnectionId, Identity, KeyId, Refusal};
-use crate::peer::Standing;
+use crate::names::{Answered, ConnectionId, Identity, Refusal, TensorId};
+use crate::peer::CertificateWatch;
 use ahead::PullsAhead;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
 use departure::Speaker;
@@ -62,7 +62,7 @@ struct Context {
     /// What this identity does by all its connections.
     account: Arc<Account>,
     /// Keys whose weights were read, for the audit log.
-    read: Mutex<HashSet<KeyId>>,
+    read: Mutex<HashSet<TensorId>>,
 }
 
 /// Why a connection ended.
@@ -86,7 +86,7 @@ enum End {
 /// Whose connection it is.
 pub(crate) struct Peer {
     pub identity: Identity,
-    pub standing: Standing,
+    pub certificate: CertificateWatch,
     pub connection: ConnectionId,
     /// What this identity does by all its connections.
     pub account: Arc<Account>,
@@ -99,12 +99,12 @@ pub(crate) struct Peer {
 pub(crate) async fn serve(
     jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
-    Peer { identity, standing, connection, account }: Peer,
+    Peer { identity, certificate, connection, account }: Peer,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Unwelcome> {
     let mut reader = FrameReader::new(reading, jobs.limits.clone());
-    let greeted = timeout(greeting, greet(&jobs, &identity, &standing, &mut reader)).await;
+    let greeted = timeout(greeting, greet(&jobs, &identity, &certificate, &mut reader)).await;
     let Ok(greeted) = greeted else {
         tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
         return Err(Unwelcome::Silent);
@@ -147,7 +147,7 @@ pub(crate) async fn serve(
     // In this order: what ends a connection comes before its next request.
     let end = tokio::select! {
         biased;
-        reason = standing.lost() => End::Invalid(reason),
+        reason = certificate.lost() => End::Invalid(reason),
         refusal = context.job.access.lost(&context.identity) => End::Dismissed(refusal),
         () = replaced(&context) => End::Replaced,
         _ = shutdown.wait_for(|stops| *stops) => End::Shutdown,
@@ -285,7 +285,7 @@ fn replaced_by_another(identity: &Identity) -> Refusal {
 async fn greet<Stream: AsyncRead + Unpin>(
     jobs: &Jobs,
     identity: &Identity,
-    standing: &Standing,
+    certificate: &CertificateWatch,
     reader: &mut FrameReader<Stream>,
 ) -> Result<Greeted, TurnedAway> {
     let (id, request) = match reader.next(|| true).await {
@@ -303,7 +303,7 @@ async fn greet<Stream: AsyncRead + Unpin>(
     // What is no greeting names no job, like one that leaves it out.
     let job = jobs.named(greeting.as_deref().unwrap_or_default()).cloned();
     // It may have been revoked since the handshake.
-    let greeting = standing.check().map_err(|reason| invalid(&reason)).and(greeting);
+    let greeting = certificate.check().map_err(|reason| invalid(&reason)).and(greeting);
     match greeting.and_then(|name| jobs.enter(&name, identity)) {
         Ok((job, place)) => Ok(Greeted { id, job, place }),
         Err(refusal) => {

@@ -5,24 +5,24 @@ use std::sync::Arc;
 
 use stepbox_sandbox::{AdmittedComponent, InstancePool, Preparation, SandboxError, SliceId};
 
-use crate::names::{KeyId, OptimizerId};
+use crate::names::{OptimizerId, TensorId};
 use crate::optimizer::{Optimizer, Planned};
 use crate::tensor::{Slice, Weights};
 
 /// What one shard thread owns.
 #[derive(Default)]
 pub(crate) struct Shard {
-    homes: HashMap<OptimizerId, Home>,
+    executors: HashMap<OptimizerId, Executor>,
 }
 
 /// Where slices live under one optimizer. It is filled on the thread that prepares the optimizer, and belongs to a shard
 /// from when that [adopts](Shard::adopt) it.
-pub(crate) struct Home {
+pub(crate) struct Executor {
     pool: InstancePool,
-    keys: HashMap<KeyId, Vec<Bound>>,
+    keys: HashMap<TensorId, Vec<Bound>>,
 }
 
-impl Home {
+impl Executor {
     /// One without slices.
     pub fn new(component: &AdmittedComponent) -> Self {
         Self { pool: component.pool(), keys: HashMap::new() }
@@ -49,7 +49,7 @@ pub(super) struct Bound {
 /// A slice to be made room for.
 #[derive(Clone)]
 pub(crate) struct NewSlice {
-    pub key: KeyId,
+    pub key: TensorId,
     pub index: usize,
     pub slice: Slice,
     pub planned: Arc<Planned>,
@@ -57,20 +57,20 @@ pub(crate) struct NewSlice {
 
 impl Shard {
     /// Takes over the instances of an optimizer that was prepared elsewhere.
-    pub fn adopt(&mut self, optimizer: OptimizerId, home: Home) {
-        self.homes.insert(optimizer, home);
+    pub fn adopt(&mut self, optimizer: OptimizerId, executor: Executor) {
+        self.executors.insert(optimizer, executor);
     }
 
     /// Makes room for a slice of a new key in the optimizer's instances here.
     ///
     /// After an error the caller [forgets](Self::forget) the key.
     pub fn bind(&mut self, optimizer: &Optimizer, new: &NewSlice, budget: &Preparation) -> Result<(), SandboxError> {
-        self.homes.entry(optimizer.id).or_insert_with(|| Home::new(&optimizer.component)).bind(new, budget)
+        self.executors.entry(optimizer.id).or_insert_with(|| Executor::new(&optimizer.component)).bind(new, budget)
     }
 
     /// Gives a key's slices their first weights, and its state its first values.
-    pub fn load(&mut self, optimizer: OptimizerId, key: KeyId, weights: &Weights) -> Result<(), SandboxError> {
-        let (pool, slices) = self.home(optimizer, key);
+    pub fn load(&mut self, optimizer: OptimizerId, key: TensorId, weights: &Weights) -> Result<(), SandboxError> {
+        let (pool, slices) = self.placement(optimizer, key);
         slices.iter().try_for_each(|bound| pool.load(bound.id, &weights.range(bound.slice.bytes())))
     }
 
@@ -80,66 +80,66 @@ impl Shard {
         &mut self,
         optimizer: OptimizerId,
         from: OptimizerId,
-        key: KeyId,
+        key: TensorId,
         keep_slots: bool,
         weights: Option<&Weights>,
     ) -> Result<(), SandboxError> {
-        let [Some(home), Some(old)] = self.homes.get_disjoint_mut([&optimizer, &from]) else {
+        let [Some(executor), Some(old)] = self.executors.get_disjoint_mut([&optimizer, &from]) else {
             unreachable!("both optimizers have been prepared for this key on this shard");
         };
         take_back_what_is_open(&mut old.pool, &old.keys[&key]);
-        for (new, old_slice) in home.keys[&key].iter().zip(&old.keys[&key]) {
+        for (new, old_slice) in executor.keys[&key].iter().zip(&old.keys[&key]) {
             debug_assert_eq!(new.slice, old_slice.slice);
-            home.pool.take_over(new.id, &old.pool, old_slice.id, keep_slots)?;
+            executor.pool.take_over(new.id, &old.pool, old_slice.id, keep_slots)?;
             if let Some(weights) = weights {
-                home.pool.write_parameters(new.id, &weights.range(new.slice.bytes()))?;
+                executor.pool.write_parameters(new.id, &weights.range(new.slice.bytes()))?;
             }
         }
         Ok(())
     }
 
     /// Makes sure that all of a key's weights and state here is what its own steps have left.
-    pub fn verify(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<(), SandboxError> {
-        let (pool, slices) = self.home_at_rest(optimizer, key);
+    pub fn verify(&mut self, optimizer: OptimizerId, key: TensorId) -> Result<(), SandboxError> {
+        let (pool, slices) = self.placement_at_rest(optimizer, key);
         slices.iter().try_for_each(|bound| pool.verify(bound.id))
     }
 
     /// Forgets a key's slices in the instances of all optimizers older than this one, and the instances with the last
     /// key in them.
-    pub fn release_older(&mut self, than: OptimizerId, key: KeyId) {
-        self.homes.retain(|optimizer, home| {
+    pub fn release_older(&mut self, than: OptimizerId, key: TensorId) {
+        self.executors.retain(|optimizer, executor| {
             *optimizer >= than || {
-                home.keys.remove(&key);
-                !home.keys.is_empty()
+                executor.keys.remove(&key);
+                !executor.keys.is_empty()
             }
         });
     }
 
     /// Takes a key whose creation failed out of all instances, and gives its room back.
-    pub fn forget(&mut self, key: KeyId) {
-        for home in self.homes.values_mut() {
-            for bound in home.keys.remove(&key).unwrap_or_default() {
-                home.pool.release(bound.id);
+    pub fn forget(&mut self, key: TensorId) {
+        for executor in self.executors.values_mut() {
+            for bound in executor.keys.remove(&key).unwrap_or_default() {
+                executor.pool.release(bound.id);
             }
         }
     }
 
     /// Forgets an optimizer with everything bound for it.
     pub fn discard(&mut self, optimizer: OptimizerId) {
-        self.homes.remove(&optimizer);
+        self.executors.remove(&optimizer);
     }
 
     /// The pool and the slices of a key, for who has the key's turn and no round under way: of a round whose task has died
     /// nothing is left.
-    pub(super) fn home_at_rest(&mut self, optimizer: OptimizerId, key: KeyId) -> (&mut InstancePool, &[Bound]) {
-        let (pool, slices) = self.home(optimizer, key);
+    pub(super) fn placement_at_rest(&mut self, optimizer: OptimizerId, key: TensorId) -> (&mut InstancePool, &[Bound]) {
+        let (pool, slices) = self.placement(optimizer, key);
         take_back_what_is_open(pool, slices);
         (pool, slices)
     }
 
     /// The pool and the slices of a key.
-    pub(super) fn home(&mut self, optimizer: OptimizerId, key: KeyId) -> (&mut InstancePool, &[Bound]) {
-        let Some(Home { pool, keys }) = self.homes.get_mut(&optimizer) else {
+    pub(super) fn placement(&mut self, optimizer: OptimizerId, key: TensorId) -> (&mut InstancePool, &[Bound]) {
+        let Some(Executor { pool, keys }) = self.executors.get_mut(&optimizer) else {
             unreachable!("the optimizer has been prepared on this shard");
         };
         (pool, &keys[&key])

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::names::Refusal;
 use busy::Busy;
 
-pub(crate) use executor::{Home, NewSlice, Shard};
+pub(crate) use executor::{Executor, NewSlice, Shard};
 pub(crate) use merged_rows::MergedRows;
 pub(crate) use phases::Contributed;
 pub(crate) use rows::FoundRows;
@@ -37,12 +37,12 @@ const QUEUED_JOBS: usize = 1024;
 /// How often somebody who waits for a shard looks whether it is stuck.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-type Job = Box<dyn FnOnce(&mut Shard) + Send>;
+type Task = Box<dyn FnOnce(&mut Shard) + Send>;
 
 /// The way to all shard threads.
 #[derive(Debug)]
 pub(crate) struct Shards {
-    queues: Vec<mpsc::Sender<Job>>,
+    queues: Vec<mpsc::Sender<Task>>,
     /// What each of them is at.
     busy: Vec<Arc<Busy>>,
     /// How long one job may take.
@@ -91,7 +91,7 @@ impl Shards {
         let mut threads = Vec::with_capacity(count);
         for (index, busy) in busy.iter().enumerate() {
             let busy = Arc::clone(busy);
-            let (queue, mut jobs) = mpsc::channel::<Job>(QUEUED_JOBS);
+            let (queue, mut jobs) = mpsc::channel::<Task>(QUEUED_JOBS);
             let work = move || {
                 let mut shard = Shard::default();
                 while let Some(job) = jobs.blocking_recv() {
@@ -116,7 +116,7 @@ impl Shards {
     ) -> Result<Pending<T>, ShardLost> {
         let (sender, receiver) = oneshot::channel();
         // Nobody may be waiting any more; the job is done all the same.
-        let job: Job = Box::new(move |shard| drop(sender.send(job(shard))));
+        let job: Task = Box::new(move |shard| drop(sender.send(job(shard))));
         self.queues[shard].send(job).await.map_err(|_| ShardLost::Ended(shard))?;
         Ok(Pending { shard, receiver })
     }

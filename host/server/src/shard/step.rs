@@ -9,13 +9,13 @@ use thiserror::Error;
 
 use super::executor::{Bound, Shard};
 use super::merged_rows::MergedRows;
-use crate::names::{KeyId, OptimizerId};
+use crate::names::{OptimizerId, TensorId};
 use crate::tensor::{Dense, Weights, gradient};
 
 /// What a round of a key is computed from, the same for all its slices.
 pub(crate) struct Step {
     pub optimizer: OptimizerId,
-    pub key: KeyId,
+    pub key: TensorId,
     pub context: StepContext,
     pub gradients: Gradients,
     pub reduction: Reduction,
@@ -81,7 +81,7 @@ impl Shard {
         alone: bool,
     ) -> Result<(Vec<NewChunk>, Lent), StepFailure> {
         let SliceGradients { formats, buffers, former } = gradients;
-        let (pool, slices) = self.home(step.optimizer, step.key);
+        let (pool, slices) = self.placement(step.optimizer, step.key);
         let mut chunks = Vec::with_capacity(slices.len());
         for (Bound { index, slice, id }, gradients) in slices.iter().zip(buffers) {
             let mut reduced = Ok(());
@@ -114,8 +114,8 @@ impl Shard {
 
     /// Ends a round: keeps it where it succeeded on all shards, takes it back where it did not.
     /// Returns the buffers that slices were lent for it.
-    pub fn settle(&mut self, optimizer: OptimizerId, key: KeyId, keep: bool) -> Lent {
-        let (pool, slices) = self.home(optimizer, key);
+    pub fn settle(&mut self, optimizer: OptimizerId, key: TensorId, keep: bool) -> Lent {
+        let (pool, slices) = self.placement(optimizer, key);
         settle(pool, slices, keep)
     }
 }

@@ -18,14 +18,14 @@ use super::tls::Tls;
 const RECHECK: Duration = Duration::from_secs(60);
 
 /// A peer's certificates.
-pub(crate) struct Standing {
+pub(crate) struct CertificateWatch {
     chain: Vec<CertificateDer<'static>>,
     /// In seconds since 1970: when the time of each ends.
     ends: Vec<i64>,
     tls: watch::Receiver<Arc<Tls>>,
 }
 
-impl Standing {
+impl CertificateWatch {
     pub fn new(chain: Vec<CertificateDer<'static>>, tls: watch::Receiver<Arc<Tls>>) -> Self {
         let end = |der: &CertificateDer<'_>| {
             let (_, certificate) = X509Certificate::from_der(der).ok()?;
