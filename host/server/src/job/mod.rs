@@ -331,12 +331,10 @@ impl Job {
         // Held until it is counted: the run cannot end in between.
         let members = self.members.borrow();
         if !members.is_connected(worker.rank, worker.connection) {
-            key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
             return Err(not_registered());
         }
         let deployments = self.deployments.read();
         if let Some(paused) = deployments.of_round(key.placed_with(), round).and_then(|optimizer| optimizer.paused()) {
-            key.keep_buffers(contribution.gradient.into_buffers().into_iter().enumerate());
             return Err(paused);
         }
         self.has_begun.store(true, Ordering::Release);

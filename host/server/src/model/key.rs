@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::rounds::{Push, Rounds, WrongRound};
 use crate::names::{Rank, TensorId};
 use crate::optimizer::{Optimizer, Planned, ScheduleId, Unplanned};
-use crate::tensor::{Contribution, RowLayout, Slice, Weights};
+use crate::tensor::{BufferPool, Chunks, Contribution, RowLayout, Slice, Weights};
 
 /// A tensor that workers push to and pull from.
 pub(crate) struct Key {
@@ -22,6 +22,8 @@ pub(crate) struct Key {
     pub slices: Vec<Slice>,
     /// As optimizers are told of it, but for the group, which their deployments put it in.
     pub description: Arc<TensorDescription>,
+    /// For each slice, buffers of past rounds: one for each worker at most, and one for new weights.
+    pub buffers: Arc<BufferPool>,
     state: Mutex<State>,
     /// Counts what waiting pulls have to look at: new versions and failures.
     progress: watch::Sender<u64>,
@@ -36,8 +38,6 @@ struct State {
     weights: Option<Arc<Weights>>,
     /// The version before, whose buffers serve the next one once nobody reads it any more.
     retired: Option<Arc<Weights>>,
-    /// For each slice, buffers of past rounds: one for each worker at most, and one for new weights.
-    spare: Vec<Vec<Vec<u8>>>,
     /// Of the place in the sandbox, for those who do not hold the key's turn.
     placed_with: Option<Arc<Optimizer>>,
 }
@@ -97,15 +97,16 @@ impl Key {
             rounds: Rounds::new(workers),
             weights: Some(first),
             retired: None,
-            spare: vec![Vec::new(); slices.len()],
             placed_with: placement.as_ref().map(|placed| Arc::clone(&placed.optimizer)),
         };
+        let buffers = Arc::new(BufferPool::new(&slices, workers));
         Self {
             id,
             name: description.name.clone(),
             tensor,
             slices,
             description,
+            buffers,
             state: Mutex::new(state),
             progress: watch::Sender::new(0),
             turn: tokio::sync::Mutex::new(placement),
@@ -190,46 +191,26 @@ impl Key {
     }
 
     /// Buffers for a gradient in this format, one for each slice.
-    pub fn gradient_buffers(&self, format: Format) -> Vec<Vec<u8>> {
-        let mut state = self.state.lock();
-        let found: Vec<_> = self
-            .slices
-            .iter()
-            .zip(&mut state.spare)
-            .map(|(slice, spare)| {
-                let bytes = slice.elements as usize * format.element_bytes();
-                let fits = spare.iter().position(|buffer| buffer.len() == bytes);
-                if fits.is_none() && !spare.is_empty() {
-                    // A worker has changed its format: what it pushed in before is not kept beside.
-                    spare.remove(0);
-                }
-                fits.map(|index| spare.swap_remove(index)).ok_or(bytes)
-            })
-            .collect();
-        drop(state);
-        found.into_iter().map(|found| found.unwrap_or_else(|bytes| vec![0; bytes])).collect()
+    pub fn gradient_buffers(&self, format: Format) -> Chunks {
+        self.buffers.lend(format)
     }
 
     /// Takes a gradient. The caller runs the round that it completes.
     pub fn push(&self, rank: Rank, round: u64, contribution: Contribution) -> Result<Pushed, WrongRound> {
-        let mut state = self.state.lock();
-        Ok(match state.rounds.push(rank, round, contribution)? {
+        Ok(match self.state.lock().rounds.push(rank, round, contribution)? {
             Push::Counted => Pushed::Counted,
             Push::Completed(contributions) => Pushed::Completed(contributions),
-            Push::Repeated(unused) => {
-                state.keep(unused.gradient.into_buffers().into_iter().enumerate());
-                Pushed::Repeated
-            }
+            Push::Repeated(_) => Pushed::Repeated,
         })
     }
 
     /// Keeps the buffers of the version before the published one for gradients, unless a pull still reads them.
     pub fn keep_retired(&self) {
-        let mut state = self.state.lock();
-        let buffers = state.retired.take().map(Weights::into_buffers).unwrap_or_default();
+        let retired = self.state.lock().retired.take();
+        let buffers = retired.map(Weights::into_buffers).unwrap_or_default();
         // The first weights' chunks, and those of another cut, need not be as the key's own slices are.
         if buffers.iter().map(Vec::len).eq(self.slices.iter().map(|slice| slice.bytes().len())) {
-            state.keep(buffers.into_iter().enumerate());
+            self.buffers.keep(buffers.into_iter().enumerate());
         }
     }
 
@@ -260,25 +241,13 @@ impl Key {
     /// The optimizer that would update the open round is paused: gradients that have come for it are discarded, unless it
     /// is being updated already, and those who wait look again.
     pub fn interrupt(&self, reason: &str) {
-        let mut state = self.state.lock();
-        let contributions = state.rounds.interrupt(reason);
-        let buffers = contributions.into_iter().map(|contribution| contribution.gradient.into_buffers());
-        state.keep(buffers.flat_map(|buffers| buffers.into_iter().enumerate()));
-        drop(state);
+        drop(self.state.lock().rounds.interrupt(reason));
         self.progress.send_modify(|changes| *changes += 1);
-    }
-
-    /// Keeps buffers, each with the position of the slice that it is for, for rounds to come.
-    pub fn keep_buffers(&self, buffers: impl IntoIterator<Item = (usize, Vec<u8>)>) {
-        self.state.lock().keep(buffers);
     }
 
     /// Forgets the gradients of the open round: the run that they belonged to has ended.
     pub fn abandon_round(&self) {
-        let mut state = self.state.lock();
-        let contributions = state.rounds.abandon();
-        let buffers = contributions.into_iter().map(|contribution| contribution.gradient.into_buffers());
-        state.keep(buffers.flat_map(|buffers| buffers.into_iter().enumerate()));
+        drop(self.state.lock().rounds.abandon());
     }
 
     /// What a worker, or somebody who only reads, finds that wants the weights of at least this version.
@@ -292,19 +261,6 @@ impl Key {
         match rank.and_then(|rank| rounds.failure_for(rank)) {
             Some(reason) => PullState::Failed { round, reason: reason.to_owned() },
             None => PullState::Waiting { round, missing: rounds.missing().collect() },
-        }
-    }
-}
-
-impl State {
-    fn keep(&mut self, buffers: impl IntoIterator<Item = (usize, Vec<u8>)>) {
-        let most = self.rounds.workers() + 1;
-        for (slice, buffer) in buffers {
-            if let Some(spare) = self.spare.get_mut(slice)
-                && spare.len() < most
-            {
-                spare.push(buffer);
-            }
         }
     }
 }
@@ -334,7 +290,7 @@ pub(crate) mod tests {
     /// A gradient for it.
     pub(crate) fn zeros() -> Contribution {
         Contribution {
-            gradient: Gradient::Dense(Dense { format: Format::F32, chunks: vec![vec![0; 8]] }),
+            gradient: Gradient::Dense(Dense { format: Format::F32, chunks: vec![vec![0; 8]].into() }),
             largest: 0.0,
             loss: None,
         }
@@ -359,7 +315,7 @@ pub(crate) mod tests {
         let key = key("w", 1);
         let round = |round, value| {
             assert!(matches!(key.push(0, round, zeros()), Ok(Pushed::Completed(_))));
-            let mut chunk = key.gradient_buffers(Format::F32).swap_remove(0);
+            let mut chunk = key.gradient_buffers(Format::F32).detach().swap_remove(0);
             chunk.fill(value);
             key.publish(NewWeights::Chunks(vec![chunk]));
             key.keep_retired();
@@ -370,11 +326,8 @@ pub(crate) mod tests {
         round(3, 3);
         assert_eq!((pulled.version, &*pulled.range(0..8)), (1, &[1; 8][..]));
         assert_eq!(key.weights().expect("published").range(0..8), &[3; 8][..]);
-        assert_eq!(
-            key.gradient_buffers(Format::F32)[0],
-            [2; 8],
-            "version 2 is nobody's, so its buffer serves the next"
-        );
+        let lent = key.gradient_buffers(Format::F32);
+        assert_eq!(lent[0], [2; 8], "version 2 is nobody's, so its buffer serves the next");
         assert_eq!(key.gradient_buffers(Format::F32)[0], [0; 8], "version 1 is still read");
     }
 }

@@ -64,11 +64,6 @@ impl<Gradient> Rounds<Gradient> {
         }
     }
 
-    /// How many workers a round needs.
-    pub fn workers(&self) -> usize {
-        self.pushed.len()
-    }
-
     /// Rounds updated so far.
     pub fn version(&self) -> u64 {
         self.version

@@ -70,12 +70,12 @@ pub(crate) async fn if_due(job: &Arc<Job>, key: &Arc<Key>, placement: &mut Optio
         let (to, id) = (optimizer.id, key.id);
         let weights = weights.clone();
         let keep_slots = kept.is_some();
-        let moved = job.shards.call(shard, move |shard| match (in_place, weights) {
+        let moved = job.shards.attempt(shard, move |shard| match (in_place, weights) {
             (Some(from), weights) => shard.take_over(to, from, id, keep_slots, weights.as_deref()),
             (None, Some(weights)) => shard.load(to, id, &weights),
             (None, None) => Ok(()),
         });
-        moved.await.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?;
+        moved.await?;
     }
 
     let schedule_since = placement.as_ref().map_or(0, |old| old.schedule_since);

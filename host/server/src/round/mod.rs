@@ -9,6 +9,7 @@
 //! ([`rows`]).
 
 pub(crate) mod evaluation;
+mod input;
 pub(crate) mod migration;
 mod one_pass;
 mod phases;
@@ -20,15 +21,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stepbox_reduce::Format;
-use stepbox_sandbox::{Granularity, Plan, StepContext};
+use stepbox_sandbox::StepContext;
 use stepbox_wire::ErrorCode;
 
 use crate::audit::{Action, Event};
 use crate::job::{Job, Magnitudes, Worker};
 use crate::model::{Key, NewWeights, Placement, Pushed};
 use crate::names::Answered;
-use crate::shard::{Gradients, Lent, MergedRows, Pending, Shard, Step, StepFailure};
+use crate::shard::{Pending, Shard, Step, StepFailure};
 use crate::tensor::{Contribution, Slice, gradient};
+use input::RoundInput;
 
 /// Counts a gradient, as [`Job::count`] does. The gradient that completes its round sets the update going. Returns
 /// whether it was there before.
@@ -63,8 +65,6 @@ fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribu
             Ok(weights) => {
                 job.statistics.count_update(since.elapsed());
                 job.offenders.succeeded(key.id);
-                // What is free already is there for pushes of the next round.
-                key.keep_buffers(std::mem::take(&mut settlement.buffers));
                 unfinished.succeed(weights);
             }
             Err(reason) => {
@@ -129,16 +129,14 @@ impl Drop for Unfinished {
 /// round waits for that.
 #[derive(Default)]
 struct Settlement {
-    running: Vec<Pending<Lent>>,
-    buffers: Lent,
+    running: Vec<Pending<()>>,
 }
 
 impl Settlement {
     async fn finish(self, key: &Key) {
-        key.keep_buffers(self.buffers);
         for pending in self.running {
             // A shard that is gone has nothing to give back.
-            key.keep_buffers(pending.wait().await.unwrap_or_default());
+            let _ = pending.wait().await;
         }
         key.keep_retired();
     }
@@ -158,54 +156,33 @@ async fn run(
     if let Some(paused) = placement.optimizer.paused() {
         return Err(paused.message);
     }
-    let plan = Arc::clone(&placement.planned.plan);
     if placement.planned.slices.is_empty() {
         // A tensor without elements, whatever its shape.
         return Ok(NewWeights::Chunks(Vec::new()));
     }
     let context = context(job, placement, round, gradient::mean_loss(&contributions))?;
-    let mut handed_over = None;
-    let gradients = match plan.granularity {
-        Granularity::TouchedRows => Gradients::Rows(touched_rows(&plan, contributions).await?),
-        Granularity::Elements | Granularity::Tensor => {
-            let row_bytes = key.row_layout().map_or(0, |layout| layout.row_bytes);
-            let expanding = Arc::clone(key);
-            let buffers = move || expanding.gradient_buffers(Format::F32);
-            let gradients = gradient::whole(contributions, row_bytes, buffers).await?;
-            match one_pass::former(job, key, placement) {
-                Some(former) => {
-                    handed_over = Some(one_pass::HandedOver::new(key, gradients, former));
-                    Gradients::HandedOver
-                }
-                None => Gradients::Whole(gradients),
-            }
-        }
-    };
+    let input = RoundInput::of(job, key, placement, contributions).await?;
     let reduction = job.config.job.reduction();
-    let step = Step { optimizer: placement.optimizer.id, key: key.id, context, gradients, reduction };
+    let step = Step { optimizer: placement.optimizer.id, key: key.id, context, reduction };
     let update = Update { job, key, placement, shards: placement.planned.shards(), step: Arc::new(step) };
-    let outcome = match (plan.granularity, handed_over) {
-        (Granularity::TouchedRows, _) => rows::run(&update).await.map(|()| NewWeights::InSandbox),
-        (_, Some(handed_over)) => {
-            one_pass::run(&update, handed_over, &mut settlement.buffers).await.map(NewWeights::Chunks)
+    let mut is_settled = false;
+    let outcome = match input {
+        RoundInput::OnePass(handed_over) => {
+            let outcome = one_pass::run(&update, handed_over).await;
+            // What a single shard was handed, it has settled if it succeeded.
+            is_settled = outcome.is_ok() && update.is_alone();
+            outcome.map(NewWeights::Chunks)
         }
-        (_, None) => phases::run(&update, round).await.map(NewWeights::Chunks),
+        RoundInput::Phases(gradients) => phases::run(&update, gradients, round).await.map(NewWeights::Chunks),
+        RoundInput::Rows(rows) => rows::run(&update, rows).await.map(|()| NewWeights::InSandbox),
     };
-    update.settle(outcome.is_ok(), settlement).await;
+    if !is_settled {
+        update.settle(outcome.is_ok(), settlement).await;
+    }
     if outcome.is_ok() {
         placement.last = Some(context);
     }
     outcome
-}
-
-/// The rows that any worker has a gradient for. Off the runtime: it takes as long as they are many.
-async fn touched_rows(plan: &Arc<Plan>, contributions: Vec<Contribution>) -> Result<MergedRows, String> {
-    let geometry = plan.geometry;
-    let merge = move || {
-        let gradients = contributions.into_iter().map(|contribution| contribution.gradient).collect();
-        MergedRows::new(geometry.rows, geometry.columns as usize, gradients)
-    };
-    tokio::task::spawn_blocking(merge).await.map_err(|panic| format!("rows could not be merged: {panic}"))
 }
 
 /// A round of a key under way.
@@ -256,7 +233,7 @@ impl Update<'_> {
         let slices = &self.placement.planned.slices;
         let lengths = |slices: &[Slice]| slices.iter().map(|slice| slice.elements).collect::<Vec<_>>();
         let mut buffers = match lengths(slices) == lengths(&self.key.slices) {
-            true => self.key.gradient_buffers(Format::F32),
+            true => self.key.gradient_buffers(Format::F32).detach(),
             false => vec![Vec::new(); slices.len()],
         };
         let owners: Vec<_> = slices.iter().map(|slice| slice.shard).collect();
@@ -276,18 +253,12 @@ impl Update<'_> {
     /// Has all shards keep the round, or take it back.
     async fn settle(self, keep: bool, settlement: &mut Settlement) {
         let (optimizer, key) = (self.step.optimizer, self.key.id);
-        // What a single shard was handed, it has settled if it succeeded.
-        let is_settled = keep && self.is_alone() && matches!(self.step.gradients, Gradients::HandedOver);
-        for shard in self.shards.iter().filter(|_| !is_settled) {
+        for shard in &self.shards {
+            let buffers = Arc::clone(&self.key.buffers);
             // A shard does its work in order, so this is done before anything else is done with the key. A shard that
             // is gone since has nothing left to settle.
-            let settled = self.job.shards.submit(*shard, move |shard| shard.settle(optimizer, key, keep)).await;
-            settlement.running.extend(settled);
-        }
-        // The shards are done with them.
-        if let Some(Step { gradients: Gradients::Whole(gradients), .. }) = Arc::into_inner(self.step) {
-            let buffers = gradients.into_iter().flat_map(|gradient| gradient.chunks.into_iter().enumerate());
-            settlement.buffers.extend(buffers);
+            let settle = move |shard: &mut Shard| buffers.keep(shard.settle(optimizer, key, keep));
+            settlement.running.extend(self.job.shards.submit(*shard, settle).await);
         }
     }
 

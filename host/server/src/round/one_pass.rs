@@ -8,7 +8,7 @@ use stepbox_reduce::Format;
 use super::Update;
 use crate::job::Job;
 use crate::model::{Key, Placement};
-use crate::shard::{Lent, SliceGradients};
+use crate::shard::SliceGradients;
 use crate::tensor::{Dense, Weights};
 
 /// The weights that a round can be taken back to, where it can run in this way: the plan is one pass over the gradient, it
@@ -38,16 +38,17 @@ impl HandedOver {
     pub fn new(key: &Key, gradients: Vec<Dense>, former: Arc<Weights>) -> Self {
         let formats: Arc<[Format]> = gradients.iter().map(|gradient| gradient.format).collect();
         let mut buffers = vec![Vec::with_capacity(formats.len() + 1); key.slices.len()];
-        let extra = if formats.contains(&Format::F32) { Vec::new() } else { key.gradient_buffers(Format::F32) };
-        for chunks in gradients.into_iter().map(|gradient| gradient.chunks).chain([extra]) {
+        let extra =
+            if formats.contains(&Format::F32) { Vec::new() } else { key.gradient_buffers(Format::F32).detach() };
+        for chunks in gradients.into_iter().map(|gradient| gradient.chunks.detach()).chain([extra]) {
             buffers.iter_mut().zip(chunks).for_each(|(slice, chunk)| slice.push(chunk));
         }
         Self { formats, buffers, former }
     }
 }
 
-/// Steps all slices and returns their new weights in order. Buffers that are free already are added to `free`.
-pub(super) async fn run(update: &Update<'_>, handed_over: HandedOver, free: &mut Lent) -> Result<Vec<Vec<u8>>, String> {
+/// Steps all slices and returns their new weights in order. Buffers that are free already are there for the next round.
+pub(super) async fn run(update: &Update<'_>, handed_over: HandedOver) -> Result<Vec<Vec<u8>>, String> {
     let HandedOver { formats, mut buffers, former } = handed_over;
     let slices = &update.placement.planned.slices;
     let alone = update.is_alone();
@@ -65,7 +66,7 @@ pub(super) async fn run(update: &Update<'_>, handed_over: HandedOver, free: &mut
         .await?;
     for (chunks, lent) in outcomes {
         stepped.push(chunks);
-        free.extend(lent);
+        update.key.buffers.keep(lent);
     }
     Ok(update.in_order(stepped))
 }

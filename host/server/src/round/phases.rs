@@ -11,21 +11,28 @@ use crate::job::{MeetingFailure, Occasion, Part};
 use crate::model::Key;
 use crate::names::TensorId;
 use crate::shard::Contributed;
+use crate::tensor::Dense;
 
 /// Runs all phases and returns the new weights of all slices in order.
-pub(super) async fn run(update: &Update<'_>, round: u64) -> Result<Vec<Vec<u8>>, String> {
+pub(super) async fn run(update: &Update<'_>, gradients: Vec<Dense>, round: u64) -> Result<Vec<Vec<u8>>, String> {
+    let gradients = Arc::new(gradients);
     let plan = &update.placement.planned.plan;
     let mut accumulators = Accumulators::new(Arc::clone(plan));
     for phase in 0..plan.phases.len() as u32 {
         if plan.gathers_before(phase) {
-            let gathered = update.on_shards(|_| move |shard, step| shard.statistics(step, phase)).await?;
+            let gathered = update
+                .on_shards(|_| {
+                    let gradients = Arc::clone(&gradients);
+                    move |shard, step| shard.statistics(step, &gradients, phase)
+                })
+                .await?;
             accumulators.add(update.in_order(gathered));
         }
         meet(update, &mut accumulators, round, phase).await?;
         let passed = update
             .on_shards(|_| {
-                let accumulators = accumulators.clone();
-                move |shard, step| shard.phase(step, phase, accumulators)
+                let (gradients, accumulators) = (Arc::clone(&gradients), accumulators.clone());
+                move |shard, step| shard.phase(step, &gradients, phase, accumulators)
             })
             .await?;
         let mut contributed: Vec<Vec<Contributed>> = Vec::with_capacity(passed.len());

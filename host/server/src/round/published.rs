@@ -98,8 +98,7 @@ pub(crate) async fn rows(
         for start in (0..count).step_by(together) {
             let (piece, range) = (Arc::clone(&wanted), start..count.min(start + together));
             let read = move |shard: &mut Shard| shard.read_rows(optimizer, id, columns, &piece[range]);
-            let found = job.shards.call(shard, read).await.map_err(|lost| lost.to_string())?;
-            let FoundRows { positions, bytes } = found.map_err(|error| error.to_string())?;
+            let FoundRows { positions, bytes } = job.shards.attempt(shard, read).await?;
             for (position, row) in positions.into_iter().zip(bytes.chunks_exact(row_bytes.max(1))) {
                 match stepbox_reduce::copy_finite(row, &mut rows[position * row_bytes..][..row_bytes]) {
                     Ok(()) => {}

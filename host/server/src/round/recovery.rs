@@ -26,12 +26,8 @@ pub(crate) async fn after_failure(job: &Arc<Job>, key: &Arc<Key>, placement: &mu
     };
     for shard in placement.planned.shards() {
         let (optimizer, id, weights) = (placement.optimizer.id, key.id, Arc::clone(&weights));
-        let loaded = job.shards.call(shard, move |shard| shard.load(optimizer, id, &weights)).await;
-        let failure = match loaded {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => error.to_string(),
-            Err(lost) => lost.to_string(),
-        };
+        let loaded = job.shards.attempt(shard, move |shard| shard.load(optimizer, id, &weights)).await;
+        let Err(failure) = loaded else { continue };
         // It stays unusable, and each of its rounds comes here again.
         tracing::error!(key = key.name, failure, "the key's weights could not be put back");
         return;
@@ -58,8 +54,7 @@ pub(crate) async fn before_moving(job: &Arc<Job>, key: &Arc<Key>, placement: &Pl
     let mut afresh = Vec::new();
     for shard in placement.planned.shards() {
         let (optimizer, id) = (placement.optimizer.id, key.id);
-        let rows = job.shards.call(shard, move |shard| shard.start_rows_afresh(optimizer, id)).await;
-        afresh.extend(rows.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?);
+        afresh.extend(job.shards.attempt(shard, move |shard| shard.start_rows_afresh(optimizer, id)).await?);
     }
     let (count, rows) = (afresh.len(), &afresh[..afresh.len().min(NAMED_ROWS)]);
     tracing::warn!(key = key.name, count, ?rows, %error, "these rows of the key start afresh, at zero");

@@ -8,9 +8,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Context;
 use super::answers::Content;
-use super::requests::{Asked, Outstanding, Stopped, failed};
+use super::requests::{Asked, Outstanding, Stopped};
 use crate::config::Right;
 use crate::deploy::{Wanted, deploy, submit, withdraw};
+use crate::job::panicked;
 use crate::names::{Answered, Refusal};
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
@@ -110,7 +111,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     ) -> Result<Option<Content>, Stopped> {
         let task = tokio::spawn(work);
         self.later_with(permit, String::new(), async move {
-            task.await.unwrap_or_else(|panic| Err(failed(&panic))).map(Content::Message)
+            task.await.unwrap_or_else(|panic| Err(panicked(&panic))).map(Content::Message)
         })
     }
 }

@@ -342,8 +342,3 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 pub(super) fn done(response: Response) -> Result<Option<Content>, Stopped> {
     Ok(Some(Content::Message(response)))
 }
-
-pub(super) fn failed(panic: &tokio::task::JoinError) -> Refusal {
-    tracing::error!(%panic, "a task has panicked");
-    Refusal::new(ErrorCode::Internal, "the server failed while it worked on this; please report it with its log")
-}

@@ -159,7 +159,7 @@ mod tests {
 
     fn dense(values: &[f32]) -> Gradient {
         let (first, second) = values.split_at(values.len() / 2);
-        Gradient::Dense(Dense { format: Format::F32, chunks: vec![bytes(first), bytes(second)] })
+        Gradient::Dense(Dense { format: Format::F32, chunks: vec![bytes(first), bytes(second)].into() })
     }
 
     fn bytes(values: &[f32]) -> Vec<u8> {

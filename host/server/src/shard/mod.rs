@@ -13,6 +13,7 @@ mod phases;
 mod rows;
 mod step;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub(crate) use executor::{Executor, NewSlice, Shard};
 pub(crate) use merged_rows::MergedRows;
 pub(crate) use phases::Contributed;
 pub(crate) use rows::FoundRows;
-pub(crate) use step::{Gradients, Lent, NewChunk, SliceGradients, Step, StepFailure};
+pub(crate) use step::{NewChunk, SliceGradients, Step, StepFailure};
 
 /// Jobs that may wait for a shard. Each is one key's update, so this many small keys are taken in before whoever
 /// brings more has to wait.
@@ -129,6 +130,15 @@ impl Shards {
         job: impl FnOnce(&mut Shard) -> T + Send + 'static,
     ) -> Result<T, ShardLost> {
         self.unless_stuck(async { self.submit(shard, job).await?.wait().await }).await
+    }
+
+    /// As [`call`](Self::call), for a job that can fail: its failure and the loss of the shard are told in the same way.
+    pub async fn attempt<T: Send + 'static, E: Display + Send + 'static>(
+        &self,
+        shard: usize,
+        job: impl FnOnce(&mut Shard) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, String> {
+        self.call(shard, job).await.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())
     }
 
     /// Whether no shard is known to be stuck, or to have ended.

@@ -6,18 +6,26 @@ use stepbox_sandbox::{Accumulators, Contributions, StepContext};
 use super::executor::{Bound, Shard};
 use super::step::{NewChunk, Step, StepFailure, new_chunks, with_gradient};
 use crate::names::{OptimizerId, TensorId};
+use crate::tensor::Dense;
 
 /// What a slice contributed, with the slice's position in the key's cut.
 pub(crate) type Contributed = (usize, Contributions);
 
 impl Shard {
     /// The server's own statistics that `phase` is the first to read.
-    pub fn statistics(&mut self, step: &Step, phase: u32) -> Result<Vec<Contributed>, StepFailure> {
+    pub fn statistics(
+        &mut self,
+        step: &Step,
+        gradients: &[Dense],
+        phase: u32,
+    ) -> Result<Vec<Contributed>, StepFailure> {
         let (pool, slices) = self.placement(step.optimizer, step.key);
         slices
             .iter()
             .map(|bound| {
-                let gathered = with_gradient(bound, step, |gradient| pool.statistics(bound.id, phase, gradient))?;
+                let gathered = with_gradient(bound, step.reduction, gradients, |gradient| {
+                    pool.statistics(bound.id, phase, gradient)
+                })?;
                 Ok((bound.index, gathered))
             })
             .collect()
@@ -27,13 +35,14 @@ impl Shard {
     pub fn phase(
         &mut self,
         step: &Step,
+        gradients: &[Dense],
         phase: u32,
         mut accumulators: Accumulators,
     ) -> Result<(Vec<Contributed>, Accumulators), StepFailure> {
         let (pool, slices) = self.placement(step.optimizer, step.key);
         let mut contributed = Vec::with_capacity(slices.len());
         for bound in slices {
-            let contributions = with_gradient(bound, step, |gradient| {
+            let contributions = with_gradient(bound, step.reduction, gradients, |gradient| {
                 pool.phase(bound.id, phase, &step.context, &mut accumulators, gradient)
             })?;
             contributed.push((bound.index, contributions));

@@ -6,7 +6,8 @@ use stepbox_reduce::ReduceError;
 use stepbox_sandbox::SandboxError;
 
 use super::executor::{Bound, Shard};
-use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks};
+use super::merged_rows::MergedRows;
+use super::step::{NewChunk, Step, StepFailure, new_chunks};
 use crate::names::{OptimizerId, TensorId};
 
 /// Rows that were read.
@@ -22,8 +23,7 @@ impl Shard {
     /// Runs a round on those of the touched rows that this shard owns.
     ///
     /// [`Shard::settle`] must follow.
-    pub fn step_rows(&mut self, step: &Step) -> Result<(), StepFailure> {
-        let Gradients::Rows(rows) = &step.gradients else { unreachable!("a round of touched rows has rows") };
+    pub fn step_rows(&mut self, step: &Step, rows: &MergedRows) -> Result<(), StepFailure> {
         let (pool, slices) = self.placement(step.optimizer, step.key);
         for bound in slices {
             let held = rows_of(bound, rows.columns());

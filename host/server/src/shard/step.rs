@@ -8,7 +8,6 @@ use stepbox_sandbox::{Exchange, GradientSource, InstancePool, SandboxError, Step
 use thiserror::Error;
 
 use super::executor::{Bound, Shard};
-use super::merged_rows::MergedRows;
 use crate::names::{OptimizerId, TensorId};
 use crate::tensor::{Dense, Weights, gradient};
 
@@ -17,18 +16,7 @@ pub(crate) struct Step {
     pub optimizer: OptimizerId,
     pub key: TensorId,
     pub context: StepContext,
-    pub gradients: Gradients,
     pub reduction: Reduction,
-}
-
-/// The workers' gradients, by rank.
-pub(crate) enum Gradients {
-    /// Whole tensors.
-    Whole(Vec<Dense>),
-    /// Whole tensors that were handed to the slices' owners.
-    HandedOver,
-    /// The rows that any worker has a gradient for.
-    Rows(MergedRows),
 }
 
 /// A slice's new weights, with the slice's position in the cut.
@@ -151,17 +139,15 @@ pub(super) fn new_chunks(
 /// Does something with the aggregated gradient of a slice.
 pub(super) fn with_gradient<T>(
     bound: &Bound,
-    step: &Step,
+    reduction: Reduction,
+    gradients: &[Dense],
     run: impl FnOnce(&mut GradientSource<'_>) -> Result<T, StepError>,
 ) -> Result<T, StepFailure> {
-    let Gradients::Whole(gradients) = &step.gradients else {
-        unreachable!("rounds of several passes keep their gradients, and rows are made whole for them")
-    };
     let start = bound.slice.start as usize;
     let mut reduced = Ok(());
     let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
         let elements = start + elements.start..start + elements.end;
-        match gradient::aggregate(step.reduction, gradients, elements, out) {
+        match gradient::aggregate(reduction, gradients, elements, out) {
             // What is not finite is the sandbox's to see, which reads it next.
             Ok(()) | Err(ReduceError::NotFinite(_)) => {}
             Err(error) => reduced = Err(error),

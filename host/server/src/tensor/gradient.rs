@@ -5,6 +5,8 @@ use std::ops::Range;
 use stepbox_reduce::{Format, ReduceError, Reduction};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::buffers::Chunks;
+
 /// A worker's part in a round.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Contribution {
@@ -28,7 +30,7 @@ pub(crate) enum Gradient {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Dense {
     pub format: Format,
-    pub chunks: Vec<Vec<u8>>,
+    pub chunks: Chunks,
 }
 
 /// Rows of a tensor, each at most once: never more than the tensor has.
@@ -63,25 +65,20 @@ impl Gradient {
             Self::Rows(rows) => Some(&rows.ids),
         }
     }
-
-    /// The buffers of a whole tensor, to be used again.
-    pub fn into_buffers(self) -> Vec<Vec<u8>> {
-        match self {
-            Self::Dense(dense) => dense.chunks,
-            Self::Rows(_) => Vec::new(),
-        }
-    }
 }
 
 impl Dense {
     /// The elements as `f32`s without gaps. Copies the tensor, unless that is what it is already.
-    pub fn into_values(mut self) -> Vec<u8> {
-        if self.format == Format::F32 && self.chunks.len() == 1 {
-            return self.chunks.swap_remove(0);
+    pub fn into_values(self) -> Vec<u8> {
+        let Self { format, chunks } = self;
+        let mut chunks = chunks.detach();
+        if format == Format::F32 && chunks.len() == 1 {
+            return chunks.swap_remove(0);
         }
-        let mut values = vec![0.0; self.elements()];
+        let whole = Self { format, chunks: chunks.into() };
+        let mut values = vec![0.0; whole.elements()];
         // Every element was looked at when it came.
-        let copied = aggregate(Reduction::sum(), &[self], 0..values.len(), &mut values);
+        let copied = aggregate(Reduction::sum(), &[whole], 0..values.len(), &mut values);
         debug_assert_eq!(copied, Ok(()));
         values.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
@@ -192,7 +189,7 @@ pub(crate) fn mean_loss(contributions: &[Contribution]) -> Option<f32> {
 pub(crate) async fn whole(
     contributions: Vec<Contribution>,
     row_bytes: usize,
-    buffers: impl Fn() -> Vec<Vec<u8>> + Send + 'static,
+    buffers: impl Fn() -> Chunks + Send + 'static,
 ) -> Result<Vec<Dense>, String> {
     let is_whole = |contribution: &Contribution| matches!(contribution.gradient, Gradient::Dense(_));
     if contributions.iter().all(is_whole) {
@@ -241,10 +238,10 @@ mod tests {
     #[test]
     fn parts_are_aggregated_across_chunks_and_formats() {
         let values: Vec<f32> = (0..10).map(|index| index as f32).collect();
-        let whole = Dense { format: Format::F32, chunks: vec![bytes(&values[..6]), bytes(&values[6..])] };
+        let whole = Dense { format: Format::F32, chunks: vec![bytes(&values[..6]), bytes(&values[6..])].into() };
         let half =
             |values: &[f32]| values.iter().flat_map(|value| value.to_bits().to_le_bytes()[2..].to_vec()).collect();
-        let halves = Dense { format: Format::Bf16, chunks: vec![half(&values[..6]), half(&values[6..])] };
+        let halves = Dense { format: Format::Bf16, chunks: vec![half(&values[..6]), half(&values[6..])].into() };
         let both = [whole, halves];
         for start in 0..10 {
             for end in start..=10 {
@@ -288,7 +285,7 @@ mod tests {
             prop_assert!(rows.ids.is_sorted_by(|before, after| before < after));
             for cut in [0, 5, 16] {
                 let chunks = vec![vec![0; cut * 4], vec![0; (16 - cut) * 4]];
-                let mut tensor = Dense { format: Format::F32, chunks };
+                let mut tensor = Dense { format: Format::F32, chunks: chunks.into() };
                 rows.scatter(&mut tensor, 8);
                 let mut sums = [0.0; 16];
                 prop_assert_eq!(aggregate(Reduction::sum(), &[tensor], 0..16, &mut sums), Ok(()));
