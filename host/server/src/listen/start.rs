@@ -9,7 +9,7 @@ use stepbox_trust::{TrustStore, VersionLedger};
 use stepbox_wire::DEFAULT_JOB;
 use tokio::sync::watch;
 
-use super::server::ServerError;
+use super::error::ServerError;
 use super::state_directory;
 use crate::audit::Audit;
 use crate::component::{ARCHIVE_FOLDER, ARCHIVE_INDEX};

@@ -10,9 +10,9 @@ use stepbox_tls::pem;
 use stepbox_trust::Moment;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::pem_file::{TlsError, certificates};
 use super::secret_file;
 use super::secret_file::{Exposure, SecretFileError};
-use super::tls::{TlsError, certificates};
 use crate::config::{TlsConfig, unreadable};
 
 /// How long before the end of a certificate or a revocation list an operator is warned: seven days.

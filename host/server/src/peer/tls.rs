@@ -2,8 +2,6 @@
 //!
 //! There is no plaintext mode and no older version to fall back to.
 
-use std::fmt::Display;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -12,52 +10,12 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, ServerConfig};
 use stepbox_tls::{Acceptor, pem};
-use thiserror::Error;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::own_certificate::OwnCertificate;
-use crate::config::{ExpiredLists, TlsConfig, unreadable};
+use super::pem_file::{PemFile, TlsError, certificates};
+use crate::config::{ExpiredLists, TlsConfig};
 use crate::names::Identity;
-
-/// Why the server has no TLS to offer. The operator's to mend.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// A PEM file cannot be read or holds nothing of the kind.
-    #[error("cannot read {what} from {}: {reason}", path.display())]
-    Pem {
-        /// `the authority's certificates`, say.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// Others than the server can read or change the private key.
-    #[error("the server's private key {} has mode {mode:04o}, and others than the server can use it: run `chmod 600` \
-             on it, or `chmod 640` where it belongs to root and the server's group is to read it. Have a new \
-             certificate issued if somebody else could use this machine", path.display())]
-    TooOpen {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions. An access control list shows in the group's.
-        mode: u32,
-    },
-    /// The private key is another user's, who can read and replace it.
-    #[error("the server's private key {} belongs to user {owner}, and the server runs as user {user}: run `chown \
-             {user}` on it, or give it to root and let the server's group read it (mode 0640)", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// The server's user.
-        user: u32,
-    },
-    /// The files can be read, but do not fit together.
-    #[error("the TLS configuration does not hold together: {0}")]
-    Unusable(String),
-}
 
 /// Certificates, keys and revocation lists as they were read.
 pub(crate) struct Tls {
@@ -73,15 +31,6 @@ struct Peers {
     lists_until: Option<i64>,
     /// The files that were read, to tell one that is cut off.
     files: Arc<[PemFile]>,
-}
-
-/// A file as it was read.
-struct PemFile {
-    what: &'static str,
-    path: PathBuf,
-    content: Vec<u8>,
-    /// Certificates or lists in it.
-    blocks: usize,
 }
 
 /// What reading all files again has brought. The two halves do not wait for each other: a certificate that is renewed
@@ -196,17 +145,6 @@ impl Peers {
     }
 }
 
-impl PemFile {
-    fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
-        let wrong = |error: std::io::Error| TlsError::Pem { what, path: path.to_owned(), reason: unreadable(&error) };
-        Ok(Self { what, path: path.to_owned(), content: pem::read(path).map_err(wrong)?, blocks: 0 })
-    }
-
-    fn wrong(&self, reason: &dyn Display) -> TlsError {
-        TlsError::Pem { what: self.what, path: self.path.clone(), reason: reason.to_string() }
-    }
-}
-
 fn until(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
     let (_, list) = CertificateRevocationList::from_der(list).ok()?;
     Some(list.next_update()?.timestamp())
@@ -217,10 +155,4 @@ pub(crate) fn own_name(config: &TlsConfig) -> Result<String, TlsError> {
     let chain = certificates("the server's certificate", &config.certificate)?;
     // One with several names, or none, is as good as any: clients look at its subject alternative names.
     Ok(Identity::of(&chain).map_or_else(|_| "stepbox".to_owned(), |identity| identity.to_string()))
-}
-
-/// All certificates of a PEM file, of which there must be one. It may have the private key too.
-pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let file = PemFile::read(what, path)?;
-    pem::certificate_chain(&file.content).map_err(|error| file.wrong(&error))
 }

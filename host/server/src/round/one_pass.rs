@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stepbox_reduce::Format;
 
-use super::Update;
+use super::update::Update;
 use crate::job::Job;
 use crate::model::{Key, Placement};
 use crate::shard::SliceGradients;

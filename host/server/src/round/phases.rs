@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stepbox_sandbox::{Accumulators, Scope};
 
-use super::Update;
+use super::update::Update;
 use crate::job::{MeetingFailure, Occasion, Part};
 use crate::model::Key;
 use crate::names::TensorId;

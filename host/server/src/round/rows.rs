@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Update;
+use super::update::Update;
 use crate::shard::{MergedRows, Shard, Step};
 
 /// Steps the touched rows of all slices.

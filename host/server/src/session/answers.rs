@@ -8,7 +8,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
-use super::refused;
+use super::refusals::refused;
 use crate::config::Limits;
 use crate::job::Job;
 use crate::limiting::{Account, Direction, Held};

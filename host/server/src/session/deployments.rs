@@ -6,8 +6,8 @@ use stepbox_wire::{DeployOptions, ErrorCode, Response};
 use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Context;
 use super::answers::Content;
+use super::context::Context;
 use super::requests::{Asked, Outstanding, Stopped};
 use crate::config::Right;
 use crate::deploy::{Wanted, deploy, submit, withdraw};

@@ -10,8 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::answers::Content;
+use super::context::Context;
+use super::end::End;
 use super::frames::{FrameReader, ReadError};
-use super::{Context, End};
 use crate::audit::{Action, Event};
 use crate::config::Right;
 use crate::deploy::learning_rate;

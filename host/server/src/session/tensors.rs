@@ -8,8 +8,8 @@ use stepbox_wire::{ErrorCode, Response, TensorType};
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Context;
 use super::answers::{Content, RowIds};
+use super::context::Context;
 use super::requests::{Asked, Stopped, done};
 use crate::audit::{Action, Event};
 use crate::deploy::create;
