@@ -6,7 +6,9 @@ use stepbox_sandbox::{AdmittedComponent, Fault, SandboxError};
 use stepbox_trust::{Claims, TrustError, VerifiedComponent};
 use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus};
 
-use super::{Wanted, no_previous, revocation, unknown_component};
+use super::records::{no_previous, unknown_component};
+use super::request::Wanted;
+use super::revocation;
 use crate::component::{Kept, check_options};
 use crate::job::Job;
 use crate::names::{Answered, Refusal};

@@ -7,12 +7,13 @@ use stepbox_sandbox::{Preparation, TensorDescription};
 use stepbox_wire::{ErrorCode, TensorType};
 use tokio::task::JoinSet;
 
-use super::{learning_rate, new_slices, not_admitted};
+use super::checks::not_admitted;
+use super::learning_rate;
 use crate::job::{Job, off_the_runtime, panicked};
 use crate::model::{Key, Placement, Room, check_type};
 use crate::names::{Answered, Refusal, TensorId};
 use crate::optimizer::{Optimizer, Planned, Unplanned};
-use crate::shard::NewSlice;
+use crate::shard::{NewSlice, new_slices};
 use crate::tensor::{Slice, Weights, cut};
 
 /// Makes a key known with its first value, for which there is room, unless it is known already. Returns whether it is

@@ -19,68 +19,33 @@ mod key_creation;
 pub(crate) mod learning_rate;
 mod mandate;
 mod preparation;
+mod records;
+mod request;
 mod revocation;
 mod submissions;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use stepbox_trust::{Claims, Digest, Intent, VerifiedComponent};
-use stepbox_wire::{DeployOptions, ErrorCode, OptimizerStatus, Response};
+use stepbox_wire::{ErrorCode, Response};
 
-pub(crate) use checks::not_admitted;
 pub(crate) use key_creation::create;
+pub(crate) use request::Wanted;
 pub(crate) use revocation::{status, watch};
 pub(crate) use submissions::{submit, submitted_after, withdraw};
 
-use crate::audit::{Action, Event};
-use crate::component::{Archive, FileLease, Kept};
-use crate::config::Right;
+use crate::audit::Event;
 use crate::job::{Job, Turn, off_the_runtime};
 use crate::model::Key;
 use crate::names::{Answered, Identity, Refusal, TensorId};
 use crate::optimizer::{Deployed, Groups, Optimizer, Planned};
 use crate::round::migration;
-use crate::shard::{NewSlice, ShardLost};
+use crate::shard::ShardLost;
 use checks::Accepted;
 use learning_rate::Start;
 use mandate::Mandate;
-
-/// What is to be deployed.
-pub(crate) enum Wanted {
-    /// A component as it came.
-    File { component: Vec<u8>, options: DeployOptions },
-    /// One that was submitted, by its digest.
-    Submitted { digest: String, options: DeployOptions },
-    /// One that was deployed before: the last, or the one of this digest.
-    Former { to: Option<String> },
-}
-
-impl Wanted {
-    fn action(&self) -> Action {
-        match self {
-            Self::File { .. } => Action::Deploy,
-            Self::Submitted { .. } => Action::Activate,
-            Self::Former { .. } => Action::Rollback,
-        }
-    }
-
-    /// What one must be allowed to do for it.
-    fn rights(&self) -> &'static [Right] {
-        match self {
-            Self::File { .. } => &[Right::Activate, Right::Submit],
-            Self::Submitted { .. } | Self::Former { .. } => &[Right::Activate],
-        }
-    }
-
-    fn about(&self) -> OptimizerStatus {
-        match self {
-            Self::File { component, .. } => claimed(component),
-            Self::Submitted { digest, .. } => named(digest.clone()),
-            Self::Former { to } => named(to.clone().unwrap_or_default()),
-        }
-    }
-}
+use records::{Recorded, record, remember, withdraw_intent};
+use request::decided;
 
 /// Deploys a component. Runs to its end once it has begun, whether or not anyone waits for the answer.
 pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted, turn: Turn) -> Answered<Response> {
@@ -99,58 +64,6 @@ pub(crate) async fn deploy(job: Arc<Job>, by: Identity, wanted: Wanted, turn: Tu
         Err(refusal) => Err(refusal),
     };
     decided(&job, action, &by, &about, outcome)
-}
-
-/// Notes what has become of a request to submit, deploy and so on.
-fn decided(
-    job: &Job,
-    action: Action,
-    by: &Identity,
-    about: &OptimizerStatus,
-    outcome: Answered<Response>,
-) -> Answered<Response> {
-    let from_round = match &outcome {
-        Ok(Response::Deployed { from_round, .. }) => from_round.to_string(),
-        _ => String::new(),
-    };
-    let outcome = outcome.map_err(|mut refusal| {
-        refusal.shorten();
-        Refusal { audited: true, ..refusal }
-    });
-    let reason = outcome.as_ref().err().and_then(|refusal| refusal.reason).unwrap_or_default();
-    let OptimizerStatus { name, version, publisher, digest } = about;
-    let details = [
-        ("name", name.as_str()),
-        ("version", version),
-        ("publisher", publisher),
-        ("from_round", &from_round),
-        ("reason", reason),
-    ];
-    let details: Vec<_> = details.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    let event = match &outcome {
-        Ok(_) => Event::allowed(action),
-        Err(refusal) => Event::refused(action, &refusal.message).code(refusal.code),
-    };
-    job.audit.record(&event.by(by).about(digest).with(&details));
-    outcome
-}
-
-/// What an unverified file says of itself, for those who read of an attempt with it.
-fn claimed(component: &[u8]) -> OptimizerStatus {
-    match Claims::read(component) {
-        Ok(claims) => OptimizerStatus {
-            name: claims.manifest.name,
-            version: claims.manifest.version.to_string(),
-            publisher: claims.manifest.publisher.to_string(),
-            digest: claims.digest.to_string(),
-        },
-        Err(_) => named(Digest::of(component).to_string()),
-    }
-}
-
-/// Of which only the digest is known.
-fn named(digest: String) -> OptimizerStatus {
-    OptimizerStatus { name: String::new(), version: String::new(), publisher: String::new(), digest }
 }
 
 /// Everything that concerns keys.
@@ -260,16 +173,6 @@ fn count_by_group(groups: &Groups, plans: &HashMap<TensorId, Arc<Planned>>) -> V
     groups.names().map(|name| (name.to_owned(), count(name))).collect()
 }
 
-/// A key's slices as a shard wants to have them.
-pub(crate) fn new_slices(key: TensorId, planned: &Arc<Planned>) -> impl Iterator<Item = NewSlice> {
-    planned.slices.iter().enumerate().map(move |(index, slice)| NewSlice {
-        key,
-        index,
-        slice: slice.clone(),
-        planned: Arc::clone(planned),
-    })
-}
-
 /// Has all shards let go of an optimizer. Nobody waits for it: a shard that is busy does it when it comes to it, and one
 /// that is gone has nothing left to let go of.
 fn discard(job: &Arc<Job>, optimizer: &Optimizer) {
@@ -308,102 +211,4 @@ fn take_effect(
     job.offenders.forget();
     deployments.deploy(Deployed { optimizer: Arc::clone(optimizer), from_round }, keys.len());
     Ok((from_round, state_kept))
-}
-
-/// What is on disk before a deployment takes effect.
-struct Recorded {
-    /// In the ledger.
-    intent: Intent,
-    /// The component's file.
-    lease: FileLease,
-}
-
-/// Puts the component where a rollback finds it, until it is remembered, and its version where no older one gets past it.
-fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Recorded> {
-    let lease = keep(job, &job.archive.lock(), verified)?;
-    let mut ledger = job.ledger.lock();
-    let intent = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
-    let intent = intent.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
-    Ok(Recorded { intent, lease })
-}
-
-/// Has the ledger forget what has not taken effect. What fails here costs only other content under the same version.
-async fn withdraw_intent(job: &Arc<Job>, intent: Intent) {
-    let ledger = Arc::clone(job);
-    let withdrawn = tokio::task::spawn_blocking(move || ledger.ledger.lock().withdraw(intent));
-    if let Ok(Err(error)) = withdrawn.await {
-        tracing::error!(%error, "the version ledger on disk still has a deployment that was refused");
-    }
-}
-
-/// Keeps a component's file. One of the same content that is there is replaced only where it is not good any more, or where
-/// this one has more signatures: it is not to lose those of others.
-fn keep(job: &Job, archive: &Archive, verified: &VerifiedComponent) -> Answered<FileLease> {
-    let digest = verified.digest().to_string();
-    let known = archive.read(&digest, job.config.limits.component_bytes).ok();
-    let known = known.and_then(|bytes| job.trust.store_for_deployment().ok()?.verify_stored(bytes).ok());
-    if let Some(known) = known.filter(|known| known.digest() == verified.digest()) {
-        let (before, now) = (signers(&known), signers(verified));
-        if !(now.len() > before.len() && now.is_superset(&before)) {
-            return Ok(archive.lease(&digest));
-        }
-    }
-    archive.keep(&digest, verified.bytes()).map_err(|error| cannot_keep(&error))
-}
-
-/// Whose signatures count.
-fn signers(verified: &VerifiedComponent) -> HashSet<stepbox_trust::KeyId> {
-    verified.signers().map(|(key, _)| key).collect()
-}
-
-/// Records that the deployment has taken effect, and has later rollbacks know of it. What fails here costs nothing of
-/// what runs: the files are then those of a server that ended right before this.
-async fn remember(
-    job: &Arc<Job>,
-    recorded: Option<Recorded>,
-    status: OptimizerStatus,
-    options: DeployOptions,
-    former: Option<Kept>,
-) {
-    let remembering = Arc::clone(job);
-    let remembered = tokio::task::spawn_blocking(move || {
-        if let Some(Recorded { intent, lease }) = recorded {
-            if let Err(error) = remembering.ledger.lock().took_effect(intent) {
-                tracing::error!(%error, "after a restart the server will not know that this has taken effect");
-            }
-            // The index names the file before this lets go of it.
-            let mut archive = remembering.archive.lock();
-            let outcome = match former {
-                Some(kept) => archive.rolled_back(&kept),
-                None => archive.deployed(Kept { optimizer: status, options }),
-            };
-            drop(lease);
-            outcome
-        } else {
-            Ok(())
-        }
-    });
-    if let Ok(Err(error)) = remembered.await {
-        tracing::error!(%error, "after a restart the server will not know that this was deployed");
-    }
-}
-
-fn cannot_keep(error: &std::io::Error) -> Refusal {
-    let message = format!("the component cannot be kept in the state directory: {error}");
-    Refusal::new(ErrorCode::Internal, message).because("archive")
-}
-
-fn unknown_component(digest: &str) -> Refusal {
-    let message = format!("no component of digest {digest} is submitted; `stepbox submissions` lists what is");
-    Refusal::new(ErrorCode::UnknownComponent, message).because("not-submitted")
-}
-
-fn no_previous(digest: Option<&str>) -> Refusal {
-    let message = match digest {
-        None => "there is no deployment before the present one to roll back to".to_owned(),
-        Some(digest) => {
-            format!("{digest} is not among the deployments that can be rolled back to; the status has them")
-        }
-    };
-    Refusal::new(ErrorCode::UnknownComponent, message).because("no-previous-deployment")
 }

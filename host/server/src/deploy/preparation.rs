@@ -17,12 +17,11 @@ use tokio::sync::MutexGuard;
 
 use super::checks::not_admitted;
 use super::mandate::Mandate;
-use super::new_slices;
 use crate::job::{Job, Progress, Structure, off_the_runtime};
 use crate::model::Key;
 use crate::names::{Answered, OptimizerId, Refusal, TensorId};
 use crate::optimizer::{Groups, Planned};
-use crate::shard::Executor;
+use crate::shard::{Executor, new_slices};
 
 /// How often it looks at rights and trust: signatures are verified for that, which takes a millisecond of large components.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

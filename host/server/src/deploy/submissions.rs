@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use stepbox_wire::{ErrorCode, Page, Response, SubmissionStatus};
 
 use super::mandate::Mandate;
-use super::{cannot_keep, checks, claimed, decided, named, unknown_component};
+use super::records::{cannot_keep, unknown_component};
+use super::request::{claimed, decided, named};
+use super::{checks, records};
 use crate::audit::{Action, Event};
 use crate::config::{Limits, Right};
 use crate::job::{Job, off_the_runtime};
@@ -38,7 +40,7 @@ fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<Submissio
     Mandate { by: by.clone(), rights: &[Right::Submit] }.check_anew(job, &verified)?;
     let mut archive = job.archive.lock();
     // Also where it is known: it may have come with more signatures.
-    let _lease = super::keep(job, &archive, &verified)?;
+    let _lease = records::keep(job, &archive, &verified)?;
     // Asked again: it may have been withdrawn meanwhile, or have come from somebody else.
     if let Some(known) = archive.submission(&digest) {
         return Ok(known.clone());

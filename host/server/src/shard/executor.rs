@@ -55,6 +55,16 @@ pub(crate) struct NewSlice {
     pub planned: Arc<Planned>,
 }
 
+/// A key's slices as a shard wants to have them.
+pub(crate) fn new_slices(key: TensorId, planned: &Arc<Planned>) -> impl Iterator<Item = NewSlice> {
+    planned.slices.iter().enumerate().map(move |(index, slice)| NewSlice {
+        key,
+        index,
+        slice: slice.clone(),
+        planned: Arc::clone(planned),
+    })
+}
+
 impl Shard {
     /// Takes over the instances of an optimizer that was prepared elsewhere.
     pub fn adopt(&mut self, optimizer: OptimizerId, executor: Executor) {

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::names::Refusal;
 use busy::Busy;
 
-pub(crate) use executor::{Executor, NewSlice, Shard};
+pub(crate) use executor::{Executor, NewSlice, Shard, new_slices};
 pub(crate) use merged_rows::MergedRows;
 pub(crate) use phases::Contributed;
 pub(crate) use rows::FoundRows;
