@@ -8,7 +8,7 @@
 //!
 //! | layer | what it holds |
 //! |---|---|
-//! | `listen` | the server from its start to its end: accepting connections, setting up jobs, reading files again, the state directory |
+//! | `listen` | the server from start to end: setting up jobs, accepting connections, reading files again |
 //! | `session` | one connection: frames, requests, answers, the worker that it speaks for |
 //! | `report` | the status, lists page by page, the digest of all weights |
 //! | `deploy` | new optimizers, keys and learning rates: checks, preparation, submissions, revocation |
@@ -28,8 +28,9 @@
 //!
 //! # Locks
 //!
-//! Always taken in this order: `Job::structure`, a key's `turn`, `Job::members`, then `Job::deployments` or the barrier,
-//! then a key's state. The first two are held across waiting (they order whole operations), the others never.
+//! Always taken in this order: `Job::structure`, a key's `turn`, `Workers::members`, then `Job::deployments` or the
+//! barrier, then a key's state, then its buffers. The first two are held across waiting (they order whole operations), the
+//! others never.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -53,8 +54,6 @@ mod shard;
 mod tensor;
 
 pub use component::MAX_PREVIOUS_DEPLOYMENTS;
-#[doc(hidden)]
-pub use config::fuzz_configuration;
 pub use config::*;
 pub use listen::{Reloader, Server, ServerError, StateError};
 pub use logging::LogHealth;

@@ -3,8 +3,44 @@
 mod archive;
 mod trust_file;
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use stepbox_trust::VersionLedger;
+use tokio::sync::Semaphore;
+
+use crate::config::JobSettings;
+
 pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
 pub(crate) use archive::{
     Archive, FOLDER as ARCHIVE_FOLDER, FileLease, INDEX_PATH as ARCHIVE_INDEX, Kept, Shown, check_options,
 };
 pub(crate) use trust_file::{FileChange, Trust};
+
+/// What a job has of signed components, besides those that are deployed.
+pub(crate) struct Components {
+    pub ledger: Mutex<VersionLedger>,
+    /// Components to go back to, and those submitted.
+    pub archive: Mutex<Archive>,
+    /// Those to go back to.
+    pub previous: Shown,
+    /// The trust file.
+    pub trust: Trust,
+    /// One submission at a time: each holds a component and compiles it. Beside deployments: whoever may only submit must
+    /// not be able to hold up a rollback.
+    pub submitting: Arc<Semaphore>,
+}
+
+impl Components {
+    /// What a job with these settings has kept, and its trust file as it is now.
+    pub fn open(config: &JobSettings, ledger: VersionLedger) -> Self {
+        let archive = Archive::open(&config.state_directory);
+        Self {
+            ledger: Mutex::new(ledger),
+            previous: archive.shown(),
+            archive: Mutex::new(archive),
+            trust: Trust::new(&config.trust, &config.limits),
+            submitting: Arc::new(Semaphore::new(1)),
+        }
+    }
+}

@@ -38,12 +38,13 @@ fn check_all(job: &Arc<Job>, wanted: Wanted, about: &mut OptimizerStatus) -> Ans
     let (verified, options, former) = match wanted {
         Wanted::File { component, options } => (verify(job, component)?, options, None),
         Wanted::Submitted { digest, options } => {
-            if job.archive.lock().submission(&digest).is_none() {
+            if job.components.archive.lock().submission(&digest).is_none() {
                 return Err(unknown_component(&digest));
             }
             let kept = read_kept(job, &digest)?;
             revocation::refresh(job);
-            let verified = job.trust.store_for_deployment()?.verify_stored(kept).map_err(|error| untrusted(&error))?;
+            let verified =
+                job.components.trust.store_for_deployment()?.verify_stored(kept).map_err(|error| untrusted(&error))?;
             check_same(&verified, &digest)?;
             (verified, options, None)
         }
@@ -55,7 +56,7 @@ fn check_all(job: &Arc<Job>, wanted: Wanted, about: &mut OptimizerStatus) -> Ans
     *about = status(&verified);
     match &former {
         None => check_version(job, &verified)?,
-        Some(_) if job.ledger.lock().was_deployed(&verified) => {}
+        Some(_) if job.components.ledger.lock().was_deployed(&verified) => {}
         Some(_) => {
             let message = format!(
                 "the version ledger does not know that {} {} was deployed with this content, so there is no going back \
@@ -77,8 +78,8 @@ fn check_all(job: &Arc<Job>, wanted: Wanted, about: &mut OptimizerStatus) -> Ans
 /// what is gone back to, or what an error is about.
 fn former(job: &Arc<Job>, to: Option<&str>, about: &mut OptimizerStatus) -> Answered<(VerifiedComponent, Kept)> {
     revocation::refresh(job);
-    let store = job.trust.store_for_deployment()?;
-    let mut kept = job.archive.lock().previous().to_vec();
+    let store = job.components.trust.store_for_deployment()?;
+    let mut kept = job.components.archive.lock().previous().to_vec();
     kept.retain(|kept| to.is_none_or(|digest| digest == kept.optimizer.digest));
     let mut passed_over = None;
     for kept in kept {
@@ -120,7 +121,7 @@ fn has_ended(error: &TrustError) -> bool {
 /// The file that is kept under a digest, not verified yet.
 fn read_kept(job: &Job, digest: &str) -> Answered<Vec<u8>> {
     let limit = job.config.limits.component_bytes;
-    job.archive.lock().read(digest, limit).map_err(|error| {
+    job.components.archive.lock().read(digest, limit).map_err(|error| {
         let message =
             format!("the file kept for {digest} cannot be read on the server ({error}); deploy or submit it again");
         Refusal::new(ErrorCode::UnknownComponent, message).because("component-lost")
@@ -140,12 +141,12 @@ fn check_same(verified: &VerifiedComponent, digest: &str) -> Answered<()> {
 pub(super) fn verify(job: &Arc<Job>, component: Vec<u8>) -> Answered<VerifiedComponent> {
     // Whoever has just written a revocation into it need not wait.
     revocation::refresh(job);
-    job.trust.store_for_deployment()?.verify(component).map_err(|error| untrusted(&error))
+    job.components.trust.store_for_deployment()?.verify(component).map_err(|error| untrusted(&error))
 }
 
 /// That its version is not below what was deployed, and no other file of the same.
 pub(super) fn check_version(job: &Job, verified: &VerifiedComponent) -> Answered<()> {
-    job.ledger.lock().check(verified).map_err(|error| untrusted(&error))
+    job.components.ledger.lock().check(verified).map_err(|error| untrusted(&error))
 }
 
 /// The sandbox's rules, and that the component calls itself what it was signed as.

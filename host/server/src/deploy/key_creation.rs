@@ -96,7 +96,7 @@ pub(crate) async fn create(
         }
     }
 
-    let key = Arc::new(Key::new(id, description, tensor, slices, first, job.workers as usize, placement));
+    let key = Arc::new(Key::new(id, description, tensor, slices, first, job.workers.count as usize, placement));
     structure.load = load;
     if let [starts_with, _newest] = optimizers.as_slice() {
         job.deployments.write().add_waiting(starts_with);

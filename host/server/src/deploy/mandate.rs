@@ -23,7 +23,7 @@ impl Mandate {
     /// Whether rights and trust still are what they must be, by the files as they were read last.
     pub fn check(&self, job: &Job, verified: &VerifiedComponent) -> Answered<()> {
         self.rights.iter().try_for_each(|right| job.access.require(&self.by, *right))?;
-        let store = job.trust.store_for_deployment()?;
+        let store = job.components.trust.store_for_deployment()?;
         store.recheck(verified, SystemTime::now()).map_err(|error| untrusted(&error))
     }
 

@@ -20,8 +20,8 @@ pub(super) struct Recorded {
 
 /// Puts the component where a rollback finds it, until it is remembered, and its version where no older one gets past it.
 pub(super) fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> Answered<Recorded> {
-    let lease = keep(job, &job.archive.lock(), verified)?;
-    let mut ledger = job.ledger.lock();
+    let lease = keep(job, &job.components.archive.lock(), verified)?;
+    let mut ledger = job.components.ledger.lock();
     let intent = if is_new { ledger.record(verified) } else { ledger.record_rollback(verified) };
     let intent = intent.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()).because("ledger"))?;
     Ok(Recorded { intent, lease })
@@ -30,7 +30,7 @@ pub(super) fn record(job: &Job, verified: &VerifiedComponent, is_new: bool) -> A
 /// Has the ledger forget what has not taken effect. What fails here costs only other content under the same version.
 pub(super) async fn withdraw_intent(job: &Arc<Job>, intent: Intent) {
     let ledger = Arc::clone(job);
-    let withdrawn = tokio::task::spawn_blocking(move || ledger.ledger.lock().withdraw(intent));
+    let withdrawn = tokio::task::spawn_blocking(move || ledger.components.ledger.lock().withdraw(intent));
     if let Ok(Err(error)) = withdrawn.await {
         tracing::error!(%error, "the version ledger on disk still has a deployment that was refused");
     }
@@ -41,7 +41,7 @@ pub(super) async fn withdraw_intent(job: &Arc<Job>, intent: Intent) {
 pub(super) fn keep(job: &Job, archive: &Archive, verified: &VerifiedComponent) -> Answered<FileLease> {
     let digest = verified.digest().to_string();
     let known = archive.read(&digest, job.config.limits.component_bytes).ok();
-    let known = known.and_then(|bytes| job.trust.store_for_deployment().ok()?.verify_stored(bytes).ok());
+    let known = known.and_then(|bytes| job.components.trust.store_for_deployment().ok()?.verify_stored(bytes).ok());
     if let Some(known) = known.filter(|known| known.digest() == verified.digest()) {
         let (before, now) = (signers(&known), signers(verified));
         if !(now.len() > before.len() && now.is_superset(&before)) {
@@ -68,11 +68,11 @@ pub(super) async fn remember(
     let remembering = Arc::clone(job);
     let remembered = tokio::task::spawn_blocking(move || {
         if let Some(Recorded { intent, lease }) = recorded {
-            if let Err(error) = remembering.ledger.lock().took_effect(intent) {
+            if let Err(error) = remembering.components.ledger.lock().took_effect(intent) {
                 tracing::error!(%error, "after a restart the server will not know that this has taken effect");
             }
             // The index names the file before this lets go of it.
-            let mut archive = remembering.archive.lock();
+            let mut archive = remembering.components.archive.lock();
             let outcome = match former {
                 Some(kept) => archive.rolled_back(&kept),
                 None => archive.deployed(Kept { optimizer: status, options }),

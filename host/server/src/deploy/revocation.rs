@@ -25,7 +25,7 @@ use crate::round::migration;
 /// ends by itself. Waits for the disk. To be called within the runtime.
 pub(crate) fn refresh(job: &Arc<Job>) {
     let path = job.config.trust.store.display().to_string();
-    match job.trust.read_again() {
+    match job.components.trust.read_again() {
         FileChange::Unchanged => {}
         FileChange::Replaced => job.audit.record(&Event::allowed(Action::TrustReload).about(&path)),
         FileChange::Broke(fault) => {
@@ -44,7 +44,7 @@ fn enforce(job: &Arc<Job>) {
         // While this is held no gradient is counted.
         let deployments = job.deployments.write();
         // Only now: somebody else may have read a newer file while this one waited.
-        let (store, now) = (job.trust.store(), SystemTime::now());
+        let (store, now) = (job.components.trust.store(), SystemTime::now());
         for optimizer in deployments.known() {
             let revocation = store.recheck(&optimizer.verified, now).err().map(|error| Revocation {
                 reason: error.name(),
@@ -124,7 +124,12 @@ pub(crate) fn status(job: &Job) -> DeploymentStatus {
         }
         revoked.push(RevokedOptimizer { optimizer: optimizer.status.clone(), reason: reason.to_owned(), message });
     }
-    DeploymentStatus { standing, revoked, previous: job.previous.read().clone(), trust_error: job.trust.fault() }
+    DeploymentStatus {
+        standing,
+        revoked,
+        previous: job.components.previous.read().clone(),
+        trust_error: job.components.trust.fault(),
+    }
 }
 
 /// All that keys update with or will, in order of deployment.

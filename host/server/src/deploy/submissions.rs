@@ -32,13 +32,13 @@ fn keep(job: &Arc<Job>, by: &Identity, component: Vec<u8>) -> Answered<Submissio
     let verified = checks::verify(job, component)?;
     checks::check_version(job, &verified)?;
     let digest = verified.digest().to_string();
-    let is_known = job.archive.lock().submission(&digest).is_some();
+    let is_known = job.components.archive.lock().submission(&digest).is_some();
     if !is_known {
-        check_room(job.archive.lock().submitted(), by, verified.bytes().len() as u64, &job.config.limits)?;
+        check_room(job.components.archive.lock().submitted(), by, verified.bytes().len() as u64, &job.config.limits)?;
         checks::admit(job, &verified)?;
     }
     Mandate { by: by.clone(), rights: &[Right::Submit] }.check_anew(job, &verified)?;
-    let mut archive = job.archive.lock();
+    let mut archive = job.components.archive.lock();
     // Also where it is known: it may have come with more signatures.
     let _lease = records::keep(job, &archive, &verified)?;
     // Asked again: it may have been withdrawn meanwhile, or have come from somebody else.
@@ -80,7 +80,7 @@ pub(crate) async fn submitted_after(
 ) -> Answered<Page<SubmissionStatus>> {
     let job = Arc::clone(job);
     off_the_runtime(move || {
-        let archive = job.archive.lock();
+        let archive = job.components.archive.lock();
         let submitted = archive.submitted();
         let Some(digest) = after else { return Ok(Page::fill(submitted.iter().cloned(), bytes)) };
         let position = submitted.iter().position(|submission| submission.component.digest == digest);
@@ -98,7 +98,7 @@ pub(crate) async fn submitted_after(
 pub(crate) async fn withdraw(job: Arc<Job>, by: Identity, all: bool, digest: String) -> Answered<Response> {
     let (working, withdrawer, about) = (Arc::clone(&job), by.clone(), digest.to_ascii_lowercase());
     let outcome = off_the_runtime(move || {
-        let mut archive = working.archive.lock();
+        let mut archive = working.components.archive.lock();
         // Those of others are none to whoever may not see to them.
         let is_there = archive.submission(&about).is_some_and(|found| all || found.submitted_by == withdrawer.as_str());
         if !is_there {

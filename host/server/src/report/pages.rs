@@ -86,7 +86,7 @@ fn keys(job: &Job, after: Option<&str>, bytes: usize) -> Page<stepbox_wire::KeyS
 }
 
 fn workers(job: &Job, after: Option<Rank>, bytes: usize) -> Page<WorkerStatus> {
-    let members = job.members.borrow();
+    let members = job.workers.members.borrow();
     let all = (0..).zip(members.workers());
     let status = |(rank, (identity, connected)): (Rank, (&Identity, bool))| WorkerStatus {
         identity: identity.to_string(),

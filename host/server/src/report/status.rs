@@ -18,7 +18,7 @@ use crate::tensor::Weights;
 
 /// The status without the lists of workers and keys, which are reports of their own.
 pub(crate) fn status(job: &Job, weights_digest: Option<String>) -> ServerStatus {
-    let offenders = job.offenders.warnings(&job.members.borrow());
+    let offenders = job.offenders.warnings(&job.workers.members.borrow());
     let stuck = job.shards.check().err().map(|lost| lost.to_string());
     let (in_use, pending) = {
         let deployments = job.deployments.read();

@@ -72,7 +72,7 @@ fn start(job: &Arc<Job>, key: &Arc<Key>, round: u64, contributions: Vec<Contribu
                 if let Some(rank) = magnitudes.outlier() {
                     job.offenders.failed(key.id, rank);
                 }
-                let gradients = magnitudes.describe(&job.members.borrow());
+                let gradients = magnitudes.describe(&job.workers.members.borrow());
                 let reason = gradients.map_or(reason.clone(), |gradients| format!("{reason}; {gradients}"));
                 tracing::error!(key = key.name, round, reason, "a round has failed");
                 note_failure(&job, &key, placement.as_ref(), round, &reason);
@@ -183,7 +183,7 @@ fn context(job: &Job, placement: &Placement, round: u64, loss: Option<f32>) -> R
         // The contract counts in f32; the operator's text was f64.
         learning_rate: (rate.learning_rate * multiplier) as f32,
         peak_learning_rate: (rate.peak * multiplier) as f32,
-        contributors: job.workers,
+        contributors: job.workers.count,
         staleness: 0,
         loss,
         seed: job.config.job.seed,

@@ -56,7 +56,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let permit = self.permit()?;
         let component = self.component().await?;
         let Context { job, identity, .. } = &**self.context;
-        let turn = turn(&job.submitting)?;
+        let turn = turn(&job.components.submitting)?;
         let submission = submit(Arc::clone(job), identity.clone(), component);
         self.in_its_own_task(permit, async move {
             let outcome = submission.await;

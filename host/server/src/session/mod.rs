@@ -218,7 +218,7 @@ fn replaced_by_another(identity: &Identity) -> Refusal {
 
 /// Ends when another connection speaks for this connection's worker.
 async fn replaced(context: &Context) {
-    let mut members = context.job.members.subscribe();
+    let mut members = context.job.workers.members.subscribe();
     loop {
         let worker = *context.worker.lock();
         if let Some(Worker { rank, connection }) = worker

@@ -19,8 +19,7 @@ use crate::deploy::learning_rate;
 use crate::job::{Worker, not_registered};
 use crate::limiting::{Direction, Held};
 use crate::names::{Answered, Rank, Refusal};
-use crate::report::Report;
-use crate::report::weights_digest;
+use crate::report::{Report, weights_digest};
 
 /// Why a request was not carried out.
 pub(super) enum Stopped {
@@ -180,7 +179,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     async fn register(self) -> Result<Option<Content>, Stopped> {
         let Context { job, identity, connection, worker: speaks_for, account, .. } = &**self.context;
         let worker = Worker { rank: self.rank()?, connection: *connection };
-        if let Some(registered) = job.is_registered(worker) {
+        if let Some(registered) = job.workers.is_registered(worker) {
             return done(registered);
         }
         account.registration().await;
@@ -188,7 +187,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let worker = Worker { rank: self.rank()?, ..worker };
         // Before the membership changes, so that this connection cannot miss being replaced.
         *speaks_for.lock() = Some(worker);
-        let (response, replaced) = job.register(worker);
+        let (response, replaced) = job.workers.register(worker);
         let rank = worker.rank;
         tracing::info!(%identity, job = job.config.name, rank, connection, replaces = ?replaced, "registered");
         let (rank, connection) = (rank.to_string(), connection.to_string());
@@ -280,7 +279,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let Context { job, identity, .. } = &**self.context;
         job.access.still_of(identity)?;
         let worker = *self.context.worker.lock();
-        let speaks = |worker: &Worker| self.context.job.members.borrow().is_connected(worker.rank, worker.connection);
+        let speaks =
+            |worker: &Worker| self.context.job.workers.members.borrow().is_connected(worker.rank, worker.connection);
         worker.filter(speaks).ok_or_else(not_registered)
     }
 
