@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{AccessConfig, ConfigError, JobConfig, check_identity, wrong};
+use super::{ConfigError, check_identity, wrong};
 
 /// Most grants of a job: one for each person and kind of tensor stays far below.
 pub const MAX_GRANTS: usize = 1024;
@@ -12,6 +12,44 @@ pub const MAX_GRANT_PATTERNS: usize = 64;
 
 /// Longest key pattern of a grant, in bytes: as long as a key.
 pub const MAX_GRANT_PATTERN_BYTES: usize = stepbox_wire::MAX_KEY_BYTES;
+
+/// The section `[access]`, or `[jobs.NAME.access]`. Who is not named has no right.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessConfig {
+    /// What workers may do with all keys: `push`, `pull` or both, which is the default. With less, grants give the rest.
+    pub worker_rights: Vec<Right>,
+    /// May bring components, which go no further without a deployer.
+    pub publishers: Vec<String>,
+    /// May deploy what was submitted, roll back and set the learning rate, and see the status to know what is deployed.
+    /// Who is named among the publishers too may deploy a component in one step.
+    pub deployers: Vec<String>,
+    /// May set the learning rate, and see the status to know what it is. Workers can be named here too.
+    pub schedulers: Vec<String>,
+    /// May see the status.
+    pub operators: Vec<String>,
+    /// May see the status.
+    pub auditors: Vec<String>,
+    /// More rights, one by one, for some keys or all.
+    pub grant: Vec<Grant>,
+    /// May do nothing, whatever else the configuration says, and whatever certificate they have.
+    pub denied: Vec<String>,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self {
+            worker_rights: vec![Right::Push, Right::Pull],
+            publishers: Vec::new(),
+            deployers: Vec::new(),
+            schedulers: Vec::new(),
+            operators: Vec::new(),
+            auditors: Vec::new(),
+            grant: Vec::new(),
+            denied: Vec::new(),
+        }
+    }
+}
 
 /// Something that an identity may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -47,8 +85,8 @@ pub struct Grant {
 }
 
 impl AccessConfig {
-    /// `section` is where it stands, such as `access`; `job` whose it is.
-    pub(crate) fn check(&self, section: &str, job: &JobConfig) -> Result<(), ConfigError> {
+    /// `section` is where it stands, such as `access`; `workers` are those of its job.
+    pub(crate) fn check(&self, section: &str, workers: &[String]) -> Result<(), ConfigError> {
         for (role, identities) in [
             ("publishers", &self.publishers),
             ("deployers", &self.deployers),
@@ -66,16 +104,16 @@ impl AccessConfig {
         if self.grant.len() > MAX_GRANTS {
             return Err(wrong(&format!("{section}.grant"), format!("{} grants, above {MAX_GRANTS}", self.grant.len())));
         }
-        self.grant.iter().try_for_each(|grant| grant.check(&format!("{section}.grant"), job))
+        self.grant.iter().try_for_each(|grant| grant.check(&format!("{section}.grant"), workers))
     }
 }
 
 impl Grant {
-    fn check(&self, section: &str, job: &JobConfig) -> Result<(), ConfigError> {
+    fn check(&self, section: &str, workers: &[String]) -> Result<(), ConfigError> {
         let field = |name: &str| format!("{section}.{name}");
         for identity in &self.identities {
             check_identity(&field("identities"), identity)?;
-            if self.rights.contains(&Right::Push) && !job.workers.contains(identity) {
+            if self.rights.contains(&Right::Push) && !workers.contains(identity) {
                 let reason = format!("`{identity}` is no worker of the job, and only workers push");
                 return Err(wrong(&field("rights"), reason));
             }

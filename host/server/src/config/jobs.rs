@@ -6,37 +6,18 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use stepbox_sandbox::SandboxConfig;
 use stepbox_wire::{DEFAULT_JOB, check_job};
 
 use super::cache::CacheConfig;
 use super::limits::Limits;
-use super::{AccessConfig, Config, ConfigError, JobConfig, MAX_SHARD_THREADS, TrustConfig, wrong};
+use super::{AccessConfig, Config, ConfigError, JobConfig, JobLimits, MAX_SHARD_THREADS, TrustConfig, wrong};
 
 /// Most jobs of a server: each has threads, an engine and folders of its own, and a status page that somebody reads.
 pub const MAX_JOBS: usize = 64;
 
 /// Folder in the state directory with a folder for each job but the default one, whose state is in the state directory.
 const FOLDER: &str = "jobs";
-
-/// The section `[jobs.NAME.limits]`: the job's part of a limit of the whole server.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct JobLimits {
-    /// Connections of `limits.connections`.
-    pub connections: Option<usize>,
-    /// Keys of `limits.keys`.
-    pub keys: Option<usize>,
-    /// Bytes of `limits.model_bytes`.
-    pub model_bytes: Option<u64>,
-    /// Bytes of `limits.receiving_bytes`.
-    pub receiving_bytes: Option<u64>,
-    /// Bytes of `limits.sending_bytes`.
-    pub sending_bytes: Option<u64>,
-    /// Bytes of `sandbox.limits.total_memory_bytes`.
-    pub sandbox_memory_bytes: Option<u64>,
-}
 
 /// Everything that one job is set up with. Fields are called what they are called in [`Config`].
 #[derive(Debug, Clone)]
@@ -84,7 +65,7 @@ pub(crate) fn check_jobs(config: &Config) -> Result<(), ConfigError> {
             let reason = "belongs to [job] alone, and is written once; other jobs have [jobs.NAME.access]".into();
             return Err(wrong("access", reason));
         };
-        access.check("access", job)?;
+        access.check("access", &job.workers)?;
     }
     for (section, name, job) in sections(config) {
         check_job(name).map_err(|error| wrong(&section, error.to_string()))?;

@@ -43,6 +43,7 @@ mod jobs;
 mod limits;
 mod paths;
 mod process;
+mod seconds;
 mod sections;
 
 use std::collections::{BTreeMap, HashSet};
@@ -61,11 +62,12 @@ pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_
 pub use cache::CacheConfig;
 #[doc(hidden)]
 pub use fuzzing::fuzz_configuration;
-pub use jobs::{JobLimits, MAX_JOBS};
+pub use jobs::MAX_JOBS;
 pub(crate) use jobs::{JobSettings, settings};
 pub use limits::*;
 pub(crate) use process::unreadable;
 pub use process::{ConfiguredPath, ProcessConfig, ProcessSandbox};
+pub use seconds::Seconds;
 pub use sections::*;
 
 /// Most workers of a job: a rank's bookkeeping is linear in them, and a round holds a gradient of each.
@@ -288,7 +290,7 @@ impl JobConfig {
             return Err(wrong(&field("refuse_after_failures"), reason));
         }
         if let Some(access) = &self.access {
-            access.check(&field("access"), self)?;
+            access.check(&field("access"), &self.workers)?;
         }
         Ok(())
     }

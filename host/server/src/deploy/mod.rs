@@ -8,7 +8,7 @@
 //! 3. it plans for every key and makes room for every slice, on a thread of its own and within one budget; a rollback,
 //!    the end of its trust or of the requester's rights, and the server's end cancel it meanwhile ([`preparation`]);
 //! 4. the rights of whoever asks for it, and the trust in it, are found to be there still ([`mandate`]);
-//! 5. its file is kept to go back to ([`archive`]), and the ledger of versions records what is intended;
+//! 5. its file is kept to go back to ([`archive`](crate::component)), and the ledger of versions records what is intended;
 //! 6. rights and trust are looked at once more and the round is chosen: one more than the highest any gradient has been counted for. Every key updates with the new
 //!    optimizer from that round on, so no round mixes two optimizers, except where a key's round has failed: that key
 //!    moves at once and runs the round again with the new one. Keys that stand right before the chosen round move at
