@@ -15,7 +15,7 @@ pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
 pub(crate) use archive::{
     Archive, FOLDER as ARCHIVE_FOLDER, FileLease, INDEX_PATH as ARCHIVE_INDEX, Kept, Shown, check_options,
 };
-pub(crate) use trust_file::{FileChange, Trust};
+pub(crate) use trust_file::{FileChange, TrustFile};
 
 /// What a job has of signed components, besides those that are deployed.
 pub(crate) struct Components {
@@ -25,7 +25,7 @@ pub(crate) struct Components {
     /// Those to go back to.
     pub previous: Shown,
     /// The trust file.
-    pub trust: Trust,
+    pub trust: TrustFile,
     /// One submission at a time: each holds a component and compiles it. Beside deployments: whoever may only submit must
     /// not be able to hold up a rollback.
     pub submitting: Arc<Semaphore>,
@@ -39,7 +39,7 @@ impl Components {
             ledger: Mutex::new(ledger),
             previous: archive.shown(),
             archive: Mutex::new(archive),
-            trust: Trust::new(&config.trust, &config.limits),
+            trust: TrustFile::new(&config.trust, &config.limits),
             submitting: Arc::new(Semaphore::new(1)),
         }
     }

@@ -15,7 +15,7 @@ use crate::names::{Answered, Refusal};
 
 /// The trust file as it was read last.
 #[derive(Debug)]
-pub(crate) struct Trust {
+pub(crate) struct TrustFile {
     path: PathBuf,
     most_component_bytes: usize,
     /// Held by whoever reads the file, so that an older content never takes the place of a newer one.
@@ -39,10 +39,10 @@ pub(crate) enum FileChange {
     Unchanged,
     Replaced,
     /// It cannot be used, and could before.
-    Broke(String),
+    Unusable(String),
 }
 
-impl Trust {
+impl TrustFile {
     /// Reads the file. Where it cannot be used nobody is trusted until it can.
     pub fn new(config: &TrustConfig, limits: &Limits) -> Self {
         let most_component_bytes = usize::try_from(limits.component_bytes).unwrap_or(usize::MAX);
@@ -52,7 +52,7 @@ impl Trust {
             looking: Mutex::default(),
             state: Mutex::default(),
         };
-        if let FileChange::Broke(fault) = trust.read_again() {
+        if let FileChange::Unusable(fault) = trust.read_again() {
             tracing::error!(fault, "nobody is trusted");
         }
         trust
@@ -116,7 +116,7 @@ impl Trust {
                 let fault = format!("trust file {}: {reason}", self.path.display());
                 let is_new = state.fault.as_ref() != Some(&fault);
                 state.fault = Some(fault.clone());
-                if is_new { FileChange::Broke(fault) } else { FileChange::Unchanged }
+                if is_new { FileChange::Unusable(fault) } else { FileChange::Unchanged }
             }
         }
     }
@@ -155,17 +155,17 @@ mod tests {
              public_key = 'MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE='\n[end]\n";
         let write = |lines: &str| std::fs::write(&path, format!("{lines}\n{publisher}")).expect("written");
         write("revoked_keys = []");
-        let trust = Trust::new(&config.trust, &config.limits);
+        let trust = TrustFile::new(&config.trust, &config.limits);
         assert_eq!(trust.read_again(), FileChange::Unchanged);
         assert!(trust.store_for_deployment().is_ok());
 
         write("revoked_kyes = []");
-        assert!(matches!(trust.read_again(), FileChange::Broke(fault) if fault.contains("revoked_kyes")));
+        assert!(matches!(trust.read_again(), FileChange::Unusable(fault) if fault.contains("revoked_kyes")));
         assert_eq!(trust.read_again(), FileChange::Unchanged, "told once");
         let in_force = trust.store();
         assert_eq!(trust.store_for_deployment().map(drop).map_err(|refusal| refusal.reason), Err(Some("trust-file")));
         std::fs::remove_file(&path).expect("removed");
-        assert!(matches!(trust.read_again(), FileChange::Broke(_)));
+        assert!(matches!(trust.read_again(), FileChange::Unusable(_)));
         assert_eq!(trust.read_again(), FileChange::Unchanged, "told once");
         assert!(Arc::ptr_eq(&in_force, &trust.store()));
 
@@ -175,7 +175,10 @@ mod tests {
         for beginning in ["", "format = 1", whole.strip_suffix("[end]\n").expect("its last line")] {
             let in_force = trust.store();
             std::fs::write(&path, beginning).expect("written");
-            assert!(matches!(trust.read_again(), FileChange::Broke(fault) if fault.contains("[end]")), "{beginning:?}");
+            assert!(
+                matches!(trust.read_again(), FileChange::Unusable(fault) if fault.contains("[end]")),
+                "{beginning:?}"
+            );
             assert!(Arc::ptr_eq(&in_force, &trust.store()));
             std::fs::write(&path, &whole).expect("written");
             assert_eq!(trust.read_again(), FileChange::Replaced);

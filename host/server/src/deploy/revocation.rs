@@ -28,7 +28,7 @@ pub(crate) fn refresh(job: &Arc<Job>) {
     match job.components.trust.read_again() {
         FileChange::Unchanged => {}
         FileChange::Replaced => job.audit.record(&Event::allowed(Action::TrustReload).about(&path)),
-        FileChange::Broke(fault) => {
+        FileChange::Unusable(fault) => {
             tracing::error!(fault, "the trust file read before stays in force, and nothing is deployed");
             job.audit.record(&Event::refused(Action::TrustReload, &fault).about(&path));
         }

@@ -110,8 +110,8 @@ impl Admitted {
             }
         };
         self.arrival.is_authenticated();
-        let place = match self.accounts.enter(&identity, Instant::now().into_std()) {
-            Ok(place) => place,
+        let counted = match self.accounts.enter(&identity, Instant::now().into_std()) {
+            Ok(counted) => counted,
             Err(refusal) => {
                 tracing::warn!(%peer, %identity, reason = refusal.message, "refused: too many connections");
                 self.jobs.audit.note(&Event::refused(Action::Limit, &refusal.message).by(&identity).from(peer));
@@ -123,14 +123,14 @@ impl Admitted {
         let details = [("connection", connection.as_str())];
         self.jobs.audit.note(&Event::allowed(Action::Connect).by(&identity).from(peer).with(&details));
         let greeting = greeted_by.saturating_duration_since(Instant::now());
-        let (account, shutdown) = (Arc::clone(place.account()), self.shutdown.clone());
+        let (account, shutdown) = (Arc::clone(counted.account()), self.shutdown.clone());
         let certificate = CertificateWatch::new(certificates, self.tls.clone());
         let known = Peer { identity, certificate, connection: self.connection, account };
         let jobs = Arc::clone(&self.jobs);
         if let Err(unwelcome) = session::serve(jobs, (reader, writer), known, greeting, shutdown).await {
             self.failed(peer, Action::Connect, format_args!("refused: {unwelcome}"));
         }
-        drop(place);
+        drop(counted);
         drop(self.permit);
     }
 
