@@ -5,15 +5,16 @@
 //! and ledger again, as if it had just come.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
-use stepbox_trust::replace_file;
-use stepbox_wire::{DeployOptions, OptimizerStatus, SubmissionStatus};
+use stepbox_wire::{OptimizerStatus, SubmissionStatus};
+
+use super::files::{read_plain_file, write};
+use super::index::{Index, Kept};
 
 /// Deployments before the present one that can be rolled back to. Each is a component on disk, of 20 to 200 KiB as a
 /// rule; whoever wants to go further back than three deployments has other troubles.
@@ -22,10 +23,6 @@ pub const MAX_PREVIOUS_DEPLOYMENTS: usize = 3;
 /// An index is at most this large: 16 MiB, half of it for the options of all deployments in it, and the rest for thousands
 /// of submissions. What would be larger is not written.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
-
-/// Options of a deployment as the index has them: 2 MiB. On the wire they have at most 1 MiB, and escaping what nobody has
-/// a use for, such as control characters, makes six times as much of it.
-const MAX_OPTIONS_BYTES: usize = 2 << 20;
 
 /// In the state directory.
 pub(crate) const FOLDER: &str = "components";
@@ -37,29 +34,6 @@ const INDEX: &str = "index.toml";
 const COMPONENT: &str = "wasm";
 const TEMPORARY: &str = "tmp";
 const DAMAGED: &str = "damaged";
-
-/// A component as it was deployed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Kept {
-    pub optimizer: OptimizerStatus,
-    pub options: DeployOptions,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Index {
-    /// The newest first: what took effect last, then what did before.
-    deployed: Vec<Kept>,
-    /// In order of submission.
-    submitted: Vec<SubmissionStatus>,
-}
-
-impl Index {
-    /// The last line of its file, so that the beginning of an index does not pass for a whole one.
-    fn end_mark(&self) -> String {
-        format!("# end of index: {} deployed, {} submitted", self.deployed.len(), self.submitted.len())
-    }
-}
 
 /// What one job keeps. Its methods wait for the disk.
 #[derive(Debug)]
@@ -253,48 +227,11 @@ impl Archive {
     }
 }
 
-/// Whether options can stand in the index, or why not.
-pub(crate) fn check_options(options: &DeployOptions) -> Result<(), String> {
-    let text = toml::to_string(options).map_err(|error| format!("the options cannot be kept: {error}"))?;
-    if text.len() > MAX_OPTIONS_BYTES {
-        return Err(format!(
-            "the options cannot be kept: as TOML they have {} of {MAX_OPTIONS_BYTES} bytes",
-            text.len()
-        ));
-    }
-    match toml::from_str::<DeployOptions>(&text) {
-        Ok(read) if read == *options => Ok(()),
-        Ok(_) => Err("the options cannot be kept: read again they are others".to_owned()),
-        Err(error) => Err(format!("the options cannot be kept: {}", error.message())),
-    }
-}
-
-/// Reads a file, and nothing else: a pipe in its place could keep the reader waiting for ever.
-fn read_plain_file(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Err(io::Error::other("this is no plain file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most_bytes {
-        return Err(io::Error::other(format!("this file has more than {most_bytes} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// Writes a file for its owner alone, so that a crash at any moment leaves what was there before or all of it.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut making = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut making, 0o700);
-    making.recursive(true).create(path.parent().unwrap_or(Path::new(".")))?;
-    replace_file(path, bytes)
-}
-
 #[cfg(test)]
 mod tests {
-    use stepbox_wire::{Group, Schedule, ScheduleKind, TensorFilter};
+    use stepbox_wire::{DeployOptions, Group, Schedule, ScheduleKind, TensorFilter};
 
+    use super::super::index::{MAX_OPTIONS_BYTES, check_options};
     use super::*;
 
     fn kept(name: &str, learning_rate: f64) -> Kept {

@@ -1,6 +1,8 @@
 //! Signed components on disk, and the trust file that says whose are accepted.
 
 mod archive;
+mod files;
+mod index;
 mod trust_file;
 
 use std::sync::Arc;
@@ -12,9 +14,8 @@ use tokio::sync::Semaphore;
 use crate::config::JobSettings;
 
 pub use archive::MAX_PREVIOUS_DEPLOYMENTS;
-pub(crate) use archive::{
-    Archive, FOLDER as ARCHIVE_FOLDER, FileLease, INDEX_PATH as ARCHIVE_INDEX, Kept, Shown, check_options,
-};
+pub(crate) use archive::{Archive, FOLDER as ARCHIVE_FOLDER, FileLease, INDEX_PATH as ARCHIVE_INDEX, Shown};
+pub(crate) use index::{Kept, check_options};
 pub(crate) use trust_file::{FileChange, TrustFile};
 
 /// What a job has of signed components, besides those that are deployed.
