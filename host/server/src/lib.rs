@@ -13,14 +13,14 @@
 //! | `report` | the status, lists page by page, the digest of all weights |
 //! | `deploy` | new optimizers, keys and learning rates: checks, preparation, submissions, revocation |
 //! | `round` | one round of one key, its publication, migration to another optimizer, recovery after a failure |
-//! | `job` | what all connections of a job share: members, barriers, rendezvous, turns, who caused failed rounds |
-//! | `component` | the archive of signed components, and the trust file as it was read last |
+//! | `job` | what all connections of a job share: workers, barriers, rendezvous, turns, attribution of failed rounds |
+//! | `component` | the archive of signed components, the version ledger, the trust file |
 //! | `model` | all keys: their rounds, published weights and placement; checks of what is pushed |
 //! | `shard` | shard threads, and on each of them an executor for each optimizer; merged sparse gradients |
 //! | `optimizer` | a deployed component with its plans, groups, learning rates and revocation; memory footprint |
 //! | `tensor` | tensors as plain data: slices, weights, gradients |
-//! | `audit` | events of who did what, for the audit log |
-//! | `limiting` | how many, how often and how much, by address and by identity |
+//! | `audit` | security events for the audit log |
+//! | `limiting` | limits on rates, counts and bytes, by address and by identity |
 //! | `peer` | TLS, certificates, private keys, and the rights of identities |
 //! | `config` | all sections of the configuration with their defaults, the table of limits, the division among jobs |
 //! | `logging` | the state of the process's own log, and throttling of log lines |

@@ -1,4 +1,4 @@
-//! Files of the state directory.
+//! Reads and writes the archive's files.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! What the archive keeps components for.
+//! The archive's index: which components were deployed and submitted.
 
 use serde::{Deserialize, Serialize};
 use stepbox_wire::{DeployOptions, OptimizerStatus, SubmissionStatus};

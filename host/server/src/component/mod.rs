@@ -18,7 +18,7 @@ pub(crate) use archive::{Archive, FOLDER as ARCHIVE_FOLDER, FileLease, INDEX_PAT
 pub(crate) use index::{Kept, check_options};
 pub(crate) use trust_file::{FileChange, TrustFile};
 
-/// What a job has of signed components, besides those that are deployed.
+/// A job's archive of signed components, its version ledger and its trust file.
 pub(crate) struct Components {
     pub ledger: Mutex<VersionLedger>,
     /// Components to go back to, and those submitted.
@@ -33,7 +33,7 @@ pub(crate) struct Components {
 }
 
 impl Components {
-    /// What a job with these settings has kept, and its trust file as it is now.
+    /// Opens the archive and reads the trust file of a job with these settings.
     pub fn open(config: &JobSettings, ledger: VersionLedger) -> Self {
         let archive = Archive::open(&config.state_directory);
         Self {

@@ -1,4 +1,4 @@
-//! Rights as the configuration gives them, and what is asked of a grant.
+//! The section `[access]` and the checks of its grants.
 
 use serde::Deserialize;
 

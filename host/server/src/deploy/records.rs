@@ -1,4 +1,4 @@
-//! What a deployment leaves on disk: its file in the archive, and its version in the ledger.
+//! A deployment's records on disk: its file in the archive, and its version in the ledger.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Requests for another optimizer, and what the audit log has of them.
+//! Requests for another optimizer, and their events in the audit log.
 
 use stepbox_trust::{Claims, Digest};
 use stepbox_wire::{DeployOptions, OptimizerStatus, Response};

@@ -1,4 +1,4 @@
-//! Workers that go: by a goodbye, a connection that broke, or the operator's decision.
+//! How workers go: by a goodbye, a broken connection, or the operator's decision.
 
 use std::sync::Arc;
 

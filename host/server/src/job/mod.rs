@@ -188,8 +188,8 @@ impl Job {
         Ok(repeated)
     }
 
-    /// Counts a gradient, if the worker is still connected as it was when it began to send. Whoever is given a complete
-    /// round starts its update.
+    /// Counts a gradient if the worker is still connected as it was when it began to send. A caller that gets
+    /// [`Pushed::Completed`] must start the update.
     pub fn count(&self, key: &Key, worker: Worker, round: u64, contribution: Contribution) -> Answered<Pushed> {
         // Held until it is counted: the run cannot end in between.
         let members = self.workers.members.borrow();

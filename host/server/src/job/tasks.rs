@@ -1,4 +1,4 @@
-//! Work that takes long, away from the runtime's threads.
+//! Long work on threads outside the async runtime.
 
 use stepbox_wire::ErrorCode;
 

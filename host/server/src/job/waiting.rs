@@ -1,4 +1,4 @@
-//! What waits for other workers: pulls, barriers, and keys that are not known yet.
+//! Requests that wait for other workers: pulls, barriers, and keys that are not known yet.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What an operator should see to.
+//! Warnings for the operator, which the status shows.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The workers of a job: who is there, and which barrier they have passed.
+//! The workers of a job: their presence and their barrier.
 
 use stepbox_wire::{ErrorCode, Response};
 use tokio::sync::watch;
@@ -14,9 +14,9 @@ pub(crate) struct Worker {
     pub connection: ConnectionId,
 }
 
-/// Who is there, and which barrier was passed.
+/// The presence of a job's workers, and the barrier that they meet at.
 pub(crate) struct Workers {
-    /// How many the job has, whether they are there or not.
+    /// The number of workers in the configuration.
     pub count: u32,
     /// Locked before `deployments`, `barrier` and a key's state, never after, and only once at a time: so the end of a
     /// run empties them before anybody joins the next, and what a worker sends counts only while it is connected.

@@ -1,4 +1,4 @@
-//! The server as a whole: its start and end, the connections that it accepts, and the files that it reads again.
+//! The server as a whole: its start and end, its connections, and the files that it reads again.
 
 mod connection;
 mod error;

@@ -1,4 +1,4 @@
-//! Sets up the jobs of a server: folders, ledgers, sandboxes and shard threads.
+//! Sets up a server's jobs: folders, ledgers, sandboxes and shard threads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

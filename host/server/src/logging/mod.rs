@@ -1,4 +1,4 @@
-//! The process's log: how it is, and lines that a peer could cause at will.
+//! The process's log: its health, and a throttle for lines that peers can cause.
 
 mod health;
 mod throttle;

@@ -136,10 +136,10 @@ impl Key {
         self.state.lock().placed_with.clone()
     }
 
-    /// The key is somewhere else from now on. Its turn, whose content is `held`, must be held.
-    pub fn place(&self, held: &mut Option<Placement>, placement: Placement) {
+    /// The key is somewhere else from now on. Its turn, whose content is `current`, must be held.
+    pub fn place(&self, current: &mut Option<Placement>, placement: Placement) {
         self.state.lock().placed_with = Some(Arc::clone(&placement.optimizer));
-        *held = Some(placement);
+        *current = Some(placement);
     }
 
     pub fn version(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! Who and what is called how, and how a request is refused.
+//! Names and numbers of peers, workers, tensors and optimizers, and the refusal of a request.
 
 mod identity;
 mod numbers;

@@ -1,4 +1,4 @@
-//! Who a peer is and what it may do: TLS, certificates and keys, and rights in a job.
+//! A peer's identity and rights: TLS, certificates and keys, and access to a job.
 
 mod access;
 mod certificate_watch;

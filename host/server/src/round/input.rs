@@ -22,7 +22,7 @@ pub(super) enum RoundInput {
 }
 
 impl RoundInput {
-    /// The only place where it is decided how a round runs.
+    /// Decides how a round runs. Nothing else decides it.
     pub async fn of(
         job: &Job,
         key: &Arc<Key>,

@@ -1,4 +1,4 @@
-//! The ends that a connection can have.
+//! Why a connection ends.
 
 use super::frames::ReadError;
 use crate::names::Refusal;

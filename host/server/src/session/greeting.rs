@@ -1,4 +1,4 @@
-//! Who is let in: the first request of a connection.
+//! The greeting: the first request of a connection, which decides whether it is let in.
 
 use std::sync::Arc;
 

@@ -132,7 +132,7 @@ impl Shards {
         self.unless_stuck(async { self.submit(shard, job).await?.wait().await }).await
     }
 
-    /// As [`call`](Self::call), for a job that can fail: its failure and the loss of the shard are told in the same way.
+    /// As [`call`](Self::call), for a job that can fail. A failed job and a lost shard both become a message.
     pub async fn attempt<T: Send + 'static, E: Display + Send + 'static>(
         &self,
         shard: usize,

@@ -8,7 +8,7 @@ use stepbox_reduce::Format;
 
 use super::cut::Slice;
 
-/// The buffers of one tensor that nobody uses.
+/// Unused buffers of one tensor.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     /// Elements of each slice.
