@@ -3,112 +3,68 @@
 //! Workers push gradients and pull weights over TLS with certificates on both sides; an update runs when every worker's
 //! gradient of a round has come, in an optimizer that is a signed component in a sandbox.
 //!
-//! The way of a gradient through this crate:
+//! The modules are layers. Each uses those below it and none above it, which a test checks (`tests/tests/layers.rs`);
+//! modules of one layer do not use each other.
 //!
-//! | module | what it does |
+//! | layer | what it holds |
 //! |---|---|
-//! | `server` | accepts connections, within limits |
-//! | `gate` | how many, how often, how much: by address and by identity |
-//! | `tls`, `identity`, `spiffe`, `access` | who it is and what it may do |
-//! | `reload`, `standing` | what of that changes while the server runs and a connection lasts |
-//! | `session` | frames of one connection; holds a request against key, type and round before its body is read |
-//! | `jobs`, `settings` | which jobs there are, what each of them has, who is let into which |
-//! | `job` | what all connections of a job share; waiting for other workers |
-//! | `membership`, `barrier`, `rounds` | who is there and what has come: state machines without I/O or clock |
-//! | `checks` | what is sent, held against its key |
-//! | `gradient` | what has been pushed: whole tensors, rows, losses |
-//! | `update` | one round of one key: all slices step, and all are kept or none |
-//! | `shard` | the threads that own slices and the sandbox instances they live in |
-//! | `deployment`, `move_over`, `creation` | optimizers and keys come, and fit each other; trust ends |
-//! | `audit` | what is remembered of who did what |
-//! | `groups` | which settings a tensor has |
-//! | `schedule`, `rates`, `learning_rate` | the learning rate of a round, and who changes it |
+//! | `listen` | the server from start to end: setting up jobs, accepting connections, reading files again |
+//! | `session` | one connection: frames, requests, answers, the worker that it speaks for |
+//! | `report` | the status, lists page by page, the digest of all weights |
+//! | `deploy` | new optimizers, keys and learning rates: checks, preparation, submissions, revocation |
+//! | `round` | one round of one key, its publication, migration to another optimizer, recovery after a failure |
+//! | `job` | what all connections of a job share: workers, barriers, rendezvous, turns, attribution of failed rounds |
+//! | `component` | the archive of signed components, the version ledger, the trust file |
+//! | `model` | all keys: their rounds, published weights and placement; checks of what is pushed |
+//! | `shard` | shard threads, and on each of them an executor for each optimizer; merged sparse gradients |
+//! | `optimizer` | a deployed component with its plans, groups, learning rates and revocation; memory footprint |
+//! | `tensor` | tensors as plain data: slices, weights, gradients |
+//! | `audit` | security events for the audit log |
+//! | `limiting` | limits on rates, counts and bytes, by address and by identity |
+//! | `peer` | TLS, certificates, private keys, and the rights of identities |
+//! | `config` | all sections of the configuration with their defaults, the table of limits, the division among jobs |
+//! | `logging` | the state of the process's own log, and throttling of log lines |
+//! | `names` | identities, SPIFFE IDs, numbers of workers, tensors and optimizers, refusals |
 //!
 //! # Locks
 //!
-//! Always taken in this order: `Job::structure`, a key's `turn`, `Job::members`, then `Job::deployments` or the barrier,
-//! then a key's state. The first two are held across waiting (they order whole operations), the others never.
+//! Always taken in this order: `Job::structure`, a key's `turn`, `Workers::members`, then `Job::deployments` or the
+//! barrier, then a key's state, then its buffers. The first two are held across waiting (they order whole operations), the
+//! others never.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-mod access;
-mod attribution;
 mod audit;
-mod barrier;
-mod cache;
-mod checks;
+mod component;
 mod config;
-mod creation;
-mod cut;
-mod deployment;
-mod evaluation;
-mod footprint;
-mod fuzzing;
-mod gate;
-mod gradient;
-mod groups;
-mod identity;
+mod deploy;
 mod job;
-mod jobs;
-mod key;
-mod learning_rate;
-mod limits;
-mod log_health;
-mod membership;
-mod mend;
+mod limiting;
+mod listen;
+mod logging;
 mod model;
-mod move_over;
+mod names;
 mod optimizer;
-mod own_certificate;
-mod process;
-mod published;
-mod rates;
-mod refusal;
-mod reload;
-mod rendezvous;
-mod reserve;
-mod rounds;
-mod schedule;
-mod secret_file;
-mod server;
+mod peer;
+mod report;
+mod round;
 mod session;
-mod settings;
 mod shard;
-mod sparse;
-mod spiffe;
-mod standing;
-mod state;
-mod status;
-mod tls;
-mod update;
-mod weights;
-mod weights_digest;
+mod tensor;
 
-pub use access::{Grant, MAX_GRANT_PATTERN_BYTES, MAX_GRANT_PATTERNS, MAX_GRANTS, Right};
-pub use audit::{AuditConfig, DEFAULT_AUDIT_FILE_BYTES, DEFAULT_AUDIT_FILES, MAX_AUDIT_FILES, OnAuditFailure};
-pub use cache::CacheConfig;
-pub use config::{
-    AccessConfig, Aggregation, Config, ConfigError, DEFAULT_RECONNECT_GRACE_SECONDS, DEFAULT_ROUND_TIMEOUT_SECONDS,
-    EndMark, ExpiredLists, GradientType, JobConfig, MAX_SHARD_THREADS, MAX_WORKERS, Seconds, TlsConfig, TrustConfig,
+pub use component::MAX_PREVIOUS_DEPLOYMENTS;
+pub use config::*;
+pub use listen::{Reloader, Server, ServerError, StateError};
+pub use logging::LogHealth;
+pub use names::{
+    Identity, IdentityError, MAX_IDENTITY_CHARACTERS, MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeIdError,
 };
-pub use cut::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};
-pub use deployment::{DEFAULT_TRUST_RELOAD_SECONDS, MAX_PREVIOUS_DEPLOYMENTS, OnRevocation};
-pub use footprint::Footprint;
-#[doc(hidden)]
-pub use fuzzing::fuzz_configuration;
-pub use groups::{MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES};
-pub use identity::{Identity, IdentityError, MAX_IDENTITY_CHARACTERS};
-pub use limits::*;
-pub use log_health::LogHealth;
-pub use process::{ConfiguredPath, ProcessConfig, ProcessSandbox};
-pub use rates::MAX_SCHEDULES;
-pub use reload::{DEFAULT_RELOAD_SECONDS, Reloader};
-pub use server::{Server, ServerError};
-pub use settings::{JobLimits, MAX_JOBS};
-pub use spiffe::{MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeIdError};
-pub use state::StateError;
+pub use optimizer::{
+    Footprint, MAX_GROUP_NAME_BYTES, MAX_GROUP_PATTERNS, MAX_GROUPS, MAX_PATTERN_BYTES, MAX_SCHEDULES,
+};
+pub use peer::TlsError;
 pub use stepbox_audit::AuditError;
 pub use stepbox_sandbox::SandboxConfig;
 pub use stepbox_wire::Protection;
-pub use tls::TlsError;
+pub use tensor::{MAX_SLICE_ELEMENTS, MIN_SPREAD_ELEMENTS};

@@ -1,15 +1,12 @@
 //! The configuration's sections as types.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Deserialize;
 use stepbox_reduce::{Format, Reduction};
 
-use crate::access::{Grant, Right};
-use crate::deployment::{DEFAULT_TRUST_RELOAD_SECONDS, OnRevocation};
-use crate::reload::DEFAULT_RELOAD_SECONDS;
-use crate::settings::JobLimits;
+use super::access::AccessConfig;
+use super::seconds::Seconds;
 
 /// Seconds that a pull, a barrier or an `Init` waits for other workers. A round of a large model takes seconds; after a
 /// minute somebody should look.
@@ -20,8 +17,13 @@ pub const DEFAULT_ROUND_TIMEOUT_SECONDS: f64 = 60.0;
 /// lost and goes on.
 pub const DEFAULT_RECONNECT_GRACE_SECONDS: f64 = 5.0;
 
-/// Longest time that can be set anywhere, a week: longer is a typing error.
-const MAX_SECONDS: f64 = 7.0 * 86_400.0;
+/// Seconds after which the trust file is looked at again: a revocation should not wait for anybody, and reading a few
+/// kilobytes costs nothing.
+pub const DEFAULT_TRUST_RELOAD_SECONDS: f64 = 2.0;
+
+/// Seconds between two looks at the files: a renewed certificate has time, and a revocation takes effect before somebody
+/// could be told of it.
+pub const DEFAULT_RELOAD_SECONDS: f64 = 5.0;
 
 /// The section `[tls]`: PEM files.
 #[derive(Debug, Clone, Deserialize)]
@@ -109,6 +111,24 @@ pub struct JobConfig {
     pub shard_threads: Option<usize>,
 }
 
+/// The section `[jobs.NAME.limits]`: the job's part of a limit of the whole server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobLimits {
+    /// Connections of `limits.connections`.
+    pub connections: Option<usize>,
+    /// Keys of `limits.keys`.
+    pub keys: Option<usize>,
+    /// Bytes of `limits.model_bytes`.
+    pub model_bytes: Option<u64>,
+    /// Bytes of `limits.receiving_bytes`.
+    pub receiving_bytes: Option<u64>,
+    /// Bytes of `limits.sending_bytes`.
+    pub sending_bytes: Option<u64>,
+    /// Bytes of `sandbox.limits.total_memory_bytes`.
+    pub sandbox_memory_bytes: Option<u64>,
+}
+
 /// What becomes of a round's gradients, taken in the order of ranks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -153,44 +173,6 @@ impl JobConfig {
     }
 }
 
-/// The section `[access]`, or `[jobs.NAME.access]`. Who is not named has no right.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AccessConfig {
-    /// What workers may do with all keys: `push`, `pull` or both, which is the default. With less, grants give the rest.
-    pub worker_rights: Vec<Right>,
-    /// May bring components, which go no further without a deployer.
-    pub publishers: Vec<String>,
-    /// May deploy what was submitted, roll back and set the learning rate, and see the status to know what is deployed.
-    /// Who is named among the publishers too may deploy a component in one step.
-    pub deployers: Vec<String>,
-    /// May set the learning rate, and see the status to know what it is. Workers can be named here too.
-    pub schedulers: Vec<String>,
-    /// May see the status.
-    pub operators: Vec<String>,
-    /// May see the status.
-    pub auditors: Vec<String>,
-    /// More rights, one by one, for some keys or all.
-    pub grant: Vec<Grant>,
-    /// May do nothing, whatever else the configuration says, and whatever certificate they have.
-    pub denied: Vec<String>,
-}
-
-impl Default for AccessConfig {
-    fn default() -> Self {
-        Self {
-            worker_rights: vec![Right::Push, Right::Pull],
-            publishers: Vec::new(),
-            deployers: Vec::new(),
-            schedulers: Vec::new(),
-            operators: Vec::new(),
-            auditors: Vec::new(),
-            grant: Vec::new(),
-            denied: Vec::new(),
-        }
-    }
-}
-
 /// The section `[trust]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,32 +187,15 @@ pub struct TrustConfig {
     pub on_revocation: OnRevocation,
 }
 
-/// A positive length of time, written as a number of seconds.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize)]
-#[serde(try_from = "f64")]
-pub struct Seconds(f64);
-
-impl Seconds {
-    pub(crate) const fn from_constant(seconds: f64) -> Self {
-        Self(seconds)
-    }
-
-    /// As the standard library's type.
-    pub fn duration(self) -> Duration {
-        Duration::from_secs_f64(self.0)
-    }
-}
-
-impl TryFrom<f64> for Seconds {
-    type Error = String;
-
-    fn try_from(seconds: f64) -> Result<Self, String> {
-        if seconds > 0.0 && seconds <= MAX_SECONDS {
-            Ok(Self(seconds))
-        } else {
-            Err(format!("{seconds} seconds are not a time-out: it must be above 0 and at most {MAX_SECONDS}"))
-        }
-    }
+/// What becomes of an optimizer that runs and is not trusted any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevocation {
+    /// It runs no further round.
+    #[default]
+    Pause,
+    /// It goes on until another is deployed.
+    Finish,
 }
 
 fn unscaled() -> f32 {

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use stepbox_wire::ErrorCode;
 
-use crate::key::Key;
-use crate::refusal::{Answered, Refusal};
-use crate::shard::KeyId;
+use crate::model::Key;
+use crate::names::{Answered, Refusal, TensorId};
 
 /// Pulls of a connection that wait for more than the next version of the same key. Whoever waits for a certain round needs
 /// one; looking at sixteen takes some microseconds of each round.
@@ -19,13 +18,13 @@ pub(crate) const PULLS_AHEAD: usize = 16;
 
 /// Of a connection, how many there are of each key.
 #[derive(Debug, Default)]
-pub(super) struct PullsAhead(Mutex<HashMap<KeyId, usize>>);
+pub(super) struct PullsAhead(Mutex<HashMap<TensorId, usize>>);
 
 /// A pull that waits; no longer counted when it is dropped.
 #[derive(Debug)]
 pub(super) struct PullAhead {
     pulls: Arc<PullsAhead>,
-    key: KeyId,
+    key: TensorId,
 }
 
 impl PullsAhead {
@@ -67,7 +66,7 @@ mod tests {
 
     #[test]
     fn few_pulls_wait_for_versions_far_ahead_and_any_number_for_the_next() {
-        let (pulls, key) = (Arc::new(PullsAhead::default()), crate::key::tests::key("w", 1));
+        let (pulls, key) = (Arc::new(PullsAhead::default()), crate::model::key::tests::key("w", 1));
         let waiting: Vec<_> = (0..PULLS_AHEAD as u64).map(|ahead| pulls.enter(&key, 2 + ahead).unwrap()).collect();
         let refusal = pulls.enter(&key, u64::MAX).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Busy);

@@ -8,18 +8,15 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
-use super::refused;
-use super::report::{REPORT_BYTES, Report};
-use crate::evaluation;
-use crate::gate::{Account, Direction, Held};
-use crate::gradient::RowLayout;
-use crate::identity::Identity;
+use super::refusals::refused;
+use crate::config::Limits;
 use crate::job::Job;
-use crate::key::Key;
-use crate::limits::Limits;
-use crate::published;
-use crate::refusal::Answered;
-use crate::weights::Weights;
+use crate::limiting::{Account, Direction, Held};
+use crate::model::Key;
+use crate::names::{Answered, Identity};
+use crate::report::{REPORT_BYTES, Report};
+use crate::round::{evaluation, published};
+use crate::tensor::{RowLayout, Weights};
 
 /// Answers that may wait to be sent on a connection. They are small: weights are fetched and reports made when they are
 /// sent. A peer that does not read stops being read from when they are used up.

@@ -40,27 +40,27 @@ impl Drop for Speaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::Presence;
+    use crate::job::Presence;
 
     #[tokio::test]
     async fn a_session_that_panics_leaves_no_worker_behind() {
         let (job, _key, _threads) = crate::job::tests::job();
         let worker = Worker { rank: 1, connection: 11 };
-        job.register(worker);
+        job.workers.register(worker);
         let session = Arc::clone(&job);
         let session = tokio::spawn(async move {
             let _speaker = Speaker::new(&session, &Arc::new(Mutex::new(Some(worker))));
             panic!("on purpose, to see what becomes of the worker");
         });
         assert!(session.await.expect_err("it panics").is_panic());
-        assert_eq!(job.members.borrow().presence(1), Presence::Interrupted(11), "its grace runs");
+        assert_eq!(job.workers.members.borrow().presence(1), Presence::Interrupted(11), "its grace runs");
     }
 
     #[tokio::test]
     async fn a_session_that_is_ended_from_outside_leaves_no_worker_behind() {
         let (job, _key, _threads) = crate::job::tests::job();
         let worker = Worker { rank: 1, connection: 11 };
-        job.register(worker);
+        job.workers.register(worker);
         let speaker = Speaker::new(&job, &Arc::new(Mutex::new(Some(worker))));
         let session = tokio::spawn(async move {
             let _speaker = speaker;
@@ -68,6 +68,6 @@ mod tests {
         });
         session.abort();
         assert!(session.await.expect_err("it was ended").is_cancelled());
-        assert_eq!(job.members.borrow().presence(1), Presence::Interrupted(11));
+        assert_eq!(job.workers.members.borrow().presence(1), Presence::Interrupted(11));
     }
 }

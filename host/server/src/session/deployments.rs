@@ -6,12 +6,13 @@ use stepbox_wire::{DeployOptions, ErrorCode, Response};
 use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Context;
 use super::answers::Content;
-use super::requests::{Asked, Outstanding, Stopped, failed};
-use crate::access::Right;
-use crate::deployment::{Wanted, deploy, submit, withdraw};
-use crate::refusal::{Answered, Refusal};
+use super::context::Context;
+use super::requests::{Asked, Outstanding, Stopped};
+use crate::config::Right;
+use crate::deploy::{Wanted, deploy, submit, withdraw};
+use crate::job::panicked;
+use crate::names::{Answered, Refusal};
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     pub(super) async fn deploy(mut self, options: DeployOptions) -> Result<Option<Content>, Stopped> {
@@ -55,7 +56,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let permit = self.permit()?;
         let component = self.component().await?;
         let Context { job, identity, .. } = &**self.context;
-        let turn = turn(&job.submitting)?;
+        let turn = turn(&job.components.submitting)?;
         let submission = submit(Arc::clone(job), identity.clone(), component);
         self.in_its_own_task(permit, async move {
             let outcome = submission.await;
@@ -110,7 +111,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     ) -> Result<Option<Content>, Stopped> {
         let task = tokio::spawn(work);
         self.later_with(permit, String::new(), async move {
-            task.await.unwrap_or_else(|panic| Err(failed(&panic))).map(Content::Message)
+            task.await.unwrap_or_else(|panic| Err(panicked(&panic))).map(Content::Message)
         })
     }
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use crate::limits::Limits;
+use crate::config::Limits;
 
 /// Bytes of a body taken at a time: what is done with them finds them in the processor's cache.
 const PIECE_BYTES: usize = 256 << 10;

@@ -7,91 +7,47 @@
 
 mod ahead;
 mod answers;
+mod context;
 mod departure;
 mod deployments;
+mod end;
 mod frames;
-mod report;
+mod greeting;
+mod refusals;
 mod requests;
 mod tensors;
 
-use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stepbox_wire::{
-    ErrorCode, Failure, PROTOCOL_VERSION, Request, RequestId, Response, UNADDRESSED, decode_request, encode_response,
-    request_id_of,
-};
-use thiserror::Error;
+use stepbox_wire::{ErrorCode, PROTOCOL_VERSION, Response, UNADDRESSED, encode_response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::audit::{Action, Audit, Event};
-use crate::gate::Account;
-use crate::identity::Identity;
-use crate::job::{Job, Worker};
-use crate::jobs::Jobs;
-use crate::key::Key;
-use crate::membership::{ConnectionId, Presence};
-use crate::refusal::{Answered, Refusal};
-use crate::shard::KeyId;
-use crate::standing::Standing;
-use ahead::PullsAhead;
+use crate::audit::{Action, Event};
+use crate::job::{Jobs, Presence, Worker};
+use crate::limiting::Account;
+use crate::names::{ConnectionId, Identity, Refusal};
+use crate::peer::CertificateWatch;
 use answers::{Answer, Content, QUEUED_ANSWERS, send_all, send_last};
+use context::{Context, FAREWELL};
 use departure::Speaker;
+use end::End;
 use frames::{FrameReader, ReadError};
+use greeting::{Greeted, TurnedAway, Unwelcome, greet, invalid};
 
 /// How long a connection that the server ends is still read from, so that the peer, in the middle of sending, gets the
 /// last answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long waiting requests have to be answered when the server stops.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-/// What the tasks of a connection share.
-struct Context {
-    job: Arc<Job>,
-    identity: Identity,
-    connection: ConnectionId,
-    /// Set while this connection speaks for a worker.
-    worker: Arc<Mutex<Option<Worker>>>,
-    answers: mpsc::Sender<Answer>,
-    outstanding: Arc<Semaphore>,
-    most_outstanding: usize,
-    ahead: Arc<PullsAhead>,
-    /// What this identity does by all its connections.
-    account: Arc<Account>,
-    /// Keys whose weights were read, for the audit log.
-    read: Mutex<HashSet<KeyId>>,
-}
-
-/// Why a connection ended.
-enum End {
-    /// Between two frames, by the peer.
-    Closed,
-    /// Because of what the peer sent, or did not.
-    Peer(ReadError),
-    /// The worker came by another connection.
-    Replaced,
-    /// Its certificate is good no more.
-    Invalid(String),
-    /// It has no part in the job any more.
-    Dismissed(Refusal),
-    /// The server stops.
-    Shutdown,
-    /// The peer takes no answers any more.
-    Unanswerable,
-}
-
 /// Whose connection it is.
 pub(crate) struct Peer {
     pub identity: Identity,
-    pub standing: Standing,
+    pub certificate: CertificateWatch,
     pub connection: ConnectionId,
     /// What this identity does by all its connections.
     pub account: Arc<Account>,
@@ -104,12 +60,12 @@ pub(crate) struct Peer {
 pub(crate) async fn serve(
     jobs: Arc<Jobs>,
     (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin + Send + 'static),
-    Peer { identity, standing, connection, account }: Peer,
+    Peer { identity, certificate, connection, account }: Peer,
     greeting: Duration,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Unwelcome> {
     let mut reader = FrameReader::new(reading, jobs.limits.clone());
-    let greeted = timeout(greeting, greet(&jobs, &identity, &standing, &mut reader)).await;
+    let greeted = timeout(greeting, greet(&jobs, &identity, &certificate, &mut reader)).await;
     let Ok(greeted) = greeted else {
         tracing::warn!(%identity, "the peer did not say hello in time (limits.handshake_seconds)");
         return Err(Unwelcome::Silent);
@@ -152,7 +108,7 @@ pub(crate) async fn serve(
     // In this order: what ends a connection comes before its next request.
     let end = tokio::select! {
         biased;
-        reason = standing.lost() => End::Invalid(reason),
+        reason = certificate.lost() => End::Invalid(reason),
         refusal = context.job.access.lost(&context.identity) => End::Dismissed(refusal),
         () = replaced(&context) => End::Replaced,
         _ = shutdown.wait_for(|stops| *stops) => End::Shutdown,
@@ -251,32 +207,6 @@ async fn linger<Stream: AsyncRead + Unpin>(
     }
 }
 
-/// A peer that is let in.
-struct Greeted {
-    id: RequestId,
-    job: Arc<Job>,
-    /// Its place among the job's connections.
-    place: OwnedSemaphorePermit,
-}
-
-/// A peer that is not, and what it is told where it listens.
-struct TurnedAway(Option<(RequestId, Failure)>);
-
-/// Why a peer was not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Unwelcome {
-    /// It said no hello.
-    #[error("no hello in time (limits.handshake_seconds), or none at all")]
-    Silent,
-    /// It was told so.
-    #[error("{}", match .0 { ErrorCode::Forbidden => "no part in a job of this server", code => code.name() })]
-    Refused(ErrorCode),
-}
-
-fn invalid(reason: &str) -> Refusal {
-    Refusal::new(ErrorCode::CertificateInvalid, format!("{reason}; connect again with a good certificate"))
-}
-
 fn replaced_by_another(identity: &Identity) -> Refusal {
     let message = format!(
         "another connection has registered as `{identity}`, and a worker has one. Where two processes use the same \
@@ -286,57 +216,9 @@ fn replaced_by_another(identity: &Identity) -> Refusal {
     Refusal::new(ErrorCode::Replaced, message)
 }
 
-/// Has the peer say what its certificate does not: its version, and which job it comes for.
-async fn greet<Stream: AsyncRead + Unpin>(
-    jobs: &Jobs,
-    identity: &Identity,
-    standing: &Standing,
-    reader: &mut FrameReader<Stream>,
-) -> Result<Greeted, TurnedAway> {
-    let (id, request) = match reader.next(|| true).await {
-        Ok((_, header)) => match decode_request(&header) {
-            Ok((id, request)) => (id, Ok(request)),
-            Err(error) => (request_id_of(&header).unwrap_or(UNADDRESSED), Err(Refusal::from(&error))),
-        },
-        Err(ReadError::Frame(error)) => (UNADDRESSED, Err(Refusal::from(&error))),
-        Err(error) => {
-            tracing::warn!(%identity, reason = %error, "the peer did not say hello");
-            return Err(TurnedAway(None));
-        }
-    };
-    let greeting = request.and_then(|request| greeting(&request));
-    // What is no greeting names no job, like one that leaves it out.
-    let job = jobs.named(greeting.as_deref().unwrap_or_default()).cloned();
-    // It may have been revoked since the handshake.
-    let greeting = standing.check().map_err(|reason| invalid(&reason)).and(greeting);
-    match greeting.and_then(|name| jobs.enter(&name, identity)) {
-        Ok((job, place)) => Ok(Greeted { id, job, place }),
-        Err(refusal) => {
-            // The job's people see who knocked; who knocked does not see whether there is a job.
-            let answer = match job {
-                Some(job) => refused(&job, identity, "hello", "", refusal),
-                None => refused_by_server(jobs, identity, "hello", refusal),
-            };
-            Err(TurnedAway(Some((id, answer))))
-        }
-    }
-}
-
-/// The job's name in a greeting that is one.
-fn greeting(request: &Request) -> Answered<String> {
-    match request {
-        Request::Hello { protocol: PROTOCOL_VERSION, job } => Ok(job.clone()),
-        Request::Hello { protocol, .. } => Err(Refusal::new(
-            ErrorCode::ProtocolVersion,
-            format!("you speak protocol {protocol}, this server speaks {PROTOCOL_VERSION}; use matching versions"),
-        )),
-        _ => Err(Refusal::new(ErrorCode::OutOfOrder, "a connection's first request is hello")),
-    }
-}
-
 /// Ends when another connection speaks for this connection's worker.
 async fn replaced(context: &Context) {
-    let mut members = context.job.members.subscribe();
+    let mut members = context.job.workers.members.subscribe();
     loop {
         let worker = *context.worker.lock();
         if let Some(Worker { rank, connection }) = worker
@@ -347,64 +229,5 @@ async fn replaced(context: &Context) {
         if members.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// Counts and logs a refusal; returns the answer to the peer.
-fn refused(job: &Job, identity: &Identity, request: &str, key: &str, refusal: Refusal) -> Failure {
-    let subject = if key.is_empty() { request } else { key };
-    note_refusal((&job.statistics.refusals, &job.audit), identity, request, subject, refusal)
-}
-
-/// As [`refused`], for what belongs to no job.
-fn refused_by_server(jobs: &Jobs, identity: &Identity, request: &str, refusal: Refusal) -> Failure {
-    note_refusal((&jobs.refusals, &jobs.audit), identity, request, request, refusal)
-}
-
-fn note_refusal(
-    (count, audit): (&AtomicU64, &Audit),
-    identity: &Identity,
-    request: &str,
-    subject: &str,
-    mut refusal: Refusal,
-) -> Failure {
-    refusal.shorten();
-    count.fetch_add(1, Ordering::Relaxed);
-    if !refusal.audited {
-        let reason = format!("{request}: {}", refusal.message);
-        let action = Action::of_request(request);
-        audit.record(&Event::refused(action, &reason).by(identity).about(subject).code(refusal.code));
-    }
-    refusal.into()
-}
-
-impl Context {
-    /// Whether nothing is expected of this connection and nothing owed to it: it speaks for no worker, who may compute
-    /// for as long as it takes, and no request of its waits.
-    fn is_idle(&self) -> bool {
-        self.worker.lock().is_none() && self.outstanding.available_permits() == self.most_outstanding
-    }
-
-    /// Notes that the key's weights are read, the first time.
-    fn note_read(&self, key: &Key) {
-        if self.read.lock().insert(key.id) {
-            self.job.audit.note(&Event::allowed(Action::Read).by(&self.identity).about(&key.name));
-        }
-    }
-
-    /// Answers a request, with the refusal where that is its outcome.
-    async fn answer(&self, id: RequestId, request: &str, key: &str, outcome: Answered<Content>) {
-        let content = outcome.unwrap_or_else(|refusal| {
-            self.account.refused(refusal.code);
-            Content::Message(Response::Failed(refused(&self.job, &self.identity, request, key, refusal)))
-        });
-        // Where the peer takes no answers any more, the connection is about to end.
-        let _ = self.answers.send(Answer { id, content }).await;
-    }
-
-    /// Tells the peer why its connection ends.
-    async fn say_farewell(&self, refusal: Refusal) {
-        // Where the queue is full the peer does not read, and need not be told.
-        let _ = timeout(FAREWELL, self.answer(UNADDRESSED, "connection", "", Err(refusal))).await;
     }
 }

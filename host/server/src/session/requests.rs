@@ -10,17 +10,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::answers::Content;
+use super::context::Context;
+use super::end::End;
 use super::frames::{FrameReader, ReadError};
-use super::report::Report;
-use super::{Context, End};
-use crate::access::Right;
 use crate::audit::{Action, Event};
-use crate::gate::{Direction, Held};
+use crate::config::Right;
+use crate::deploy::learning_rate;
 use crate::job::{Worker, not_registered};
-use crate::learning_rate;
-use crate::refusal::{Answered, Refusal};
-use crate::rounds::Rank;
-use crate::status::weights_digest;
+use crate::limiting::{Direction, Held};
+use crate::names::{Answered, Rank, Refusal};
+use crate::report::{Report, weights_digest};
 
 /// Why a request was not carried out.
 pub(super) enum Stopped {
@@ -180,7 +179,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     async fn register(self) -> Result<Option<Content>, Stopped> {
         let Context { job, identity, connection, worker: speaks_for, account, .. } = &**self.context;
         let worker = Worker { rank: self.rank()?, connection: *connection };
-        if let Some(registered) = job.is_registered(worker) {
+        if let Some(registered) = job.workers.is_registered(worker) {
             return done(registered);
         }
         account.registration().await;
@@ -188,7 +187,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let worker = Worker { rank: self.rank()?, ..worker };
         // Before the membership changes, so that this connection cannot miss being replaced.
         *speaks_for.lock() = Some(worker);
-        let (response, replaced) = job.register(worker);
+        let (response, replaced) = job.workers.register(worker);
         let rank = worker.rank;
         tracing::info!(%identity, job = job.config.name, rank, connection, replaces = ?replaced, "registered");
         let (rank, connection) = (rank.to_string(), connection.to_string());
@@ -280,7 +279,8 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let Context { job, identity, .. } = &**self.context;
         job.access.still_of(identity)?;
         let worker = *self.context.worker.lock();
-        let speaks = |worker: &Worker| self.context.job.members.borrow().is_connected(worker.rank, worker.connection);
+        let speaks =
+            |worker: &Worker| self.context.job.workers.members.borrow().is_connected(worker.rank, worker.connection);
         worker.filter(speaks).ok_or_else(not_registered)
     }
 
@@ -342,9 +342,4 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
 
 pub(super) fn done(response: Response) -> Result<Option<Content>, Stopped> {
     Ok(Some(Content::Message(response)))
-}
-
-pub(super) fn failed(panic: &tokio::task::JoinError) -> Refusal {
-    tracing::error!(%panic, "a task has panicked");
-    Refusal::new(ErrorCode::Internal, "the server failed while it worked on this; please report it with its log")
 }

@@ -8,17 +8,16 @@ use stepbox_wire::{ErrorCode, Response, TensorType};
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Context;
 use super::answers::{Content, RowIds};
-use super::requests::{Asked, Stopped, done, failed};
+use super::context::Context;
+use super::requests::{Asked, Stopped, done};
 use crate::audit::{Action, Event};
-use crate::checks::{check_gradient, check_magnitude, check_rows, check_type, row_ids, row_layout};
-use crate::creation::create;
-use crate::deployment::off_the_runtime;
-use crate::gradient::{Contribution, Dense, Gradient, Rows};
-use crate::key::Key;
-use crate::refusal::{Answered, Refusal};
-use crate::rounds::Rank;
+use crate::deploy::create;
+use crate::job::{off_the_runtime, panicked};
+use crate::model::{Key, check_gradient, check_magnitude, check_rows, check_type, row_ids, row_layout};
+use crate::names::{Answered, Rank, Refusal};
+use crate::round;
+use crate::tensor::{Contribution, Dense, Gradient, Rows};
 
 impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
     pub(super) async fn init(
@@ -65,7 +64,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         job.audit.note(&Event::allowed(Action::Init).by(identity).about(&key));
         let creation = tokio::spawn(create(job, key, tensor, value, tags, room));
         self.later_with(permit, name, async move {
-            let (known, created) = creation.await.unwrap_or_else(|panic| Err(failed(&panic)))?;
+            let (known, created) = creation.await.unwrap_or_else(|panic| Err(panicked(&panic)))?;
             Ok(Content::Message(Response::Initialized { version: known.version(), created }))
         })
     }
@@ -87,19 +86,10 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         }
         let _room = self.room().await?;
         let mut gradient = Dense { format, chunks: key.gradient_buffers(format) };
-        let accepted = match self.finite_body(&key.name, format, &mut gradient.chunks).await {
-            Ok(largest) => self.may_still_count(&key, largest).map(|()| largest).map_err(Stopped::from),
-            Err(stopped) => Err(stopped),
-        };
-        let largest = match accepted {
-            Ok(largest) => largest,
-            Err(stopped) => {
-                key.keep_buffers(gradient.chunks.into_iter().enumerate());
-                return Err(stopped);
-            }
-        };
+        let largest = self.finite_body(&key.name, format, &mut gradient.chunks).await?;
+        self.may_still_count(&key, largest)?;
         let contribution = Contribution { gradient: Gradient::Dense(gradient), largest, loss };
-        let repeated = context.job.push(&key, worker, round, contribution)?;
+        let repeated = round::push(&context.job, &key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
 
@@ -139,7 +129,7 @@ impl<Stream: AsyncRead + Unpin> Asked<'_, Stream> {
         let rows = Rows { held: Some(held), ..rows.await? };
         let contribution = Contribution { gradient: Gradient::Rows(rows), largest, loss };
         self.may_still_count(&key, largest)?;
-        let repeated = context.job.push(&key, worker, round, contribution)?;
+        let repeated = round::push(&context.job, &key, worker, round, contribution)?;
         done(Response::Pushed { repeated })
     }
 

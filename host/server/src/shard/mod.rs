@@ -7,11 +7,13 @@
 //! [`Shards::check`].
 
 mod busy;
+mod executor;
+mod merged_rows;
 mod phases;
-mod residents;
 mod rows;
 mod step;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,13 +22,14 @@ use stepbox_wire::ErrorCode;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::refusal::Refusal;
+use crate::names::Refusal;
 use busy::Busy;
 
+pub(crate) use executor::{Executor, NewSlice, Shard, new_slices};
+pub(crate) use merged_rows::MergedRows;
 pub(crate) use phases::Contributed;
-pub(crate) use residents::{Home, NewSlice, Shard};
 pub(crate) use rows::FoundRows;
-pub(crate) use step::{Gradients, Lent, NewChunk, SliceGradients, Step, StepFailure};
+pub(crate) use step::{NewChunk, SliceGradients, Step, StepFailure};
 
 /// Jobs that may wait for a shard. Each is one key's update, so this many small keys are taken in before whoever
 /// brings more has to wait.
@@ -35,15 +38,12 @@ const QUEUED_JOBS: usize = 1024;
 /// How often somebody who waits for a shard looks whether it is stuck.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Names a key for as long as the server runs.
-pub(crate) type KeyId = u64;
-
-type Job = Box<dyn FnOnce(&mut Shard) + Send>;
+type Task = Box<dyn FnOnce(&mut Shard) + Send>;
 
 /// The way to all shard threads.
 #[derive(Debug)]
 pub(crate) struct Shards {
-    queues: Vec<mpsc::Sender<Job>>,
+    queues: Vec<mpsc::Sender<Task>>,
     /// What each of them is at.
     busy: Vec<Arc<Busy>>,
     /// How long one job may take.
@@ -92,7 +92,7 @@ impl Shards {
         let mut threads = Vec::with_capacity(count);
         for (index, busy) in busy.iter().enumerate() {
             let busy = Arc::clone(busy);
-            let (queue, mut jobs) = mpsc::channel::<Job>(QUEUED_JOBS);
+            let (queue, mut jobs) = mpsc::channel::<Task>(QUEUED_JOBS);
             let work = move || {
                 let mut shard = Shard::default();
                 while let Some(job) = jobs.blocking_recv() {
@@ -117,7 +117,7 @@ impl Shards {
     ) -> Result<Pending<T>, ShardLost> {
         let (sender, receiver) = oneshot::channel();
         // Nobody may be waiting any more; the job is done all the same.
-        let job: Job = Box::new(move |shard| drop(sender.send(job(shard))));
+        let job: Task = Box::new(move |shard| drop(sender.send(job(shard))));
         self.queues[shard].send(job).await.map_err(|_| ShardLost::Ended(shard))?;
         Ok(Pending { shard, receiver })
     }
@@ -130,6 +130,15 @@ impl Shards {
         job: impl FnOnce(&mut Shard) -> T + Send + 'static,
     ) -> Result<T, ShardLost> {
         self.unless_stuck(async { self.submit(shard, job).await?.wait().await }).await
+    }
+
+    /// As [`call`](Self::call), for a job that can fail. A failed job and a lost shard both become a message.
+    pub async fn attempt<T: Send + 'static, E: Display + Send + 'static>(
+        &self,
+        shard: usize,
+        job: impl FnOnce(&mut Shard) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, String> {
+        self.call(shard, job).await.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())
     }
 
     /// Whether no shard is known to be stuck, or to have ended.

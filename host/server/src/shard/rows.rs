@@ -5,10 +5,10 @@ use std::ops::Range;
 use stepbox_reduce::ReduceError;
 use stepbox_sandbox::SandboxError;
 
-use super::KeyId;
-use super::residents::{Bound, Shard};
-use super::step::{Gradients, NewChunk, Step, StepFailure, new_chunks};
-use crate::optimizer::OptimizerId;
+use super::executor::{Bound, Shard};
+use super::merged_rows::MergedRows;
+use super::step::{NewChunk, Step, StepFailure, new_chunks};
+use crate::names::{OptimizerId, TensorId};
 
 /// Rows that were read.
 #[derive(Debug)]
@@ -23,9 +23,8 @@ impl Shard {
     /// Runs a round on those of the touched rows that this shard owns.
     ///
     /// [`Shard::settle`] must follow.
-    pub fn step_rows(&mut self, step: &Step) -> Result<(), StepFailure> {
-        let Gradients::Rows(rows) = &step.gradients else { unreachable!("a round of touched rows has rows") };
-        let (pool, slices) = self.home(step.optimizer, step.key);
+    pub fn step_rows(&mut self, step: &Step, rows: &MergedRows) -> Result<(), StepFailure> {
+        let (pool, slices) = self.placement(step.optimizer, step.key);
         for bound in slices {
             let held = rows_of(bound, rows.columns());
             let touched = rows.within(held.clone());
@@ -55,11 +54,11 @@ impl Shard {
     pub fn read_rows(
         &mut self,
         optimizer: OptimizerId,
-        key: KeyId,
+        key: TensorId,
         columns: usize,
         wanted: &[(u64, usize)],
     ) -> Result<FoundRows, SandboxError> {
-        let (pool, slices) = self.home_at_rest(optimizer, key);
+        let (pool, slices) = self.placement_at_rest(optimizer, key);
         let before = |row: u64| wanted.partition_point(|(wanted, _)| *wanted < row);
         let within = |held: &Range<u64>| &wanted[before(held.start)..before(held.end)];
         let count = slices.iter().map(|bound| within(&rows_of(bound, columns)).len()).sum::<usize>();
@@ -80,8 +79,8 @@ impl Shard {
 
     /// Gives up the rows that the optimizer has changed outside its steps, of which nobody has another copy: see
     /// [`InstancePool::start_rows_afresh`](stepbox_sandbox::InstancePool::start_rows_afresh). Returns the tensor's rows.
-    pub fn start_rows_afresh(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<u64>, SandboxError> {
-        let (pool, slices) = self.home_at_rest(optimizer, key);
+    pub fn start_rows_afresh(&mut self, optimizer: OptimizerId, key: TensorId) -> Result<Vec<u64>, SandboxError> {
+        let (pool, slices) = self.placement_at_rest(optimizer, key);
         let mut afresh = Vec::new();
         for bound in slices {
             let first = bound.slice.start / pool.columns(bound.id).max(1);
@@ -91,8 +90,8 @@ impl Shard {
     }
 
     /// All of a key's weights here.
-    pub fn read_all(&mut self, optimizer: OptimizerId, key: KeyId) -> Result<Vec<NewChunk>, StepFailure> {
-        let (pool, slices) = self.home_at_rest(optimizer, key);
+    pub fn read_all(&mut self, optimizer: OptimizerId, key: TensorId) -> Result<Vec<NewChunk>, StepFailure> {
+        let (pool, slices) = self.placement_at_rest(optimizer, key);
         new_chunks(pool, slices, Vec::new())
     }
 }

@@ -7,30 +7,16 @@ use stepbox_reduce::{Format, Gradient, NotFinite, ReduceError, Reduction};
 use stepbox_sandbox::{Exchange, GradientSource, InstancePool, SandboxError, StepContext, StepError};
 use thiserror::Error;
 
-use super::KeyId;
-use super::residents::{Bound, Shard};
-use crate::gradient::{self, Dense};
-use crate::optimizer::OptimizerId;
-use crate::sparse::MergedRows;
-use crate::weights::Weights;
+use super::executor::{Bound, Shard};
+use crate::names::{OptimizerId, TensorId};
+use crate::tensor::{Dense, Weights, gradient};
 
 /// What a round of a key is computed from, the same for all its slices.
 pub(crate) struct Step {
     pub optimizer: OptimizerId,
-    pub key: KeyId,
+    pub key: TensorId,
     pub context: StepContext,
-    pub gradients: Gradients,
     pub reduction: Reduction,
-}
-
-/// The workers' gradients, by rank.
-pub(crate) enum Gradients {
-    /// Whole tensors.
-    Whole(Vec<Dense>),
-    /// Whole tensors that were handed to the slices' owners.
-    HandedOver,
-    /// The rows that any worker has a gradient for.
-    Rows(MergedRows),
 }
 
 /// A slice's new weights, with the slice's position in the cut.
@@ -83,7 +69,7 @@ impl Shard {
         alone: bool,
     ) -> Result<(Vec<NewChunk>, Lent), StepFailure> {
         let SliceGradients { formats, buffers, former } = gradients;
-        let (pool, slices) = self.home(step.optimizer, step.key);
+        let (pool, slices) = self.placement(step.optimizer, step.key);
         let mut chunks = Vec::with_capacity(slices.len());
         for (Bound { index, slice, id }, gradients) in slices.iter().zip(buffers) {
             let mut reduced = Ok(());
@@ -116,8 +102,8 @@ impl Shard {
 
     /// Ends a round: keeps it where it succeeded on all shards, takes it back where it did not.
     /// Returns the buffers that slices were lent for it.
-    pub fn settle(&mut self, optimizer: OptimizerId, key: KeyId, keep: bool) -> Lent {
-        let (pool, slices) = self.home(optimizer, key);
+    pub fn settle(&mut self, optimizer: OptimizerId, key: TensorId, keep: bool) -> Lent {
+        let (pool, slices) = self.placement(optimizer, key);
         settle(pool, slices, keep)
     }
 }
@@ -153,17 +139,15 @@ pub(super) fn new_chunks(
 /// Does something with the aggregated gradient of a slice.
 pub(super) fn with_gradient<T>(
     bound: &Bound,
-    step: &Step,
+    reduction: Reduction,
+    gradients: &[Dense],
     run: impl FnOnce(&mut GradientSource<'_>) -> Result<T, StepError>,
 ) -> Result<T, StepFailure> {
-    let Gradients::Whole(gradients) = &step.gradients else {
-        unreachable!("rounds of several passes keep their gradients, and rows are made whole for them")
-    };
     let start = bound.slice.start as usize;
     let mut reduced = Ok(());
     let mut gradient = |elements: Range<usize>, out: &mut [f32]| {
         let elements = start + elements.start..start + elements.end;
-        match gradient::aggregate(step.reduction, gradients, elements, out) {
+        match gradient::aggregate(reduction, gradients, elements, out) {
             // What is not finite is the sandbox's to see, which reads it next.
             Ok(()) | Err(ReduceError::NotFinite(_)) => {}
             Err(error) => reduced = Err(error),
