@@ -1,35 +1,36 @@
-//! Statistics that the server finishes over a row, a tensor or the whole model before a later phase reads them.
+//! Accumulators: statistics that the server combines over a row, a tensor or the whole model before a later phase reads
+//! them.
 
-/// Over what contributions are combined.
+/// The set over which contributions are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Each row of the tensor by itself.
+    /// One value for each row of the tensor.
     Row,
-    /// Each element of a row by itself, over all rows.
+    /// One value for each column of the tensor, over all rows.
     Column,
-    /// The tensor.
+    /// One value for the tensor.
     Tensor,
-    /// All tensors of a group.
+    /// One value for all tensors of a group.
     Group,
-    /// All tensors.
+    /// One value for all tensors of the model.
     Model,
 }
 
-/// How contributions become one number.
+/// How contributions are combined into one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Combination {
-    /// Sum.
+    /// The sum.
     Sum,
-    /// Sum of squares.
+    /// The sum of squares.
     SumOfSquares,
-    /// Largest absolute value, 0 where there is none.
+    /// The largest absolute value; 0 if there are no values.
     AbsoluteMaximum,
-    /// Largest value, negative infinity where there is none.
+    /// The largest value; negative infinity if there are no values.
     Maximum,
 }
 
 impl Combination {
-    /// What no values at all give.
+    /// The result for no values.
     pub(crate) fn nothing(self) -> f64 {
         match self {
             Self::Sum | Self::SumOfSquares | Self::AbsoluteMaximum => 0.0,
@@ -37,7 +38,7 @@ impl Combination {
         }
     }
 
-    /// One value more.
+    /// Includes one more value.
     #[inline(always)]
     pub(crate) fn visit(self, so_far: f64, value: f64) -> f64 {
         match self {
@@ -48,7 +49,7 @@ impl Combination {
         }
     }
 
-    /// Two combined values together.
+    /// Combines two results.
     #[inline(always)]
     pub(crate) fn join(self, left: f64, right: f64) -> f64 {
         match self {
@@ -58,26 +59,26 @@ impl Combination {
     }
 }
 
-/// `f64::max` may return either of two zeros; this does not.
+/// Like `f64::max`, but deterministic for two zeros of different sign: `f64::max` may return either.
 #[inline(always)]
 fn larger(so_far: f64, value: f64) -> f64 {
     if value > so_far { value } else { so_far }
 }
 
-/// Who computes what is combined.
+/// Who computes the contributions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contributor {
-    /// The optimizer, with [`Block::update_contributing`](crate::Block::update_contributing) and its kin.
+    /// The optimizer, with [`Block::update_contributing`](crate::Block::update_contributing) and similar methods.
     Optimizer,
-    /// The server, from the parameters as they are right before the phase that reads it.
+    /// The server, from the parameters as they are immediately before the phase that reads the accumulator.
     Parameters,
     /// The server, from the reduced gradient.
     Gradients,
 }
 
-/// A statistic that is finished before a later phase reads it.
+/// A statistic that is complete before a later phase reads it.
 ///
-/// Declare each as a constant:
+/// Declare each accumulator as a constant:
 ///
 /// ```
 /// use stepbox_guest::Accumulator;
@@ -88,7 +89,8 @@ pub enum Contributor {
 /// ```
 ///
 /// Values are combined in `f64` and in an order that does not depend on how the server cuts a tensor: see
-/// [`statistics`](crate::statistics). The SDK squares values and takes absolute values itself.
+/// [`statistics`](crate::statistics). For sums of squares and largest absolute values, contribute the plain value: the
+/// SDK squares it or takes its absolute value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accumulator {
     pub(crate) name: &'static str,
@@ -96,12 +98,12 @@ pub struct Accumulator {
     pub(crate) combination: Combination,
     pub(crate) scope: Scope,
     pub(crate) contributed_in: usize,
-    /// Where the author named one.
+    /// The first phase that reads it, if the author set one.
     read_from: Option<usize>,
 }
 
 impl Accumulator {
-    /// One number for the tensor, contributed by the optimizer in phase 0 and read from phase 1 on.
+    /// An accumulator with one value for the tensor, contributed by the optimizer in phase 0 and read from phase 1 on.
     pub const fn new(name: &'static str, combination: Combination) -> Self {
         Self {
             name,
@@ -113,64 +115,65 @@ impl Accumulator {
         }
     }
 
-    /// A sum.
+    /// A sum; otherwise as for [`new`](Self::new).
     pub const fn sum(name: &'static str) -> Self {
         Self::new(name, Combination::Sum)
     }
 
-    /// A sum of squares.
+    /// A sum of squares; otherwise as for [`new`](Self::new).
     pub const fn sum_of_squares(name: &'static str) -> Self {
         Self::new(name, Combination::SumOfSquares)
     }
 
-    /// The largest absolute value.
+    /// The largest absolute value; otherwise as for [`new`](Self::new).
     pub const fn absolute_maximum(name: &'static str) -> Self {
         Self::new(name, Combination::AbsoluteMaximum)
     }
 
-    /// The largest value.
+    /// The largest value; otherwise as for [`new`](Self::new).
     pub const fn maximum(name: &'static str) -> Self {
         Self::new(name, Combination::Maximum)
     }
 
-    /// Computed by the server from the parameters before phase 0, or before the phase that
-    /// [`read_from`](Self::read_from) names.
+    /// Makes the server compute it from the parameters, before phase 0 or before the phase set with
+    /// [`read_from`](Self::read_from).
     pub const fn of_parameters(self) -> Self {
         Self { contributor: Contributor::Parameters, ..self }
     }
 
-    /// Computed by the server from the gradient before phase 0, or before the phase that
-    /// [`read_from`](Self::read_from) names.
+    /// Makes the server compute it from the gradient, before phase 0 or before the phase set with
+    /// [`read_from`](Self::read_from).
     pub const fn of_gradients(self) -> Self {
         Self { contributor: Contributor::Gradients, ..self }
     }
 
-    /// One number for each row.
+    /// Keeps one value for each row.
     pub const fn by_row(self) -> Self {
         Self { scope: Scope::Row, ..self }
     }
 
-    /// One number for each column.
+    /// Keeps one value for each column.
     pub const fn by_column(self) -> Self {
         Self { scope: Scope::Column, ..self }
     }
 
-    /// One number for all tensors of a group.
+    /// Combines over all tensors of the group.
     pub const fn over_group(self) -> Self {
         Self { scope: Scope::Group, ..self }
     }
 
-    /// One number for all tensors.
+    /// Combines over all tensors of the model.
     pub const fn over_model(self) -> Self {
         Self { scope: Scope::Model, ..self }
     }
 
-    /// Contributed by the optimizer in this phase, counted from 0, and read from the next on.
+    /// Sets the phase in which the optimizer contributes, counted from 0. The accumulator is read from the next phase
+    /// on.
     pub const fn contributed_in(self, phase: usize) -> Self {
         Self { contributed_in: phase, ..self }
     }
 
-    /// Read from this phase on, counted from 0.
+    /// Sets the first phase that reads it, counted from 0.
     pub const fn read_from(self, phase: usize) -> Self {
         Self { read_from: Some(phase), ..self }
     }

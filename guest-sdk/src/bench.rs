@@ -1,6 +1,6 @@
-//! The native side of `stepbox bench overhead --native-crate`: a program that runs an optimizer when it is told to.
+//! The native side of `stepbox bench overhead --native-crate`: a program that runs an optimizer on request.
 //!
-//! An author's crate has it as an example, `examples/native_bench.rs`:
+//! An author's crate contains the program as an example, `examples/native_bench.rs`:
 //!
 //! ```no_run
 //! # use stepbox_guest::prelude::*;
@@ -23,32 +23,33 @@
 //!
 //! # Protocol
 //!
-//! A request is a line on standard input, its answer a line on standard output:
+//! A request is one line on standard input; its answer is one line on standard output:
 //!
-//! | request | does | answer |
+//! | request | action | answer |
 //! |---|---|---|
-//! | `tensor 128 128` | makes a tensor of these extents with [`parameters`] | `ready` |
-//! | `steps 20` | runs as many rounds with [`gradient`], the default learning rate and a loss of 1 | `nanoseconds N` |
-//! | `digest` | looks at the parameters' bits | `digest HEX`: their [`digest`] |
+//! | `tensor 128 128` | creates a tensor with these extents and [`parameters`] as its parameters | `ready` |
+//! | `steps 20` | runs this many rounds with [`gradient`], the default learning rate and a loss of 1 | `nanoseconds N` |
+//! | `digest` | computes the [`digest`] of the parameters | `digest HEX` |
 //!
-//! What cannot be done is answered with `error REASON`. The program ends with its input.
+//! A request that fails is answered with `error REASON`. The program exits at the end of its input.
 
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
 use crate::{Context, Gradient, Hyperparameters, Native, Optimizer, Tensor};
 
-/// Made-up first values of a tensor's parameters, between -1 and 1.
+/// Made-up initial values for `elements` parameters, between -1 and 1.
 pub fn parameters(elements: usize) -> Vec<f32> {
     made_up(elements, 0)
 }
 
-/// A made-up gradient, between -1 and 1.
+/// A made-up gradient of `elements` elements, between -1 and 1.
 pub fn gradient(elements: usize) -> Vec<f32> {
     made_up(elements, 1)
 }
 
-/// A digest of the bits of some values, which tells whether two runs ended alike: FNV-1a (64 bits) word by word.
+/// A digest of the bits of `values`, for checking whether two runs ended with the same values: 64-bit FNV-1a, word by
+/// word.
 pub fn digest(values: &[f32]) -> u64 {
     values.iter().fold(0xcbf2_9ce4_8422_2325, |digest, value| {
         (digest ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3)
@@ -60,10 +61,10 @@ pub fn context(round: u64, learning_rate: f32) -> Context {
     Context { loss: Some(1.0), ..Context::of_round(round, learning_rate) }
 }
 
-/// Answers requests on standard input until it ends, with the optimizer's default hyperparameters.
+/// Answers requests from standard input until it ends. The optimizer has its default hyperparameters.
 ///
 /// # Errors
-/// Standard input or output failed.
+/// Reading standard input or writing standard output failed.
 pub fn serve<O: Optimizer + Hyperparameters>() -> io::Result<()> {
     answer::<O>(io::stdin().lock(), io::stdout().lock())
 }
@@ -78,7 +79,7 @@ fn answer<O: Optimizer + Hyperparameters>(requests: impl BufRead, mut answers: i
     Ok(())
 }
 
-/// A tensor and what it is stepped with.
+/// A tensor, and the gradient of each of its rounds.
 struct Run<O: Optimizer> {
     native: Native<O>,
     gradient: Vec<f32>,
@@ -106,7 +107,7 @@ fn respond<O: Optimizer + Hyperparameters>(run: &mut Option<Run<O>>, request: &s
         }
         ("digest", [], Some(Run { native, .. })) => Ok(format!("digest {:016x}", digest(native.parameters()))),
         ("steps" | "digest", _, None) => Err("there is no tensor yet".into()),
-        _ => Err(format!("`{request}` is no request")),
+        _ => Err(format!("`{request}` is not a request")),
     }
 }
 
@@ -163,6 +164,6 @@ mod tests {
         assert_eq!(answers[1], "ready");
         assert!(answers[2].strip_prefix("nanoseconds ").is_some_and(|time| time.parse::<u64>().is_ok()), "{answers:?}");
         assert_eq!(answers[3], format!("digest {:016x}", digest(&expected)));
-        assert_eq!(answers[4], "error `steps` is no request");
+        assert_eq!(answers[4], "error `steps` is not a request");
     }
 }

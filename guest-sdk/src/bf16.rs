@@ -1,6 +1,6 @@
-//! bf16: the upper half of an `f32`, with its range and eight bits of precision.
+//! bf16: the upper half of an `f32`, with the same range and eight bits of precision.
 
-/// The nearest bf16, ties to even. Finite values beyond the largest become infinity, NaN stays NaN.
+/// The nearest bf16, ties to even, as bits. Finite values beyond the largest bf16 become infinity; NaN stays NaN.
 #[inline(always)]
 pub fn from_f32(value: f32) -> u16 {
     let bits = value.to_bits();
@@ -9,14 +9,14 @@ pub fn from_f32(value: f32) -> u16 {
     (if value.is_nan() { quiet } else { rounded }) as u16
 }
 
-/// Exact.
+/// The value of a bf16 as `f32`. The conversion is exact.
 #[inline(always)]
 pub fn to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// The bf16 next to `value` on either side, chosen by 16 random bits with odds in proportion to nearness, so that the
-/// mean over many roundings is the value.
+/// Rounds `value` to one of the two adjacent bf16 values, chosen by 16 random bits with probabilities proportional to
+/// nearness, so that the mean over many roundings is the value itself.
 #[inline(always)]
 pub fn from_f32_stochastic(value: f32, random: u16) -> u16 {
     let bits = value.to_bits();

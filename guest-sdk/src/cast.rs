@@ -1,7 +1,7 @@
-//! Bytes as elements.
+//! Conversions between bytes and elements.
 //!
-//! All views start at multiples of their elements' size and hold whole elements: whoever makes views sees to that. An
-//! empty one may lie anywhere, though, which `bytemuck` does not take.
+//! Every view starts at a multiple of its element size and contains whole elements; the code that creates views ensures
+//! this. An empty view can have any address, however, which `bytemuck` does not accept.
 
 use bytemuck::Pod;
 

@@ -1,14 +1,14 @@
-//! Hyperparameters that are one of several names.
+//! Hyperparameters that take one of several names.
 
-/// Declares an enumeration that a hyperparameter can be, with the names the operator chooses from.
+/// Declares an enumeration that a hyperparameter can have as its type, with the names that the operator chooses from.
 ///
 /// ```
 /// stepbox_guest::choices! {
-///     /// How updates of matrices are scaled.
+///     /// How matrix updates are scaled.
 ///     pub enum Scaling {
 ///         /// By the ratio of rows to columns.
 ///         Shape = "shape",
-///         /// Not at all.
+///         /// No scaling.
 ///         Off = "off",
 ///     }
 /// }
@@ -22,7 +22,7 @@
 /// assert_eq!(Example::default().scaling, Scaling::Shape);
 /// ```
 ///
-/// A default that is none of the names does not compile:
+/// A default that is not one of the names does not compile:
 ///
 /// ```compile_fail,E0080
 /// stepbox_guest::choices! { enum Scaling { Shape = "shape", Off = "off" } }

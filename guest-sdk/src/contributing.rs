@@ -1,10 +1,11 @@
-//! The loop of updates that also give numbers to accumulators.
+//! The loop of updates that also contribute to accumulators.
 
 use crate::elementwise::{LANES, UNROLLED_ELEMENTS};
 
-/// Runs `body` for every element: new parameter, new state, contributions. All runs are of equal length.
+/// Runs `body` for every element; it returns the new parameter, the new state and the contributions. All runs must have
+/// equal length.
 ///
-/// The same shape as the loop of elementwise optimizers, which says why it looks as it does.
+/// The structure is that of the loop in `elementwise`, where comments explain it.
 #[inline(always)]
 pub(crate) fn visit<const N: usize, const A: usize>(
     parameters: &mut [f32],

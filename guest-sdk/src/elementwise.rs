@@ -1,62 +1,63 @@
-//! Optimizers whose step treats each parameter by itself, and the loop that runs them.
+//! Optimizers whose step treats each parameter independently, and the loop that runs them.
 
 use crate::{Block, Context, Hyperparameters, Slot, Tensor};
 
-/// An optimizer that updates each parameter from that parameter, its gradient and its own slots alone: SGD, AdamW,
-/// Lion, Adagrad and most others.
+/// An optimizer that updates each parameter only from that parameter, its gradient and its slots: SGD, AdamW, Lion,
+/// Adagrad and most others.
 ///
 /// The author writes [`update`](Self::update) for one element. The SDK calls it for whole blocks, unrolled to
-/// [`UNROLLED_ELEMENTS`] so that the compiler makes four-lane SIMD of it and the sandbox's metering costs next to
-/// nothing. It stays fast as long as `update` is straight-line arithmetic: `if` on values should choose between
-/// numbers, not between computations.
+/// [`UNROLLED_ELEMENTS`], so that the compiler emits four-lane SIMD and the sandbox's metering costs next to nothing.
+/// This stays fast as long as `update` is straight-line arithmetic: an `if` on values should choose between numbers,
+/// not between computations.
 pub trait Elementwise: Hyperparameters {
-    /// The optimizer's name, in lower case with dashes. It is signed with the component.
+    /// The optimizer's name, in lowercase with dashes. The signed manifest carries the same name.
     const NAME: &'static str;
 
-    /// The learning rate where the operator gives none.
+    /// The learning rate that applies if the operator sets none.
     const LEARNING_RATE: f64;
 
-    /// Whether the learning rate may be 0, as at the end of a schedule; not so where it is divided by.
+    /// Whether the learning rate may be 0, as at the end of a schedule. Set to `false` if the optimizer divides by it.
     const LEARNING_RATE_MAY_BE_ZERO: bool = true;
 
-    /// Whether [`Context::loss`] must be there.
+    /// Whether the optimizer requires [`Context::loss`].
     const NEEDS_LOSS: bool = false;
 
     /// A parameter's state: `[f32; N]` for N slots.
     type State: State;
 
-    /// What [`begin`](Self::begin) computes once for all elements: bias corrections, say.
+    /// The values that [`begin`](Self::begin) computes once for all elements, for example bias corrections.
     type Round: Copy;
 
-    /// Names and first values of the slots: one `f32` for each parameter, which may be kept as [bf16](Slot::bf16) or
-    /// [in eight bits](Slot::quantised).
+    /// Names and initial values of the slots: one `f32` for each parameter, which may be stored as [bf16](Slot::bf16)
+    /// or [in eight bits](Slot::quantised).
     fn slots(&self) -> <Self::State as State>::Slots;
 
-    /// Computes what is the same for all elements of a tensor in a round. Take transcendental functions from
-    /// [`math`](crate::math).
+    /// Computes the values that are the same for all elements of a tensor in a round. Use the transcendental functions
+    /// of [`math`](crate::math).
     fn begin(&self, tensor: &Tensor, context: &Context) -> Self::Round;
 
-    /// The step for one parameter: its new value and its new state.
+    /// The step for one parameter: returns its new value and its new state.
     fn update(round: &Self::Round, parameter: f32, gradient: f32, state: Self::State) -> (f32, Self::State);
 }
 
-/// Elements a loop iteration handles. Metering adds a few instructions to each iteration; at 32 elements they
-/// disappear behind the arithmetic.
+/// Elements per loop iteration. Metering adds a few instructions to each iteration; at 32 elements their cost is hidden
+/// by the arithmetic.
 pub const UNROLLED_ELEMENTS: usize = 32;
 
-/// Elements that are loaded together. In WebAssembly those of one SIMD operation: the sandbox's compiler keeps what is
-/// loaded in registers, and there are not enough for more. Native compilers do best with a whole iteration.
+/// Elements that are loaded together. In WebAssembly this is the width of one SIMD operation: the sandbox's compiler
+/// keeps loaded values in registers, and there are not enough for more. Native compilers produce the best code with a
+/// whole iteration.
 pub(crate) const LANES: usize = if cfg!(target_arch = "wasm32") { 4 } else { UNROLLED_ELEMENTS };
 
-/// A parameter's state: implemented for `[f32; N]`.
+/// The state of one parameter; implemented for `[f32; N]`.
 pub trait State: Copy + 'static {
-    /// `[Slot; N]`.
+    /// The slots of the state: `[Slot; N]`.
     type Slots: AsRef<[Slot]>;
 
     /// Number of slots.
     const COUNT: usize;
 
-    /// Runs `update` for every element. All runs are of equal length; `slots` has [`COUNT`](Self::COUNT) of them.
+    /// Runs `update` for every element. All runs have equal length; `slots` contains [`COUNT`](Self::COUNT) runs.
     #[doc(hidden)]
     fn visit(
         parameters: &mut [f32],
@@ -65,7 +66,7 @@ pub trait State: Copy + 'static {
         update: impl Fn(f32, f32, Self) -> (f32, Self),
     );
 
-    /// Runs `update` for every element that a block visits, with the plan's first slots.
+    /// Runs `update` for every element that a block visits, with the first [`COUNT`](Self::COUNT) slots of the plan.
     #[doc(hidden)]
     fn update_block(block: &mut Block<'_>, update: impl Fn(f32, f32, Self) -> (f32, Self)) -> Result<(), String>;
 }
@@ -94,7 +95,7 @@ impl<const N: usize> State for [f32; N] {
         for index in 0..blocks {
             let parameters = &mut parameters[index];
             let gradient = &gradients[index];
-            // Copied first, so that the compiler sees that no store can change a later load: only then does it use SIMD.
+            // Copy first, so that the compiler sees that no store can change a later load: only then does it use SIMD.
             let mut group = |group: usize| {
                 let lanes = group * LANES..(group + 1) * LANES;
                 let mut parameter = [0.0; LANES];
@@ -121,7 +122,7 @@ impl<const N: usize> State for [f32; N] {
             };
             group(0);
             if cfg!(target_arch = "wasm32") {
-                // Written out: each turn of a loop would be metered.
+                // Unrolled by hand: metering would charge for each iteration of a loop.
                 group(1);
                 group(2);
                 group(3);

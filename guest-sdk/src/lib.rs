@@ -1,15 +1,16 @@
-//! What an author of a Stepbox optimizer depends on.
+//! The SDK for authors of Stepbox optimizers.
 //!
-//! An optimizer is a struct of hyperparameters and some arithmetic. The SDK does the rest: it runs that arithmetic over
-//! blocks that lie in the component's memory, unrolled and with SIMD, speaks the contract (`stepbox:optimizer@0.1.0`, see
-//! `wit/`), and describes the hyperparameters to the server.
+//! An optimizer is a struct of hyperparameters and some arithmetic. The SDK does the rest: it runs the arithmetic over
+//! blocks in the component's memory, unrolled and with SIMD; it implements the contract (`stepbox:optimizer@0.1.0`, see
+//! `wit/`); and it describes the hyperparameters to the server.
 //!
-//! - Whoever treats each parameter by itself implements [`Elementwise`]: SGD, AdamW, Lion and most others.
-//! - Whoever needs more implements [`Optimizer`]: several passes over a tensor with norms and other statistics in between
-//!   (LAMB, Adafactor, Prodigy), whole matrices (Muon, Shampoo, SOAP), random numbers (SGLD), touched rows only (lazy Adam,
-//!   row-wise Adagrad), evaluation weights (Schedule-Free).
+//! - An optimizer that treats each parameter independently implements [`Elementwise`]: SGD, AdamW, Lion and most
+//!   others.
+//! - An optimizer that needs more implements [`Optimizer`]: several passes over a tensor with norms and other
+//!   statistics between them (LAMB, Adafactor, Prodigy), whole matrices (Muon, Shampoo, SOAP), random numbers (SGLD),
+//!   touched rows only (lazy Adam, row-wise Adagrad), or evaluation weights (Schedule-Free).
 //!
-//! The same code compiles natively, so that it is tested with `cargo test` and no sandbox ([`Native`], [`NativeModel`]):
+//! The same code also compiles natively, so `cargo test` can test it without a sandbox ([`Native`], [`NativeModel`]):
 //!
 //! ```
 //! use stepbox_guest::prelude::*;
@@ -17,7 +18,7 @@
 //! hyperparameters! {
 //!     /// Gradient descent with momentum.
 //!     pub struct Momentum {
-//!         /// Share of the velocity that is kept from round to round.
+//!         /// Fraction of the velocity retained from round to round.
 //!         momentum: f32 = 0.9 in 0.0..1.0,
 //!     }
 //! }
@@ -52,19 +53,19 @@
 //! # The same bits everywhere
 //!
 //! WebAssembly's `f32` arithmetic is IEEE 754 without contraction, and so is Rust's: `+ - * /` and `sqrt` give the same
-//! bits in the sandbox and natively, on every processor. Transcendental functions of `std` do not (they call the
-//! platform's mathematics library): take those of [`math`] instead. Do not use `mul_add`.
+//! bits in the sandbox and natively, on every processor. The transcendental functions of `std` do not, because they
+//! call the platform's mathematics library. Use the functions of [`math`] instead. Do not use `mul_add`.
 //!
-//! However a server cuts a tensor into slices and blocks, results are the same, because
+//! Results do not depend on how a server cuts a tensor into slices and blocks, because
 //!
-//! - the loops of [`Block`] visit elements one by one, rows one by one, or chunks of 4096 elements counted from the
-//!   tensor's start;
-//! - sums and norms are added up in an order that is part of their definition: see [`statistics`];
+//! - the loops of [`Block`] visit single elements, single rows, or chunks of 4096 elements counted from the start of
+//!   the tensor;
+//! - sums and norms are added in an order that is part of their definition: see [`statistics`];
 //! - random numbers belong to elements: see [`Random`];
-//! - what `begin` computes depends on what all slices share ([`Native::cut`] finds out where it does not).
+//! - `begin` computes its result only from what all slices share ([`Native::cut`] finds violations).
 //!
-//! The one exception are products of matrices ([`linear_algebra`]): they are the same natively and in the sandbox, but
-//! processors with other vectors may round differently.
+//! Matrix products ([`linear_algebra`]) give the same bits everywhere as well: their order of operations is part of the
+//! contract.
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
@@ -111,7 +112,7 @@ pub use schema::{Choices, Domain, Field, Hyperparameter, Hyperparameters, Intege
 pub use slot::{Code, Element, ElementType, Extent, Initial, Slot};
 pub use slots::{Combined, Shared, Slots};
 
-/// Everything an optimizer's source needs: `use stepbox_guest::prelude::*;`.
+/// Everything that an optimizer's source file needs: `use stepbox_guest::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Accumulator, Block, Chunk, Code, Context, ElementType, Elementwise, Gradient, Hyperparameters, Native,
@@ -120,9 +121,10 @@ pub mod prelude {
     };
 }
 
-/// Makes a crate's library a Stepbox component that runs this optimizer. Does nothing in a native build.
+/// Turns the crate's library into a Stepbox component that runs the given optimizer. Expands to nothing in a native
+/// build.
 ///
-/// The crate needs `crate-type = ["cdylib", "rlib"]`. One registration a crate.
+/// The crate needs `crate-type = ["cdylib", "rlib"]`. Invoke the macro once per crate.
 #[macro_export]
 macro_rules! register {
     ($optimizer:ty) => {

@@ -1,17 +1,17 @@
 //! Matrices, and their product at native speed.
 //!
-//! In a component, [`multiply`] is the server's: a product that costs next to no fuel and runs with the widest vectors the
-//! processor has. Natively the same code computes it. Its order of operations is part of the contract, so every processor
-//! gives the same bits, in the sandbox and natively.
+//! In a component, the server computes [`multiply`]: it costs little fuel and uses the widest vectors of the processor.
+//! Natively, the same code computes the product. Its order of operations is part of the contract, so that every
+//! processor gives the same bits, in the sandbox and natively.
 //!
-//! With the SDK's feature `nalgebra` there are copies and views of that crate, for decompositions of small matrices:
+//! The SDK's feature `nalgebra` adds copies and views as matrices of that crate, for decompositions of small matrices.
 //! `nalgebra` is compiled into the component and metered like the rest of it. Decompose in `f64` (`map(f64::from)`): in
-//! `f32` the squares of tiny entries leave the range, and matrices of low rank with such entries come back as NaN.
+//! `f32` the squares of tiny entries underflow, and low-rank matrices with such entries result in NaN.
 
 #[cfg(feature = "nalgebra")]
 pub use nalgebra;
 
-/// Whatever is wrong with a matrix's extents.
+/// Checks that `values` is the number of elements of a matrix of `rows` by `columns`.
 fn extents(values: usize, rows: usize, columns: usize) -> Result<(), String> {
     match rows.checked_mul(columns) {
         Some(elements) if elements == values => Ok(()),
@@ -19,7 +19,7 @@ fn extents(values: usize, rows: usize, columns: usize) -> Result<(), String> {
     }
 }
 
-/// A matrix to read: values in row-major order, or the transpose of such.
+/// A read-only matrix: values in row-major order, optionally transposed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MatrixRef<'a> {
     values: &'a [f32],
@@ -29,26 +29,26 @@ pub struct MatrixRef<'a> {
 }
 
 impl<'a> MatrixRef<'a> {
-    /// `values` in row-major order.
+    /// A matrix of `rows` by `columns` with `values` in row-major order.
     ///
     /// # Errors
-    /// There are not `rows * columns` of them.
+    /// The number of values is not `rows * columns`.
     pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Result<Self, String> {
         extents(values.len(), rows, columns)?;
         Ok(Self { values, rows, columns, transposed: false })
     }
 
-    /// The transpose. Nothing is moved.
+    /// The transpose, without moving values.
     pub fn transposed(self) -> Self {
         Self { transposed: !self.transposed, ..self }
     }
 
-    /// Number of rows, transposed or not.
+    /// Number of rows, after any transposition.
     pub fn rows(&self) -> usize {
         if self.transposed { self.columns } else { self.rows }
     }
 
-    /// Number of columns, transposed or not.
+    /// Number of columns, after any transposition.
     pub fn columns(&self) -> usize {
         if self.transposed { self.rows } else { self.columns }
     }
@@ -56,14 +56,14 @@ impl<'a> MatrixRef<'a> {
     /// The element in this row and column.
     ///
     /// # Panics
-    /// It is outside the matrix.
+    /// If the row or column is outside the matrix.
     pub fn at(&self, row: usize, column: usize) -> f32 {
         let (row, column) = if self.transposed { (column, row) } else { (row, column) };
         assert!(column < self.columns, "column {column} of {}", self.columns);
         self.values[row * self.columns + column]
     }
 
-    /// A copy as a matrix of `nalgebra`.
+    /// A copy as a `nalgebra` matrix.
     #[cfg(feature = "nalgebra")]
     pub fn to_nalgebra(&self) -> nalgebra::DMatrix<f32> {
         let stored = nalgebra::DMatrix::from_row_slice(self.rows, self.columns, self.values);
@@ -71,24 +71,24 @@ impl<'a> MatrixRef<'a> {
     }
 }
 
-/// The transpose of a row-major matrix of `rows` times `columns`, as a view of `nalgebra`, which stores columns one after
-/// the other. Of a symmetric matrix, the matrix itself.
+/// The transpose of a row-major matrix of `rows` by `columns`, as a view of `nalgebra`, which stores matrices column by
+/// column. For a symmetric matrix, this is the matrix itself.
 ///
-/// There is no view of the matrix that is not transposed: its columns would not be contiguous, and `nalgebra` (0.35) reads
-/// and writes outside such views (its issue 1616).
+/// There is no view of the untransposed matrix: its columns would not be contiguous, and `nalgebra` (0.35) reads and
+/// writes outside such views (`nalgebra` issue 1616).
 ///
 /// # Errors
-/// There are not `rows * columns` values.
+/// The number of values is not `rows * columns`.
 #[cfg(feature = "nalgebra")]
 pub fn transposed_view(values: &[f32], rows: usize, columns: usize) -> Result<nalgebra::DMatrixView<'_, f32>, String> {
     extents(values.len(), rows, columns)?;
     Ok(nalgebra::DMatrixView::from_slice(values, columns, rows))
 }
 
-/// [`transposed_view`], to write.
+/// A mutable [`transposed_view`].
 ///
 /// # Errors
-/// There are not `rows * columns` values.
+/// The number of values is not `rows * columns`.
 #[cfg(feature = "nalgebra")]
 pub fn transposed_view_mut(
     values: &mut [f32],
@@ -99,7 +99,7 @@ pub fn transposed_view_mut(
     Ok(nalgebra::DMatrixViewMut::from_slice(values, columns, rows))
 }
 
-/// A matrix to write, in row-major order.
+/// A mutable matrix in row-major order.
 #[derive(Debug, PartialEq)]
 pub struct MatrixMut<'a> {
     values: &'a mut [f32],
@@ -108,17 +108,18 @@ pub struct MatrixMut<'a> {
 }
 
 impl<'a> MatrixMut<'a> {
-    /// `values` in row-major order.
+    /// A matrix of `rows` by `columns` with `values` in row-major order.
     ///
     /// # Errors
-    /// There are not `rows * columns` of them.
+    /// The number of values is not `rows * columns`.
     pub fn new(values: &'a mut [f32], rows: usize, columns: usize) -> Result<Self, String> {
         extents(values.len(), rows, columns)?;
         Ok(Self { values, rows, columns })
     }
 }
 
-/// A matrix of one's own: work space. Count its bytes in [`Plan::whole_tensor`](crate::Plan::whole_tensor).
+/// An owned matrix in row-major order, for work space. Include its bytes in
+/// [`Plan::whole_tensor`](crate::Plan::whole_tensor).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
     values: Vec<f32>,
@@ -127,15 +128,15 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Full of zeros.
+    /// A matrix of zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
         Self { values: vec![0.0; rows * columns], rows, columns }
     }
 
-    /// From values in row-major order.
+    /// A matrix of `rows` by `columns` with `values` in row-major order.
     ///
     /// # Errors
-    /// There are not `rows * columns` of them.
+    /// The number of values is not `rows * columns`.
     pub fn from_values(values: Vec<f32>, rows: usize, columns: usize) -> Result<Self, String> {
         extents(values.len(), rows, columns)?;
         Ok(Self { values, rows, columns })
@@ -151,38 +152,39 @@ impl Matrix {
         self.columns
     }
 
-    /// All elements, row-major.
+    /// All elements, in row-major order.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// All elements, row-major.
+    /// All elements, in row-major order, mutable.
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }
 
-    /// To read.
+    /// A read-only view.
     pub fn matrix(&self) -> MatrixRef<'_> {
         MatrixRef { values: &self.values, rows: self.rows, columns: self.columns, transposed: false }
     }
 
-    /// To read, transposed.
+    /// A read-only view of the transpose.
     pub fn transposed(&self) -> MatrixRef<'_> {
         self.matrix().transposed()
     }
 
-    /// To write.
+    /// A mutable view.
     pub fn matrix_mut(&mut self) -> MatrixMut<'_> {
         MatrixMut { values: &mut self.values, rows: self.rows, columns: self.columns }
     }
 }
 
-/// product = alpha * left * right + beta * product. With beta = 0, what was in `product` is not read.
+/// Computes `product = alpha * left * right + beta * product`. If `beta` is 0, the old contents of `product` are not
+/// read.
 ///
 /// A server that meters fuel charges one unit for eight multiplications.
 ///
 /// # Errors
-/// The extents do not fit, with the three of them in words.
+/// The extents do not match. The message contains the extents of all three matrices.
 pub fn multiply(
     alpha: f32,
     left: MatrixRef<'_>,
@@ -225,7 +227,7 @@ fn product_into(alpha: f32, left: MatrixRef<'_>, right: MatrixRef<'_>, beta: f32
 fn product_into(alpha: f32, left: MatrixRef<'_>, right: MatrixRef<'_>, beta: f32, product: &mut MatrixMut<'_>) {
     use crate::component::bindings::stepbox::optimizer::linear_algebra as server;
 
-    // The server reads and writes through these addresses: exposing them tells the compiler that others may.
+    // The server reads and writes through these addresses; exposing them tells the compiler so.
     let matrix = |address: usize, rows: usize, columns: usize, transposed: bool| server::Matrix {
         offset: address as u32,
         rows: rows as u32,

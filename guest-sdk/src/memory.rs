@@ -1,23 +1,23 @@
-//! Runs of memory that the server addresses by offset.
+//! Memory of the component that the server addresses by offset.
 //!
-//! The server writes parameters, slots and gradients into this memory while no call is running, and calls name them
-//! by byte offset. Offsets are looked up in the list of reservations and become ordinary, bounds-checked slices: the
-//! SDK needs no unsafe code, and a wrong offset is an error and no corruption.
+//! The server writes parameters, slots and gradients into this memory while no call is running, and passes their byte
+//! offsets to calls. Offsets are looked up in the list of reservations and become ordinary, bounds-checked slices. The
+//! SDK therefore needs no unsafe code, and a wrong offset results in an error instead of corruption.
 
 use std::ops::Range;
 
-/// Alignment of everything the server places, in bytes: a cache line, and the widest vector of any host.
+/// Alignment in bytes of everything that the server places: a cache line, and the widest vector of any host.
 pub(crate) const ALIGNMENT: usize = 64;
 
-/// What memory is kept as: no slot's elements need a larger alignment.
+/// The unit in which memory is allocated: no slot's elements need a larger alignment.
 type Word = u64;
 
 const WORD: usize = size_of::<Word>();
 
-/// One run of memory given to the server.
+/// One run of memory reserved for the server.
 struct Reservation {
     storage: Vec<Word>,
-    /// Words before the first aligned one.
+    /// Number of words before the first aligned word.
     skipped: usize,
     /// Byte offset of the first aligned word.
     offset: u32,
@@ -33,13 +33,13 @@ impl Reservation {
     }
 }
 
-/// All runs of memory given to the server.
+/// All memory reserved for the server.
 #[derive(Default)]
 pub(crate) struct Memory {
     reservations: Vec<Reservation>,
 }
 
-/// A run of bytes within a reservation.
+/// A range of bytes within a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     reservation: usize,
@@ -47,7 +47,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Nowhere, and empty.
+    /// The place of an empty view, in no reservation.
     pub(crate) const EMPTY: Self = Self { reservation: usize::MAX, bytes: 0..0 };
 }
 
@@ -55,22 +55,23 @@ impl Place {
 pub(crate) type Views<'a> = Vec<&'a mut [u8]>;
 
 impl Memory {
-    /// Room of `bytes` bytes, zeroed; its byte offset. In WebAssembly at most 2 GiB at once: Rust has no larger slices.
+    /// Reserves `bytes` zeroed bytes and returns their byte offset. In WebAssembly one reservation is limited to 2 GiB:
+    /// Rust has no larger slices.
     pub(crate) fn reserve(&mut self, bytes: u32) -> Result<u32, String> {
         let words = (bytes as usize).div_ceil(WORD) + ALIGNMENT / WORD;
         let mut storage = Vec::new();
         storage.try_reserve_exact(words).map_err(|_| format!("no {bytes} bytes are left in this instance"))?;
         storage.resize(words, 0);
-        // The server writes through this address: exposing it tells the compiler that others may.
+        // The server writes through this address; exposing it tells the compiler so.
         let address = storage.as_mut_ptr().expose_provenance();
         let skipped = (address.next_multiple_of(ALIGNMENT) - address) / WORD;
-        // Natively (in tests) an address can exceed 32 bits; its lower half serves as well.
+        // Native addresses (in tests) can exceed 32 bits; their lower half is sufficient.
         let offset = (address + skipped * WORD) as u32;
         self.reservations.push(Reservation { storage, skipped, offset });
         Ok(offset)
     }
 
-    /// The place of `elements` elements of `size` bytes at a byte offset, which must be a multiple of `alignment`.
+    /// The place of `elements` elements of `size` bytes each at a byte offset, which must be a multiple of `alignment`.
     pub(crate) fn place(&self, offset: u32, elements: usize, size: usize, alignment: usize) -> Result<Place, String> {
         if elements == 0 {
             return Ok(Place::EMPTY);
@@ -95,7 +96,7 @@ impl Memory {
         split(self.reservations[reservation].bytes(), places)
     }
 
-    /// The bytes of a slice's places, and those of the scratch places of a call, which lie in another reservation.
+    /// The bytes of a slice's places, and of a call's scratch places, which must be in a different reservation.
     pub(crate) fn views_and_scratch(
         &mut self,
         places: &[Place],
@@ -116,7 +117,7 @@ fn empty<'a>(count: usize) -> Views<'a> {
     (0..count).map(|_| Default::default()).collect()
 }
 
-/// The reservation that all places share that are not empty.
+/// The reservation that all nonempty places share; `None` if all places are empty.
 fn reservation(places: &[Place]) -> Result<Option<usize>, String> {
     let mut reservations = places.iter().filter(|place| !place.bytes.is_empty()).map(|place| place.reservation);
     let Some(first) = reservations.next() else { return Ok(None) };
@@ -126,14 +127,14 @@ fn reservation(places: &[Place]) -> Result<Option<usize>, String> {
     Err("views that belong together lie in different reservations".into())
 }
 
-/// Cuts a reservation from front to back.
+/// Splits the bytes of a reservation into the views of `places`.
 fn split<'a>(bytes: &'a mut [u8], places: &[Place]) -> Result<Views<'a>, String> {
     let mut views = empty(places.len());
     let mut rest = bytes;
     let mut consumed = 0;
     let mut left = places.iter().filter(|place| !place.bytes.is_empty()).count();
     while left > 0 {
-        // There are few, and most often in order: looking for the next beats sorting.
+        // There are few places, mostly in order: searching for the next one is faster than sorting.
         let next =
             places.iter().enumerate().filter(|(index, place)| !place.bytes.is_empty() && views[*index].is_empty());
         let Some((index, place)) = next.min_by_key(|(_, place)| place.bytes.start) else { break };

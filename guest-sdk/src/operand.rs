@@ -1,4 +1,4 @@
-//! Slots of any kind as runs of `f32` that a loop over elements can read and write.
+//! Slots of any kind, presented as runs of `f32` that a loop over elements can read and write.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,20 +11,20 @@ use crate::{bf16, cast, quantise};
 /// Consecutive elements of a block.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// Where they lie in the block's views (with touched rows: in the slice's).
+    /// Their range in the block's views (with touched rows: in the slice's views).
     pub(crate) place: Range<usize>,
-    /// Number of the first in the tensor.
+    /// Index in the tensor of the first element.
     pub(crate) first: u64,
 }
 
-/// Rows that a part reaches into, as runs of equal row.
+/// The segments of a part: an iterator over its maximal runs within one row.
 pub(crate) struct Segments {
     columns: u64,
     next: u64,
     end: u64,
 }
 
-/// A part's share of one row.
+/// The elements of a part that belong to one row.
 pub(crate) struct Segment {
     pub(crate) row: u64,
     pub(crate) first_column: usize,
@@ -61,7 +61,7 @@ enum Source<'a> {
         codes: &'a mut [u8],
         scales: &'a mut [f32],
     },
-    /// Read only: each element sees the value of its run, row or column, or the only one.
+    /// Read-only: each element sees the value of its run, row or column, or the only value.
     Run {
         values: Cow<'a, [f32]>,
         elements: usize,
@@ -85,8 +85,8 @@ pub(crate) struct Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    /// `views` are the block's; those that the slot needs are taken out. `first_row` is the row of the first element of
-    /// per-row views.
+    /// `views` are the views of the block; this takes the ones that the slot needs. `first_row` is the row of the first
+    /// element of per-row views.
     pub(crate) fn new(
         plan: &Plan,
         slot: &Slot,
@@ -129,7 +129,7 @@ impl<'a> Operand<'a> {
         Ok(Self { source, columns, scratch: Vec::new() })
     }
 
-    /// Whether a part may be of any length without need for room.
+    /// Whether the slot needs no scratch buffer, so that a part may have any length.
     pub(crate) fn is_direct(&self) -> bool {
         matches!(self.source, Source::Direct(_))
     }
@@ -178,7 +178,7 @@ impl<'a> Operand<'a> {
         scratch
     }
 
-    /// Keeps what was written to the part's values.
+    /// Stores what was written to the part's values.
     #[inline]
     pub(crate) fn close(&mut self, part: &Part) {
         let place = part.place.clone();
@@ -198,7 +198,7 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// The runs of a part, which starts at one: parts with such operands are chunks.
+/// The runs that a part covers. A part starts at the start of a run, because parts with such operands are chunks.
 fn runs(place: &Range<usize>, elements: usize) -> Range<usize> {
     debug_assert!(place.start.is_multiple_of(CHUNK_ELEMENTS));
     place.start / elements..place.end.div_ceil(elements)

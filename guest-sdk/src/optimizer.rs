@@ -1,47 +1,47 @@
-//! Optimizers of any kind.
+//! The trait for optimizers of any kind.
 
 use crate::{Block, Context, Elementwise, Hyperparameters, NumberRange, Plan, Shared, State, Tensor};
 
-/// An optimizer: what it needs for a tensor, and how it steps it.
+/// An optimizer: what it needs for a tensor, and how it steps the tensor.
 ///
-/// Whoever treats each parameter by itself implements [`Elementwise`] instead, and gets this.
+/// An optimizer that treats each parameter independently implements [`Elementwise`] instead, which provides this trait.
 ///
-/// A round is one or more *phases*, passes over the tensor. Between them the server combines what was contributed to
-/// [accumulators](crate::Accumulator). The server may cut the tensor into slices, which lie in different instances, and
-/// slices into blocks: [`begin`](Self::begin) runs once for each phase and slice, [`step`](Self::step) for each of its
-/// blocks. Write every step with the loops of [`Block`], and everything computed in `begin` from what all slices share:
-/// then results do not depend on the cuts.
+/// A round consists of one or more *phases*, which are passes over the tensor. Between phases the server combines the
+/// contributions to [accumulators](crate::Accumulator). The server may cut the tensor into slices, which can be in
+/// different instances, and cut slices into blocks. [`begin`](Self::begin) runs once for each phase and slice,
+/// [`step`](Self::step) once for each block of the slice. Write every step with the loops of [`Block`], and compute
+/// everything in `begin` from what all slices share: then results do not depend on the cuts.
 pub trait Optimizer: Hyperparameters {
-    /// The optimizer's name, in lower case with dashes. It is signed with the component.
+    /// The optimizer's name, in lowercase with dashes. The signed manifest carries the same name.
     const NAME: &'static str;
 
-    /// The learning rate where the operator gives none.
+    /// The learning rate that applies if the operator sets none.
     const LEARNING_RATE: f64;
 
-    /// Whether the learning rate may be 0, as at the end of a schedule; not so where it is divided by.
+    /// Whether the learning rate may be 0, as at the end of a schedule. Set to `false` if the optimizer divides by it.
     const LEARNING_RATE_MAY_BE_ZERO: bool = true;
 
-    /// Whether [`Context::loss`] must be there.
+    /// Whether the optimizer requires [`Context::loss`].
     const NEEDS_LOSS: bool = false;
 
-    /// The largest number of elements of a tensor that is visited whole; 0 for no limit of its own.
+    /// The largest number of elements of a tensor visited whole that the optimizer can hold; 0 if it sets no limit.
     const LARGEST_WHOLE_TENSOR: u64 = 0;
 
-    /// What [`begin`](Self::begin) computes once for all elements.
+    /// The values that [`begin`](Self::begin) computes once for all elements of a slice.
     type Round;
 
-    /// What it needs for this tensor. The same hyperparameters and tensor must give the same plan.
+    /// Returns what the optimizer needs for this tensor. The same hyperparameters and tensor must give the same plan.
     ///
     /// # Errors
-    /// Why it cannot step such a tensor, for the operator.
+    /// The reason that the optimizer cannot step such a tensor, shown to the operator.
     fn plan(&self, tensor: &Tensor) -> Result<Plan, String>;
 
-    /// A phase (its position in the plan) begins. Computes what is the same for all elements of a slice, reads combined
-    /// accumulators, and writes slots that are per row, per column or scalar. Take transcendental functions from
-    /// [`math`](crate::math).
+    /// Starts a phase; `phase` is its position in the plan. Computes the values that are the same for all elements of a
+    /// slice, reads combined accumulators, and writes slots that are per row, per column or scalar. Use the
+    /// transcendental functions of [`math`](crate::math).
     ///
     /// # Errors
-    /// Why the round cannot be done, for the operator. Nothing of it remains.
+    /// The reason that the round cannot run, shown to the operator. The server undoes the round.
     fn begin(
         &self,
         phase: usize,
@@ -53,11 +53,11 @@ pub trait Optimizer: Hyperparameters {
     /// Runs a phase over a block.
     ///
     /// # Errors
-    /// Why the round cannot be done, for the operator. Nothing of it remains.
+    /// The reason that the round cannot run, shown to the operator. The server undoes the round.
     fn step(&self, round: &Self::Round, phase: usize, block: &mut Block<'_>) -> Result<(), String>;
 }
 
-/// The learning rates an optimizer takes.
+/// The range of learning rates that an optimizer accepts.
 pub(crate) fn learning_rates<O: Optimizer>() -> NumberRange {
     NumberRange {
         minimum: 0.0,

@@ -1,4 +1,4 @@
-//! What an optimizer needs for one tensor.
+//! Plans: what an optimizer needs for one tensor.
 
 use std::ops::Range;
 
@@ -12,13 +12,13 @@ use crate::statistics::CHUNK_ELEMENTS;
 pub enum Granularity {
     /// At any multiple of 4096 elements.
     Elements,
-    /// Only rows that got a gradient are visited.
+    /// At rows; only rows that received a gradient are visited.
     TouchedRows,
-    /// Not at all.
+    /// Not at all: the tensor is one block.
     Tensor,
 }
 
-/// What an optimizer needs for one tensor: state, passes over it, and statistics between them.
+/// What an optimizer needs for one tensor: slots, phases, and the accumulators combined between phases.
 ///
 /// ```
 /// use stepbox_guest::{Accumulator, Plan, Slot};
@@ -32,7 +32,7 @@ pub struct Plan {
     pub(crate) accumulators: Vec<Accumulator>,
     /// Names of the phases that run in every round.
     pub(crate) phases: Vec<&'static str>,
-    /// Those of them that do not read the gradient.
+    /// Positions of the phases that do not read the gradient.
     without_gradient: Vec<usize>,
     pub(crate) evaluation: Option<&'static str>,
     pub(crate) granularity: Granularity,
@@ -46,7 +46,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// No state, and one phase that visits every element.
+    /// A plan without slots, with one phase that visits every element.
     pub fn new() -> Self {
         Self {
             slots: Vec::new(),
@@ -59,47 +59,48 @@ impl Plan {
         }
     }
 
-    /// With these slots as well.
+    /// Adds slots.
     pub fn slots(mut self, slots: &[Slot]) -> Self {
         self.slots.extend_from_slice(slots);
         self
     }
 
-    /// With these accumulators as well.
+    /// Adds accumulators.
     pub fn accumulators(mut self, accumulators: &[Accumulator]) -> Self {
         self.accumulators.extend_from_slice(accumulators);
         self
     }
 
-    /// With these phases, in the order in which they run, instead of one named `update`.
+    /// Replaces the default phase, `update`, with these phases, in the order in which they run.
     pub fn phases(mut self, names: &[&'static str]) -> Self {
         self.phases = names.to_vec();
         self
     }
 
-    /// Phase `phase`, counted from 0, does not read the gradient: the server need not provide it once more, and what
-    /// the block holds in its place means nothing.
+    /// Declares that phase `phase`, counted from 0, does not read the gradient. The server need not provide the
+    /// gradient again, and the contents of the block's gradient are undefined in this phase.
     pub fn without_gradient(mut self, phase: usize) -> Self {
         self.without_gradient.push(phase);
         self
     }
 
-    /// With a phase, after the others, that computes evaluation weights with
-    /// [`Block::evaluate`](crate::Block::evaluate) whenever someone asks for them. It does not run in rounds, and what it
-    /// writes to parameters and slots is taken back.
+    /// Adds a phase, after the others, that computes evaluation weights with
+    /// [`Block::evaluate`](crate::Block::evaluate) whenever they are requested. It does not run in rounds, and its
+    /// writes to parameters and slots are undone.
     pub fn evaluation(mut self, name: &'static str) -> Self {
         self.evaluation = Some(name);
         self
     }
 
-    /// The tensor is one block, and the optimizer allocates up to `work_bytes` for itself while it steps it.
+    /// Visits the tensor as one block. The optimizer allocates up to `work_bytes` bytes while it steps the tensor.
     pub fn whole_tensor(mut self, work_bytes: u64) -> Self {
         self.granularity = Granularity::Tensor;
         self.work_bytes = work_bytes;
         self
     }
 
-    /// Only rows that got a gradient are visited. For tensors of two axes or more; one phase and no accumulators.
+    /// Visits only the rows that received a gradient. Requires a tensor with two or more axes, one phase and no
+    /// accumulators.
     pub fn touched_rows(mut self) -> Self {
         self.granularity = Granularity::TouchedRows;
         self
@@ -109,12 +110,12 @@ impl Plan {
         !self.without_gradient.contains(&phase)
     }
 
-    /// The phase of [`evaluation`](Self::evaluation), which comes after the others.
+    /// Position of the phase that [`evaluation`](Self::evaluation) adds, which follows the others.
     pub(crate) fn evaluation_phase(&self) -> Option<usize> {
         self.evaluation.map(|_| self.phases.len())
     }
 
-    /// What the server keeps.
+    /// The slots that the server keeps.
     pub(crate) fn stored_slots(&self) -> impl Iterator<Item = StoredSlot> {
         self.slots.iter().flat_map(Slot::stored)
     }
@@ -136,7 +137,7 @@ impl Plan {
         found.ok_or_else(|| format!("accumulator {} is not in the plan of this tensor", accumulator.name))
     }
 
-    /// What would make no sense, in words for the author. The server checks again what it needs.
+    /// Checks that the plan is consistent, with errors for the author. The server repeats the checks that it relies on.
     pub(crate) fn check(&self, tensor: &Tensor) -> Result<(), String> {
         let mut names: Vec<_> = self.stored_slots().map(|slot| slot.name).collect();
         while let Some(name) = names.pop() {
@@ -216,7 +217,7 @@ impl Plan {
     }
 }
 
-/// The elements of a slot that belong to a run of a tensor's parameters, counted from the slot's first.
+/// The elements of a slot that belong to a run of the tensor's parameters, counted from the first element of the slot.
 pub(crate) fn slot_range(extent: Extent, tensor: &Tensor, elements: Range<u64>) -> Range<u64> {
     match extent {
         Extent::PerElement => elements,
@@ -229,7 +230,7 @@ pub(crate) fn slot_range(extent: Extent, tensor: &Tensor, elements: Range<u64>) 
     }
 }
 
-/// The combined numbers of an accumulator that belong to a run of a tensor's parameters.
+/// The combined values of an accumulator that belong to a run of the tensor's parameters.
 pub(crate) fn combined_range(scope: Scope, tensor: &Tensor, elements: Range<u64>) -> Range<u64> {
     match scope {
         Scope::Row => tensor.rows_of(elements),
@@ -238,7 +239,8 @@ pub(crate) fn combined_range(scope: Scope, tensor: &Tensor, elements: Range<u64>
     }
 }
 
-/// The numbers that contributions for a run of a tensor's parameters are written to, counted from the tensor's first.
+/// The indexes at which contributions for a run of the tensor's parameters are written, counted from the tensor's
+/// first.
 pub(crate) fn contribution_range(scope: Scope, tensor: &Tensor, elements: Range<u64>) -> Range<u64> {
     const CHUNK: u64 = CHUNK_ELEMENTS as u64;
     match scope {

@@ -1,25 +1,26 @@
-//! State in one byte an element: block-wise dynamic quantisation.
+//! State in one byte per element: block-wise dynamic quantization.
 //!
-//! After "8-bit Optimizers via Block-wise Quantization" (Dettmers, Lewis, Shleifer and Zettlemoyer, ICLR 2022,
-//! arXiv:2110.02861). Each run of 256 elements is divided by its largest absolute value, and each quotient is replaced by
-//! the nearest of 256 numbers that are dense near zero: 7 decades, the finest with the fewest steps. With
-//! [`Code::Signed`], decade 10^(i-6) has 2^i steps on either side of zero (i from 0 to 6), evenly spaced between a tenth
-//! and the whole of it, and 0 and 1 are added; with [`Code::Unsigned`] there are twice as many on the one side.
+//! Follows "8-bit Optimizers via Block-wise Quantization" (Dettmers, Lewis, Shleifer and Zettlemoyer, ICLR 2022,
+//! arXiv:2110.02861). Each run of 256 elements is divided by its largest absolute value, and each quotient is replaced
+//! with the nearest of 256 numbers that are dense near zero. They cover 7 decades, of which the finest has the fewest
+//! steps. With [`Code::Signed`], decade 10^(i-6) has 2^i steps on either side of zero (i from 0 to 6), evenly spaced
+//! between a tenth of it and the whole, and the numbers 0 and 1 are added; with [`Code::Unsigned`] there are twice as
+//! many steps on the positive side.
 //!
-//! [`Slot::quantised`](crate::Slot::quantised) makes a slot of this kind, which updates see as `f32`. The functions here are
-//! for optimizers that handle codes themselves.
+//! [`Slot::quantised`](crate::Slot::quantised) declares a slot of this kind, which updates see as `f32`. The functions
+//! here are for optimizers that handle codes themselves.
 
 use std::sync::LazyLock;
 
 use crate::slot::Code;
 
-/// Elements that share a scale.
+/// Number of elements that share a scale.
 pub const RUN: usize = 256;
 
 struct Table {
-    /// The numbers, ascending; a code is an index.
+    /// The numbers, ascending; a code is an index into them.
     values: [f32; 256],
-    /// Halfway between a number and the next.
+    /// The midpoints between adjacent numbers.
     borders: [f32; 255],
 }
 
@@ -28,7 +29,7 @@ static UNSIGNED: LazyLock<Table> = LazyLock::new(|| Table::new(Code::Unsigned));
 
 impl Table {
     fn new(code: Code) -> Self {
-        // Written out: powers from a mathematics library may differ in the last place.
+        // Constants, because powers from a mathematics library may differ in the last place.
         const DECADES: [f64; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
         let mut positive = Vec::with_capacity(256);
         for (decade, power) in DECADES.into_iter().enumerate() {
@@ -57,7 +58,7 @@ impl Table {
         }
     }
 
-    /// The code of the nearest number, by bisection: eight comparisons without branches.
+    /// The code of the nearest number, found by bisection: eight comparisons without branches.
     #[inline(always)]
     fn nearest(&self, value: f32) -> u8 {
         let mut code = 0_usize;
@@ -68,8 +69,8 @@ impl Table {
     }
 }
 
-/// Numbers from codes. `scales` has one for each run of [`RUN`] elements, counted from the start; `numbers` has as many
-/// elements as `codes`.
+/// Decodes numbers. `scales` has one element for each run of [`RUN`] codes, counted from the start; `numbers` has the
+/// same length as `codes`.
 pub fn decode(code: Code, codes: &[u8], scales: &[f32], numbers: &mut [f32]) {
     let table = Table::of(code);
     for ((codes, scale), numbers) in codes.chunks(RUN).zip(scales).zip(numbers.chunks_mut(RUN)) {
@@ -79,23 +80,24 @@ pub fn decode(code: Code, codes: &[u8], scales: &[f32], numbers: &mut [f32]) {
     }
 }
 
-/// The nearest codes of numbers, and each run's scale. Counterpart of [`decode`].
+/// Encodes numbers as the nearest codes, with the scale of each run; the counterpart of [`decode`].
 ///
-/// With [`Code::Unsigned`] a number above 0 never becomes 0, but the smallest that there is: it is what a step is divided
-/// by. The scale of a run with a number that is not finite is NaN, so that nobody takes the run for good.
+/// With [`Code::Unsigned`] a number above 0 never becomes 0 but at least the smallest positive number, because steps
+/// are divided by it. The scale of a run that contains a number that is not finite is NaN, so that the run cannot pass
+/// as valid.
 pub fn encode(code: Code, numbers: &[f32], codes: &mut [u8], scales: &mut [f32]) {
     let table = Table::of(code);
-    // The least code of a number above 0. (With signs, codes beyond half of them are.)
+    // The least code that a number above 0 may have. Signed codes are not restricted.
     let least = match code {
         Code::Signed => 0,
         Code::Unsigned => 1,
     };
     for ((numbers, codes), scale) in numbers.chunks(RUN).zip(codes.chunks_mut(RUN)).zip(scales) {
-        // As bits, absolute values are in the same order, with infinity and NaN last.
+        // As bits, absolute values have the same order, with infinity and NaN last.
         let largest = numbers.iter().fold(0, |most: u32, number| most.max(number.abs().to_bits()));
         let largest = f32::from_bits(largest);
         *scale = if largest.is_finite() { largest } else { f32::NAN };
-        // A run of zeros is zeros whatever it is divided by.
+        // A run of zeros stays zero for any divisor.
         let divisor = if largest > 0.0 { largest } else { 1.0 };
         for (number, code) in numbers.iter().zip(codes) {
             *code = table.nearest(number / divisor).max(if *number > 0.0 { least } else { 0 });
@@ -113,10 +115,10 @@ mod tests {
         assert!(signed.values.is_sorted() && unsigned.values.is_sorted());
         assert_eq!((signed.values[255], unsigned.values[255]), (1.0, 1.0));
         assert_eq!((signed.values[127], unsigned.values[0]), (0.0, 0.0));
-        // Coarsest decade: 64 steps of 0.9/64, the lowest half a step above a tenth.
+        // Coarsest decade: 64 steps of 0.9/64; the lowest number is half a step above a tenth.
         assert_eq!(signed.values[255 - 64], (0.1 + 0.9 / 128.0) as f32);
         assert_eq!(signed.values[0], -((1.0 - 0.9 / 128.0) as f32));
-        // Finest decade: one number, or two.
+        // Finest decade: one number for signed codes, two for unsigned.
         assert_eq!(signed.values[128], 0.55e-6);
         assert_eq!(unsigned.values[1], 0.325e-6);
     }

@@ -1,13 +1,13 @@
-//! Random numbers that belong to elements: the same for any way to cut a tensor, on every machine.
+//! Random numbers that belong to elements: the same for any cuts of a tensor, and on every machine.
 //!
-//! The generator is Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC'11):
-//! a keyed function of a counter, without state. The job's seed, as key, turns step and tensor identity into a key and
-//! half a counter of their own; the element's index divided by four and the number of the stream are the other half, and
-//! the index modulo four chooses among the four words that come out.
+//! The generator is Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3"
+//! (SC'11): a keyed function of a counter, without state. A first application, keyed with the job's seed, turns the
+//! step and the tensor's identity into a key and half a counter. The element's index divided by four and the number of
+//! the stream are the other half. The index modulo four selects one of the four words of the result.
 
 use crate::{Context, Tensor};
 
-/// Random numbers for the elements of a tensor in a round.
+/// The random numbers for the elements of a tensor in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Random {
     key: [u32; 2],
@@ -16,8 +16,8 @@ pub struct Random {
 }
 
 impl Random {
-    /// Those of this tensor in this round. Elements are numbered from the tensor's start:
-    /// [`Block::start`](crate::Block::start) is the number of a block's first.
+    /// The random numbers for this tensor in this round. Elements are numbered from the start of the tensor:
+    /// [`Block::start`](crate::Block::start) is the number of a block's first element.
     pub fn new(context: &Context, tensor: &Tensor) -> Self {
         let [step_low, step_high] = halves(context.step);
         let [identity_low, identity_high] = halves(tensor.identity);
@@ -25,7 +25,7 @@ impl Random {
         Self { key: [a, b], nonce, stream: 0 }
     }
 
-    /// Other numbers, independent of those of any other stream: for optimizers that need several an element.
+    /// Another stream, independent of all others: for optimizers that need several numbers per element.
     pub fn stream(self, stream: u32) -> Self {
         Self { stream, ..self }
     }
@@ -35,22 +35,22 @@ impl Random {
         self.four(index / 4)[(index % 4) as usize]
     }
 
-    /// Evenly distributed in 0..1, in steps of 2^-24.
+    /// A number for element `index`, uniformly distributed in 0..1, in steps of 2^-24.
     pub fn uniform(&self, index: u64) -> f32 {
         uniform(self.bits(index))
     }
 
-    /// Normally distributed with mean 0 and variance 1, by Box and Muller's transform.
+    /// A number for element `index`, normally distributed with mean 0 and variance 1, by the Box-Muller transform.
     pub fn normal(&self, index: u64) -> f32 {
         normals(self.four(index / 4))[(index % 4) as usize]
     }
 
-    /// [`uniform`](Self::uniform) for elements `first`, `first + 1`, ...
+    /// Fills `numbers` with [`uniform`](Self::uniform) of elements `first`, `first + 1`, ...
     pub fn fill_uniform(&self, first: u64, numbers: &mut [f32]) {
         self.fill(first, numbers, |words| words.map(uniform));
     }
 
-    /// [`normal`](Self::normal) for elements `first`, `first + 1`, ...
+    /// Fills `numbers` with [`normal`](Self::normal) of elements `first`, `first + 1`, ...
     pub fn fill_normal(&self, first: u64, numbers: &mut [f32]) {
         self.fill(first, numbers, normals);
     }
@@ -108,7 +108,7 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 mod tests {
     use super::*;
 
-    /// The vectors that the authors publish with their library (Random123, `kat_vectors`).
+    /// The test vectors that the authors publish with their library (Random123, `kat_vectors`).
     #[test]
     fn philox_gives_the_known_answers() {
         assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);

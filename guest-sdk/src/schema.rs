@@ -1,32 +1,34 @@
-//! Hyperparameters: declared once as a struct, described to the server with type, bounds, default and documentation.
+//! Hyperparameters: declared once as a struct, and described to the server with type, bounds, default and
+//! documentation.
 
 use std::ops::{Bound, RangeBounds};
 
-/// A range of numbers with a default.
+/// A range of numbers, with a default.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NumberRange {
-    /// Lower end; may be negative infinity.
+    /// Lower bound; may be negative infinity.
     pub minimum: f64,
-    /// Upper end; may be infinity.
+    /// Upper bound; may be infinity.
     pub maximum: f64,
     /// Whether the value may equal `minimum`.
     pub minimum_included: bool,
     /// Whether the value may equal `maximum`.
     pub maximum_included: bool,
-    /// The value where the operator gives none.
+    /// The value that applies if the operator sets none.
     pub default: f64,
 }
 
 impl NumberRange {
-    /// Whether a number is in the range.
+    /// Whether `number` is in the range.
     pub fn contains(&self, number: f64) -> bool {
         let above = number > self.minimum || self.minimum_included && number == self.minimum;
         let below = number < self.maximum || self.maximum_included && number == self.maximum;
         above && below
     }
 
-    /// A number of the range in single precision; `None` where rounding takes it out: 0.99999999 becomes 1, which may be
-    /// excluded. An end that is included and no `f32` itself is rounded with it.
+    /// Rounds a number of the range to single precision. Returns `None` if rounding moves it out of the range:
+    /// 0.99999999 becomes 1, which may be excluded. An included bound that is not an `f32` is rounded the same way
+    /// before the comparison.
     fn rounded(&self, number: f64) -> Option<f32> {
         let rounded = number as f32;
         let is_end = |end: f64, included: bool| included && rounded == end as f32;
@@ -37,32 +39,32 @@ impl NumberRange {
     }
 }
 
-/// A range of integers, both ends included, with a default.
+/// A range of integers, both bounds included, with a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntegerRange {
-    /// Lower end.
+    /// Lower bound.
     pub minimum: i64,
-    /// Upper end.
+    /// Upper bound.
     pub maximum: i64,
-    /// The value where the operator gives none.
+    /// The value that applies if the operator sets none.
     pub default: i64,
 }
 
-/// Names to choose from, with a default.
+/// The names of a choice, with a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choices {
-    /// All names.
+    /// The names, in the order of their positions.
     pub names: &'static [&'static str],
-    /// Position of the default in `names`.
+    /// Position of the default in `names`, counted from 0.
     pub default: usize,
 }
 
 /// Type, bounds and default of a hyperparameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Domain {
-    /// A number.
+    /// A floating-point number within a range.
     Number(NumberRange),
-    /// An integer.
+    /// An integer within a range.
     Integer(IntegerRange),
     /// A boolean, with its default.
     Boolean(bool),
@@ -82,80 +84,81 @@ impl Domain {
     }
 }
 
-/// A hyperparameter's value as the server sends it. The server has checked it against the [`Domain`].
+/// A hyperparameter's value as the server sends it, already checked against the [`Domain`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
-    /// For [`Domain::Number`].
+    /// A value of [`Domain::Number`].
     Number(f64),
-    /// For [`Domain::Integer`].
+    /// A value of [`Domain::Integer`].
     Integer(i64),
-    /// For [`Domain::Boolean`].
+    /// A value of [`Domain::Boolean`].
     Boolean(bool),
-    /// For [`Domain::Choice`]: a position in its names.
+    /// A value of [`Domain::Choice`]: a position in its names, counted from 0.
     Choice(u32),
 }
 
-/// One entry of the schema.
+/// One entry of an optimizer's hyperparameter schema.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hyperparameter {
-    /// Its name.
+    /// The hyperparameter's name, in snake case.
     pub name: &'static str,
-    /// For the operator who has to choose a value.
+    /// Documentation for the operator who chooses a value.
     pub documentation: &'static str,
-    /// What it may be.
+    /// Type, bounds and default.
     pub domain: Domain,
-    /// Whether groups of tensors may have values of their own; otherwise there is one for the whole model.
+    /// Whether each group of tensors may have a separate value; otherwise one value applies to the whole model.
     pub per_group: bool,
 }
 
-/// A struct of hyperparameters. Made by [`hyperparameters!`](crate::hyperparameters).
+/// A struct of hyperparameters, implemented by [`hyperparameters!`](crate::hyperparameters).
 pub trait Hyperparameters: Default + 'static {
-    /// The struct's documentation.
+    /// The documentation of the struct: what the optimizer does and the paper it follows.
     const DOCUMENTATION: &'static str;
 
-    /// Name, bounds, default and documentation of each, in the order of declaration.
+    /// The schema: name, domain and documentation of each hyperparameter, in the order of declaration.
     fn schema() -> Vec<Hyperparameter>;
 
-    /// The struct from values in the schema's order. An error says which value does not fit.
+    /// Builds the struct from values in the order of the schema. The error names the value that does not fit.
     fn from_values(values: &[Value]) -> Result<Self, String>;
 
-    /// With each number at the lower end of its range (at its default where the range has none), for tests of what
-    /// happens there: nothing should be divided by zero.
+    /// Returns the struct with each number at its lower bound (at its default if the bound is excluded). Tests use it
+    /// to check that nothing is divided by zero there.
     fn lowest() -> Self {
         let values: Vec<Value> = Self::schema().iter().map(|entry| entry.domain.lowest()).collect();
         Self::from_values(&values).unwrap_or_default()
     }
 }
 
-/// A type that a hyperparameter can have: `f32`, `f64`, `i64`, `bool`, and enumerations made by
+/// A type that a hyperparameter can have: `f32`, `f64`, `i64`, `bool`, and enumerations declared with
 /// [`choices!`](crate::choices).
 pub trait Field: Sized {
-    /// The type its bounds and default are written in.
+    /// The type of the literals for its bounds and default.
     type Literal: Copy;
 
-    /// The names to choose from; none where it is no choice.
+    /// The names to choose from; empty if the type is not a choice.
     const CHOICES: &'static [&'static str] = &[];
 
-    /// Its domain.
+    /// The domain with this default and these bounds.
     fn domain(default: Self::Literal, bounds: impl RangeBounds<Self::Literal>) -> Domain;
 
-    /// Its value from a literal.
+    /// Converts a literal of the declaration.
     fn from_literal(literal: Self::Literal) -> Self;
 
-    /// Its value from the server's.
+    /// Converts a value that the server sent.
     ///
     /// # Errors
-    /// That is of another type, or outside the domain when rounded to this one.
+    /// The value has another type, or is outside the domain after rounding to this type.
     fn from_value(value: &Value, domain: &Domain) -> Result<Self, String>;
 }
 
-/// Whether a default, as it is written, is one of these names. There are none where it is no choice.
+/// Whether a default, as written in the source, is one of these names. True if `names` is empty (the type is not a
+/// choice).
 #[doc(hidden)]
 pub const fn is_choice(names: &[&str], written: &str) -> bool {
     let (written, mut name) = (written.as_bytes(), 0);
     while name < names.len() {
         let bytes = names[name].as_bytes();
-        // Between quotation marks.
+        // `written` includes the quotation marks.
         let mut equal = if bytes.len() + 2 == written.len() { 0 } else { bytes.len() + 1 };
         while equal < bytes.len() && bytes[equal] == written[equal + 1] {
             equal += 1;
@@ -270,22 +273,23 @@ impl Field for bool {
     }
 }
 
-/// Declares a struct of hyperparameters: each field has documentation, a type (`f32`, `f64`, `i64`, `bool` or one of
-/// [`choices!`](crate::choices)), a default and, for numbers, the range outside of which the server refuses a value. Let
-/// the range of what is divided by begin above zero: one parameter without gradient makes 0/0 otherwise. `#[model_wide]`
-/// before a field refuses values for single groups of tensors, for what enters sums over all of them.
+/// Declares a struct of hyperparameters. Each field has documentation, a type (`f32`, `f64`, `i64`, `bool` or an
+/// enumeration declared with [`choices!`](crate::choices)), a default and, for numbers, a range; the server refuses
+/// values outside the range. Start the range of a divisor above zero: otherwise a single parameter without a gradient
+/// results in 0/0. `#[model_wide]` before a field refuses values for individual groups of tensors; use it for values
+/// that enter sums over all groups.
 ///
 /// ```
 /// stepbox_guest::hyperparameters! {
 ///     /// What the optimizer does, and the paper it follows.
 ///     pub struct Example {
-///         /// Decay of the mean.
+///         /// Decay rate of the mean.
 ///         beta: f32 = 0.9 in 0.0..1.0,
 ///         /// Added to the denominator.
 ///         epsilon: f32 = 1e-8 in 1e-30..,
 ///         /// Look ahead.
 ///         nesterov: bool = false,
-///         /// Norm over all tensors that gradients are scaled down to; 0 for no clipping.
+///         /// Largest norm of the gradient over all tensors, to which it is scaled down; 0 disables clipping.
 ///         #[model_wide]
 ///         clip: f32 = 0.0 in 0.0..,
 ///     }
@@ -299,7 +303,7 @@ macro_rules! hyperparameters {
         $visibility:vis struct $name:ident {
             $(
                 $(#[doc = $field_documentation:literal])*
-                // What is captured is nothing, as often as the attribute is there.
+                // The capture is always empty; it repeats once per attribute present.
                 $(#[model_wide] $model_wide:vis)?
                 $field:ident : $type:ty = $default:literal $(in $bounds:expr)?
             ),* $(,)?
@@ -406,7 +410,7 @@ mod tests {
             maximum_included: false,
             default: 0.3,
         };
-        // 0.7 is more than its f32, which is no less in range for it.
+        // 0.7 exceeds its nearest `f32`, which still counts as in range.
         assert_eq!(NumberRange { minimum: 0.7, ..ends }.rounded(0.7), Some(0.7));
         assert_eq!(ends.rounded(1e300), None);
         assert_eq!(NumberRange { minimum: 0.0, minimum_included: false, ..ends }.rounded(1e-50), None);

@@ -1,4 +1,4 @@
-//! State that the server keeps for an optimizer.
+//! Slots: the state that the server keeps for an optimizer.
 
 use std::borrow::Cow;
 
@@ -11,16 +11,16 @@ pub enum ElementType {
     F64,
     /// The upper half of a binary32; see [`bf16`](crate::bf16).
     Bf16,
-    /// Bytes.
+    /// Unsigned 8-bit integers, such as codes of quantized state.
     U8,
-    /// 32-bit counters.
+    /// Unsigned 32-bit integers, such as counters.
     U32,
-    /// 64-bit counters.
+    /// Unsigned 64-bit integers, such as counters.
     U64,
 }
 
 impl ElementType {
-    /// Size of an element.
+    /// Size of an element in bytes.
     pub const fn bytes(self) -> usize {
         match self {
             Self::U8 => 1,
@@ -30,7 +30,7 @@ impl ElementType {
         }
     }
 
-    /// The constant an element starts at, in this type, as bytes in the machine's order.
+    /// The initial constant of an element, converted to this type, as bytes in native byte order.
     pub(crate) fn bytes_of(self, value: f64) -> Vec<u8> {
         match self {
             Self::F32 => (value as f32).to_ne_bytes().to_vec(),
@@ -43,10 +43,10 @@ impl ElementType {
     }
 }
 
-/// A Rust type whose values lie in slots: `f32`, `f64`, `u8`, `u32`, `u64`, and `u16` for the bits of a
+/// A Rust type that slots can hold: `f32`, `f64`, `u8`, `u32`, `u64`, and `u16` for the bits of a
 /// [`bf16`](crate::bf16).
 pub trait Element: bytemuck::Pod {
-    /// The slots that hold it.
+    /// The element type of slots that hold this Rust type.
     const TYPE: ElementType;
 }
 
@@ -69,56 +69,57 @@ impl Element for u64 {
     const TYPE: ElementType = ElementType::U64;
 }
 
-/// How many elements a slot has. A tensor's rows are its first axis, a row's elements are all others; a tensor with
-/// fewer than two axes is one row.
+/// How many elements a slot has. A tensor's rows are indexed by its first axis; a row has the elements of all other
+/// axes. A tensor with fewer than two axes is one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// One for each parameter.
+    /// One element for each parameter.
     PerElement,
-    /// One for each run of this many parameters, counted from the tensor's start.
+    /// One element for each run of this many parameters, counted from the start of the tensor.
     PerRun(u32),
-    /// One for each row.
+    /// One element for each row.
     PerRow,
-    /// One for each element of a row, shared by all rows.
+    /// One element for each column, shared by all rows.
     PerColumn,
-    /// One for the tensor.
+    /// One element for the tensor.
     Scalar,
-    /// This many, whatever the tensor's shape.
+    /// This many elements, independent of the tensor's shape.
     Vector(u64),
-    /// Rows times columns, whatever the tensor's shape.
+    /// A matrix of this many rows and columns, independent of the tensor's shape.
     Matrix(u64, u64),
 }
 
 impl Extent {
-    /// Whether every slice has its own copy, which an optimizer may write in `begin` only so that all stay the same.
+    /// Whether every slice has a copy of such slots. An optimizer writes them in `begin` only, so that all copies stay
+    /// equal.
     pub(crate) fn is_shared(self) -> bool {
         matches!(self, Self::PerRow | Self::PerColumn | Self::Scalar)
     }
 }
 
-/// What a slot holds before the first round.
+/// What a slot contains before the first round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Initial {
-    /// Zero.
+    /// All bits zero.
     Zero,
     /// This number, rounded to the slot's type.
     Constant(f64),
-    /// The parameter's own first value.
+    /// The initial value of the parameter.
     Parameter,
 }
 
-/// Which numbers the codes of an 8-bit slot stand for; see [`quantise`](crate::quantise).
+/// Which numbers the codes of an 8-bit slot represent; see [`quantise`](crate::quantise).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// From -1 to 1 times the run's largest absolute value: means.
+    /// Numbers from -1 to 1 times the largest absolute value of the run: for means.
     Signed,
-    /// From 0 to 1 times it, twice as fine: variances.
+    /// Numbers from 0 to 1 times the largest absolute value of the run, twice as fine: for variances.
     Unsigned,
 }
 
-/// A named piece of state. Without more words, one `f32` for each parameter.
+/// A named piece of state; by default one `f32` for each parameter.
 ///
-/// Declare each as a constant, so that [`Plan`](crate::Plan) and [`Block`](crate::Block) speak of the same:
+/// Declare each slot as a constant, so that [`Plan`](crate::Plan) and [`Block`](crate::Block) refer to the same slot:
 ///
 /// ```
 /// use stepbox_guest::{ElementType, Slot};
@@ -127,7 +128,7 @@ pub enum Code {
 /// const VISITS: Slot = Slot::zero("visits").of_type(ElementType::U32).per_row();
 /// ```
 ///
-/// A new version of the optimizer that has a slot of the same name finds its values there.
+/// A new version of the optimizer finds the values of a slot under the same name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slot {
     pub(crate) name: &'static str,
@@ -142,40 +143,42 @@ impl Slot {
         Self { name, element: ElementType::F32, extent: Extent::PerElement, initial, code: None }
     }
 
-    /// Starts at zero.
+    /// A slot that starts at zero: one `f32` for each parameter.
     pub const fn zero(name: &'static str) -> Self {
         Self::new(name, Initial::Zero)
     }
 
-    /// Starts at a constant.
+    /// A slot that starts at a constant: one `f32` for each parameter.
     pub const fn constant(name: &'static str, value: f64) -> Self {
         Self::new(name, Initial::Constant(value))
     }
 
-    /// Starts as a copy of the parameters. Only for slots of one `f32` for each parameter.
+    /// A slot that starts as a copy of the parameters. Only for slots of one `f32` for each parameter.
     pub const fn parameter(name: &'static str) -> Self {
         Self::new(name, Initial::Parameter)
     }
 
-    /// With elements of another type. [`Block::update`](crate::Block::update) and its kin hand out `f32` and bf16 slots;
-    /// others are reached through [`Slots`](crate::Slots).
+    /// Sets the element type. [`Block::update`](crate::Block::update) and similar methods accept `f32` and bf16 slots;
+    /// [`Slots`](crate::Slots) gives access to the others.
     pub const fn of_type(self, element: ElementType) -> Self {
         Self { element, ..self }
     }
 
-    /// Kept as bf16, rounded to nearest even. [`Block::update`](crate::Block::update) and its kin hand it out as `f32`.
+    /// Stores the slot as bf16, rounded to nearest even. [`Block::update`](crate::Block::update) and similar methods
+    /// present it as `f32`.
     pub const fn bf16(self) -> Self {
         self.of_type(ElementType::Bf16)
     }
 
-    /// Kept in one byte an element and one `f32` for each run of 256, starting at zero; see
-    /// [`quantise`](crate::quantise). [`Block::update`](crate::Block::update) and its kin hand it out as `f32`. The server
-    /// sees two slots: this one and `<name>_scale`.
+    /// Stores the slot as one byte per element and one `f32` for each run of 256 elements, initially zero; see
+    /// [`quantise`](crate::quantise). [`Block::update`](crate::Block::update) and similar methods present it as `f32`.
+    /// The server sees two slots: this one and `<name>_scale`.
     pub const fn quantised(self, code: Code) -> Self {
         Self { element: ElementType::U8, initial: Initial::Zero, code: Some(code), ..self }
     }
 
-    /// One element for each run of so many parameters, counted from the tensor's start. Must divide 4096.
+    /// One element for each run of `elements` parameters, counted from the start of the tensor. `elements` must divide
+    /// 4096.
     pub const fn per_run(self, elements: u32) -> Self {
         Self { extent: Extent::PerRun(elements), ..self }
     }
@@ -195,12 +198,12 @@ impl Slot {
         Self { extent: Extent::Scalar, ..self }
     }
 
-    /// So many elements. Only for tensors that are visited whole.
+    /// A vector of `elements` elements. Only for tensors that are visited whole.
     pub const fn vector(self, elements: u64) -> Self {
         Self { extent: Extent::Vector(elements), ..self }
     }
 
-    /// A matrix of this shape. Only for tensors that are visited whole.
+    /// A matrix of `rows` by `columns` elements. Only for tensors that are visited whole.
     pub const fn matrix(self, rows: u64, columns: u64) -> Self {
         Self { extent: Extent::Matrix(rows, columns), ..self }
     }
@@ -210,7 +213,7 @@ impl Slot {
         self.name
     }
 
-    /// The value of this slot for a parameter that starts at `parameter`.
+    /// The initial value of this slot for a parameter that starts at `parameter`.
     pub fn first_value(&self, parameter: f32) -> f32 {
         match self.initial {
             Initial::Zero => 0.0,
@@ -219,7 +222,7 @@ impl Slot {
         }
     }
 
-    /// What the server keeps for it: one slot, or two where it is quantised.
+    /// The slots that the server keeps for this one: one, or two if it is quantized.
     pub(crate) fn stored(&self) -> impl Iterator<Item = StoredSlot> {
         let itself = StoredSlot {
             name: Cow::Borrowed(self.name),
@@ -237,7 +240,7 @@ impl Slot {
     }
 }
 
-/// A slot as the contract knows it.
+/// A slot as the contract defines it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredSlot {
     pub(crate) name: Cow<'static, str>,

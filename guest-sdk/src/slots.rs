@@ -1,4 +1,4 @@
-//! Typed views of slots, and of what accumulators hold.
+//! Typed views of slots and of combined accumulators.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use crate::cast;
 use crate::plan::{Granularity, Plan};
 use crate::slot::{Element, Extent, Slot};
 
-/// From where a slot is looked at, which decides what may be written.
+/// The call that accesses a slot, which determines what may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     Begin,
     Step,
 }
 
-/// Views of the plan's slots: in `begin`, those that a slice has a copy of (per row, per column, scalar); in `step`, what
-/// belongs to the block.
+/// Views of the plan's slots. In `begin`, these are the slots of which each slice has a copy (per row, per column,
+/// scalar); in `step`, the parts that belong to the block.
 #[derive(Debug)]
 pub struct Slots<'a> {
     pub(crate) plan: &'a Plan,
@@ -25,30 +25,31 @@ pub struct Slots<'a> {
 }
 
 impl Slots<'_> {
-    /// The values of a slot.
+    /// The values of a slot, in the order of its elements.
     ///
     /// # Errors
-    /// It is not in the plan, of another type, or not there in `begin`.
+    /// The slot is not in the plan, has another type, or is not available in `begin`.
     pub fn read<T: Element>(&self, slot: Slot) -> Result<&[T], String> {
         let position = self.position::<T>(&slot)?;
         Ok(cast::elements(&*self.views[position]))
     }
 
-    /// The values of a slot, to be changed.
+    /// The values of a slot, mutable.
     ///
     /// # Errors
-    /// As for [`read`](Self::read), or the slot is not written at this stage: per row, per column and scalar slots are
-    /// written in `begin`, so that every slice's copy is the same; all others in `step`. A tensor that is visited whole
-    /// has them all written in `step` too, and touched rows their per-row slots.
+    /// As for [`read`](Self::read), or the slot may not be written in this call. Per-row, per-column and scalar slots
+    /// are written in `begin`, so that the copies of all slices are equal; all other slots are written in `step`. If
+    /// the tensor is visited whole, `step` may write all slots; if touched rows are visited, `step` may also write
+    /// per-row slots.
     pub fn write<T: Element>(&mut self, slot: Slot) -> Result<&mut [T], String> {
         let [values] = self.write_all([slot])?;
         Ok(values)
     }
 
-    /// Several slots of one type at once.
+    /// The values of several slots of one type, mutable.
     ///
     /// # Errors
-    /// As for [`write`](Self::write), or one is named twice.
+    /// As for [`write`](Self::write), or a slot is named twice.
     pub fn write_all<T: Element, const N: usize>(&mut self, slots: [Slot; N]) -> Result<[&mut [T]; N], String> {
         let mut positions = [0; N];
         for (position, slot) in positions.iter_mut().zip(&slots) {
@@ -59,7 +60,7 @@ impl Slots<'_> {
         Ok(views.map(|view| cast::elements_mut(view)))
     }
 
-    /// Two slots of different types at once.
+    /// The values of two slots of different types, mutable.
     ///
     /// # Errors
     /// As for [`write_all`](Self::write_all).
@@ -91,7 +92,7 @@ impl Slots<'_> {
     }
 }
 
-/// Whether a slot of this extent may be written in `step`.
+/// Whether `step` may write a slot of this extent.
 pub(crate) fn is_written_in_step(plan: &Plan, extent: Extent) -> bool {
     match plan.granularity {
         Granularity::Tensor => true,
@@ -100,19 +101,19 @@ pub(crate) fn is_written_in_step(plan: &Plan, extent: Extent) -> bool {
     }
 }
 
-/// What `begin` finds: combined accumulators, and the slots it may write.
+/// What `begin` receives: combined accumulators, and the slots it may write.
 #[derive(Debug)]
 pub struct Shared<'a> {
-    /// Accumulators that are complete.
+    /// The accumulators that are complete before this phase.
     pub combined: Combined<'a>,
-    /// The slots that are per row, per column or scalar.
+    /// The per-row, per-column and scalar slots.
     pub slots: Slots<'a>,
-    /// The tensor's rows that this slice has a part of: those of per-row slots and accumulators. What `begin` writes
-    /// for a row must not depend on the slice.
+    /// The rows of the tensor that this slice overlaps; per-row slots and accumulators cover the same rows. What
+    /// `begin` writes for a row must not depend on the slice.
     pub rows: Range<u64>,
 }
 
-/// Accumulators that are complete.
+/// The combined values of the accumulators that are complete before this phase.
 #[derive(Debug)]
 pub struct Combined<'a> {
     pub(crate) plan: &'a Plan,
@@ -122,10 +123,10 @@ pub struct Combined<'a> {
 }
 
 impl Combined<'_> {
-    /// The number of an accumulator of a tensor, a group or the model.
+    /// The combined value of an accumulator over a tensor, a group or the model.
     ///
     /// # Errors
-    /// It is not in the plan, by row or column, or not complete before this phase.
+    /// The accumulator is not in the plan, has one value per row or column, or is not complete before this phase.
     pub fn number(&self, accumulator: Accumulator) -> Result<f64, String> {
         let values = self.values(accumulator)?;
         match (self.plan.accumulators[self.plan.find_accumulator(&accumulator)?].scope, values) {
@@ -134,10 +135,10 @@ impl Combined<'_> {
         }
     }
 
-    /// The numbers of an accumulator: of the slice's rows, of all columns, or the only one.
+    /// The combined values of an accumulator: one for each row of the slice, one for each column, or a single one.
     ///
     /// # Errors
-    /// It is not in the plan, or not complete before this phase.
+    /// The accumulator is not in the plan, or is not complete before this phase.
     pub fn values(&self, accumulator: Accumulator) -> Result<&[f64], String> {
         let position = self.plan.find_accumulator(&accumulator)?;
         let first = self.plan.accumulators[position].first_read();

@@ -1,49 +1,49 @@
 //! Sums, norms and maxima that do not depend on how a tensor is cut.
 //!
-//! Floating-point addition is not associative, so the order is part of the definition. It is the same for what the
-//! server computes from parameters and gradients and for what an optimizer contributes:
+//! Floating-point addition is not associative, so the order is part of the definition. It is the same for the
+//! statistics that the server computes from parameters and gradients and for the contributions of an optimizer:
 //!
-//! - A tensor is a row of chunks of 4096 elements, counted from its start; the last may be shorter. Server and SDK cut
-//!   tensors at chunks only.
-//! - A chunk gives one number, its *partial*: eight lanes of `f64` start at 0 (for maxima: negative infinity); element i
-//!   of the chunk is converted to `f64`, squared there if squares are summed, and added to lane `i % 8`, one element
-//!   after the other; the partial is `((l0 + l1) + (l2 + l3)) + ((l4 + l5) + (l6 + l7))`.
-//! - A tensor's number is its chunks' partials, added in their order to 0. That of a group or model is its tensors'
-//!   numbers, added to 0 in the order of the tensors' identities.
-//! - A row's number is built likewise from the row's segments, one for each chunk that the row reaches into, whose
-//!   elements count from the segment's start. A column's adds its elements one after the other.
+//! - A tensor is a sequence of chunks of 4096 elements, counted from its start; the last chunk may be shorter. Server
+//!   and SDK cut tensors only at chunks.
+//! - A chunk gives one number, its *partial*. Eight lanes of `f64` start at 0 (for maxima: negative infinity). Element
+//!   i of the chunk is converted to `f64`, squared in that type for sums of squares, and added to lane `i % 8`, in
+//!   order. The partial is `((l0 + l1) + (l2 + l3)) + ((l4 + l5) + (l6 + l7))`.
+//! - The number of a tensor is the sum of its chunks' partials, added to 0 in their order. The number of a group or
+//!   model is the sum of its tensors' numbers, added to 0 in the order of the tensors' identities.
+//! - The number of a row is built the same way from the segments of the row, one for each chunk that the row overlaps;
+//!   elements count from the start of the segment. The number of a column adds its elements in order.
 
 use crate::accumulator::Combination;
 
-/// Elements of a chunk: where tensors may be cut, and what contributions are made for.
+/// Number of elements in a chunk: the unit in which tensors are cut and contributions are made.
 pub const CHUNK_ELEMENTS: usize = 4096;
 
 const LANES: usize = 8;
 
-/// The sum, in the order of this module.
+/// The sum of `values`, in the order that this module defines.
 pub fn sum(values: &[f32]) -> f64 {
     of_run(Combination::Sum, values)
 }
 
-/// The sum of squares, in the order of this module: the square of the Euclidean norm.
+/// The sum of the squares of `values`, in the order that this module defines: the square of the Euclidean norm.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     of_run(Combination::SumOfSquares, values)
 }
 
-/// The largest absolute value; 0 where there is none.
+/// The largest absolute value of `values`; 0 if there are none.
 pub fn absolute_maximum(values: &[f32]) -> f64 {
     of_run(Combination::AbsoluteMaximum, values)
 }
 
-/// A run that starts at a chunk.
+/// The statistic of a run that starts at a chunk.
 pub(crate) fn of_run(combination: Combination, values: &[f32]) -> f64 {
     let partials = values.chunks(CHUNK_ELEMENTS).map(|chunk| partial(combination, chunk));
     partials.fold(combination.nothing(), |so_far, partial| combination.join(so_far, partial))
 }
 
-/// A chunk's number, or that of a row's segment.
+/// The partial of a chunk or of a row's segment.
 pub(crate) fn partial(combination: Combination, values: &[f32]) -> f64 {
-    // One loop for each combination, so that none has to choose within.
+    // One loop for each combination, so that no loop has to branch on it.
     match combination {
         Combination::Sum => in_lanes(Combination::Sum, values),
         Combination::SumOfSquares => in_lanes(Combination::SumOfSquares, values),
@@ -60,7 +60,7 @@ fn in_lanes(combination: Combination, values: &[f32]) -> f64 {
             lanes[lane] = combination.visit(lanes[lane], f64::from(group[lane]));
         }
     };
-    // Four groups a turn: metering costs something for each turn.
+    // Four groups per iteration: metering has a cost for each iteration.
     let (turns, rest) = values.as_chunks::<{ 4 * LANES }>();
     for turn in turns {
         let (groups, _) = turn.as_chunks::<LANES>();
@@ -79,7 +79,7 @@ fn in_lanes(combination: Combination, values: &[f32]) -> f64 {
     join(join(join(a, b), join(c, d)), join(join(e, f), join(g, h)))
 }
 
-/// Adds the elements of one row's segment to their columns' numbers.
+/// Combines the elements of one row's segment into the numbers of their columns.
 pub(crate) fn add_to_columns(combination: Combination, columns: &mut [f64], segment: &[f32]) {
     match combination {
         Combination::Sum => each_column(Combination::Sum, columns, segment),
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn lanes_are_joined_pairwise_in_a_fixed_order() {
-        // In any other order the small ones are lost, or the large ones do not cancel.
+        // In any other order the small numbers are lost, or the large ones do not cancel.
         assert_eq!(sum(&[1e16, -1e16, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), 6.0);
         // Elements 0 and 8 meet in a lane before lane 1 joins them.
         assert_eq!(sum(&[1e16, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1e16]), 1.0);

@@ -1,9 +1,9 @@
-//! Accumulators of every scope and kind: right, and the same bits however a tensor is cut.
+//! Accumulators of every scope and kind: correct values, and the same bits for any cuts of a tensor.
 
 use stepbox_guest::prelude::*;
 
 hyperparameters! {
-    /// Keeps everything that can be combined in slots, and steps by a mixture of it.
+    /// Stores every combined value in slots, and steps by a mixture of them.
     struct Everything {}
 }
 
@@ -106,7 +106,7 @@ fn trained(shape: &[u64], cut: Option<(usize, usize)>) -> Native<Everything> {
     training
 }
 
-/// Rows within chunks, rows over many chunks, chunks of many rows, single columns, a vector, and tensors with hardly any
+/// Rows within chunks, rows over many chunks, chunks of many rows, single columns, a vector, and tensors with very few
 /// elements.
 const SHAPES: [&[u64]; 8] = [&[37, 500], &[3, 9000], &[5000, 3], &[9000, 1], &[20_000], &[2, 5, 7], &[1], &[]];
 
@@ -158,14 +158,14 @@ fn the_servers_numbers_are_those_right_before_the_phase_that_reads_them() {
     let mut training = Native::new(Everything {}, start.clone());
     let gradient = wave(10_000, 0.2);
     training.round(0.1, &gradient);
-    // Phase 0 has shrunk the parameters by then.
+    // Phase 0 has already shrunk the parameters.
     let shrunk: Vec<f32> = start.iter().map(|parameter| parameter * 0.999).collect();
     assert_eq!(training.slot_of::<f64>("of_parameters"), Some([statistics::sum_of_squares(&shrunk)].as_slice()));
     assert_eq!(training.slot_of::<f64>("of_gradients"), Some([statistics::absolute_maximum(&gradient)].as_slice()));
 }
 
 hyperparameters! {
-    /// Descends along the gradient divided by its norm over the tensor's group and by that over the model.
+    /// Descends along the gradient divided by its norm over the tensor's group and by its norm over the model.
     struct Normalised {}
 }
 
@@ -200,7 +200,7 @@ impl Optimizer for Normalised {
 #[test]
 fn groups_and_the_model_are_combined_in_the_order_of_identities() {
     let tensor = |identity, group: &str| Tensor { group: group.into(), ..Tensor::new("t", &[1], identity) };
-    // Only in this order does the sum of group `a` come out as 1: the large ones cancel before the small one joins.
+    // Only in this order is the sum of group `a` 1: the large numbers cancel before the small one is added.
     let gradients = [("a", 2, 1.0), ("b", 1, 5.0), ("a", 0, 1e17), ("a", 1, -1e17)];
     let mut model = NativeModel::new();
     for (group, identity, _) in gradients {

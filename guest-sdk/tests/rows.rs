@@ -8,7 +8,7 @@ const SQUARES: Slot = Slot::zero("squares").per_row();
 const VISITS: Slot = Slot::zero("visits").of_type(ElementType::U32).per_row();
 
 hyperparameters! {
-    /// Momentum for touched rows, divided by a number for each row.
+    /// Momentum for touched rows, divided by one number for each row.
     struct Lazy {
         /// Whether to visit all rows instead.
         eager: bool = false,
@@ -65,7 +65,7 @@ fn training(lazy: Lazy) -> Native<Lazy> {
     Native::of_tensor(lazy, tensor, parameters)
 }
 
-/// The first element of a row says which row it is.
+/// The first element of a row identifies the row.
 fn values(rows: &[u32]) -> Vec<f32> {
     rows.iter().flat_map(|row| (0..COLUMNS).map(move |column| *row as f32 + 1.0 + column as f32)).collect()
 }

@@ -4,9 +4,9 @@ use stepbox_guest::prelude::*;
 use stepbox_guest::quantise;
 
 hyperparameters! {
-    /// Adam's moments, kept in few bits or many.
+    /// Adam's moments, stored in 8, 16 or 32 bits.
     struct Moments {
-        /// 32, 16 or 8.
+        /// Bits per element: 32, 16 or 8.
         bits: i64 = 32 in 8..=32,
     }
 }
@@ -79,7 +79,7 @@ fn quantised_slots_are_codes_and_a_scale_for_each_run() {
 }
 
 hyperparameters! {
-    /// Slots of every type, counted up.
+    /// Slots of every type, incremented in every round.
     struct Counting {}
 }
 
@@ -156,7 +156,7 @@ fn evaluation_weights_leave_no_trace() {
     training.round(0.1, &[1.0; 6000]);
     let before = training.parameters().to_vec();
     let weights = training.evaluation();
-    // The scalar has doubled once more in that phase's begin, for its own use.
+    // In that phase, `begin` doubles the scalar once more, in a copy that is discarded.
     assert!((0..6000).all(|index| weights[index] == (before[index] + start[index]) / 2.0 + 4.0));
     assert_eq!(weights, training.evaluation());
     assert_eq!(training.parameters(), before);

@@ -1,10 +1,10 @@
-//! Optimizers of whole tensors, random ones, and what an author can get wrong.
+//! Optimizers of whole tensors, optimizers with random numbers, and authors' mistakes.
 
 use stepbox_guest::linear_algebra::{Matrix, MatrixMut, MatrixRef, multiply};
 use stepbox_guest::prelude::*;
 
 hyperparameters! {
-    /// Keeps the sum of G times its transpose, and steps along its product with G.
+    /// Stores the sum of G times its transpose, and steps along its product with G.
     struct Preconditioned {}
 }
 
@@ -56,7 +56,7 @@ fn whole_tensors_are_matrices_and_contribute_to_the_model() {
     for identity in 0..2 {
         model = model.with(Preconditioned {}, Tensor::new("m", &[2, 3], identity), vec![0.0; 6]);
     }
-    // Cuts mean nothing to a tensor that is visited whole.
+    // Cuts do not affect a tensor that is visited whole.
     let mut model = model.cut(4096, 4096);
     let gradient = [1.0, 0.0, 2.0, 0.0, 1.0, 0.0];
     model.round(0.5, &[&gradient, &gradient]);
@@ -68,7 +68,7 @@ fn whole_tensors_are_matrices_and_contribute_to_the_model() {
 }
 
 hyperparameters! {
-    /// A walk.
+    /// A random walk.
     struct Walk {}
 }
 
@@ -110,7 +110,7 @@ fn random_numbers_belong_to_elements() {
     assert!(whole.0.iter().zip(&whole.1).all(|(normal, uniform)| normal != uniform));
 }
 
-/// An optimizer that does what a test wants.
+/// An optimizer that does what a test asks for.
 #[derive(Clone, Copy, Default)]
 struct Probe {
     plan: Option<Planned>,
@@ -154,7 +154,7 @@ impl Optimizer for Probe {
 
 fn refusal(plan: Planned) -> String {
     let probe = Probe { plan: Some(plan), ..Probe::default() };
-    Native::planned(probe, Tensor::new("t", &[3, 4], 0), vec![0.0; 12]).map(|_| ()).expect_err("a plan without sense")
+    Native::planned(probe, Tensor::new("t", &[3, 4], 0), vec![0.0; 12]).map(|_| ()).expect_err("an inconsistent plan")
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn rounds_that_leave_something_not_finite_fail() {
 }
 
 #[test]
-#[should_panic(expected = "evaluation fails: the phase of evaluation weights has no gradient")]
+#[should_panic(expected = "evaluation failed: the phase of evaluation weights has no gradient")]
 fn rows_are_not_visited_for_evaluation_weights() {
     let probe = Probe {
         plan: Some(|| Plan::new().whole_tensor(0).evaluation("average")),

@@ -1,4 +1,4 @@
-//! Blocks from the slices they are part of.
+//! Cuts blocks from slices.
 
 use std::ops::Range;
 
@@ -8,26 +8,26 @@ use crate::plan::{Plan, contribution_range, slot_range};
 use crate::slots::{Slots, Stage};
 use crate::statistics::CHUNK_ELEMENTS;
 
-/// A slice as the server laid it out: where blocks are cut from.
+/// The views of a slice as the server laid it out, from which blocks are cut.
 pub(crate) struct SliceViews<'a> {
     pub(crate) tensor: &'a Tensor,
     pub(crate) plan: &'a Plan,
-    /// Number in the tensor of the slice's first element.
+    /// Index in the tensor of the slice's first element.
     pub(crate) start: u64,
     pub(crate) parameters: &'a mut [f32],
-    /// In the order of the plan's stored slots, all that belongs to the slice.
+    /// One view for each stored slot, in the order of the plan, with all elements that belong to the slice.
     pub(crate) slots: Vec<&'a mut [u8]>,
-    /// In the order of the plan's accumulators.
+    /// One view for each accumulator, in the order of the plan.
     pub(crate) contributions: Vec<&'a mut [f64]>,
 }
 
-/// What a call visits.
+/// What a call of `step` visits.
 pub(crate) struct Visit<'a> {
-    /// In the slice.
+    /// Range of elements within the slice.
     pub(crate) elements: Range<usize>,
     pub(crate) gradient: &'a [f32],
     pub(crate) evaluation: &'a mut [f32],
-    /// Rows of the slice.
+    /// With touched rows, the listed rows, counted from the first row of the slice.
     pub(crate) rows: Option<&'a [u32]>,
 }
 
@@ -88,7 +88,8 @@ impl<'a> Block<'a> {
     }
 }
 
-/// A part of a view, in elements of `size` items; `first` is the number of the view's first element.
+/// Returns the elements `part` of a view whose first element has index `first`; an element has `size` items. `None` if
+/// the view does not contain them.
 fn cut<'a, T>(view: &mut &'a mut [T], first: u64, part: Range<u64>, size: usize) -> Option<&'a mut [T]> {
     let start = usize::try_from(part.start.checked_sub(first)?).ok()?.checked_mul(size)?;
     let length = usize::try_from(part.end - part.start).ok()?.checked_mul(size)?;

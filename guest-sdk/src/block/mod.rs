@@ -1,4 +1,4 @@
-//! What one call of `step` visits, and the loops over it.
+//! Blocks: what one call of `step` visits, and the loops over it.
 
 mod cut;
 mod parts;
@@ -12,53 +12,54 @@ use crate::{ElementType, Extent, Random, Slot, State, Tensor, cast};
 
 /// A run of consecutive parameters of one tensor, or a list of its rows, with everything that belongs to them.
 ///
-/// The methods own the loops over elements, unrolled and with SIMD, and make contributions chunk by chunk, so that no
-/// result depends on how the server cuts a tensor. An optimizer whose step is no loop over elements reads and writes the
-/// fields.
+/// The methods contain the loops over elements, unrolled and with SIMD. They make contributions chunk by chunk, so that
+/// no result depends on how the server cuts a tensor. An optimizer whose step is not a loop over elements reads and
+/// writes the fields directly.
 #[derive(Debug)]
 pub struct Block<'a> {
-    /// The parameters. With touched rows, those of the whole slice.
+    /// The parameters. With touched rows, the parameters of the whole slice.
     pub parameters: &'a mut [f32],
-    /// The gradient, one for each parameter visited. With touched rows, that of the listed rows, without gaps. Means
-    /// nothing in a phase that [`Plan::without_gradient`](crate::Plan::without_gradient) names.
+    /// The gradient, one element for each parameter visited. With touched rows, the gradient of the listed rows,
+    /// without gaps. Undefined in a phase declared with [`Plan::without_gradient`](crate::Plan::without_gradient).
     pub gradient: &'a [f32],
-    /// In the phase of [`Plan::evaluation`](crate::Plan::evaluation), where evaluation weights go; otherwise empty.
+    /// The output for evaluation weights in the phase of [`Plan::evaluation`](crate::Plan::evaluation); empty in other
+    /// phases.
     pub evaluation: &'a mut [f32],
-    /// The slots: of those per element, per run and per row what belongs to the block (with touched rows, to the slice),
-    /// all of the others.
+    /// The slots. Per-element, per-run and per-row slots are restricted to the block (with touched rows, to the slice);
+    /// all other slots are complete.
     pub slots: Slots<'a>,
     tensor: &'a Tensor,
     phase: usize,
-    /// Number in the tensor of the views' first element.
+    /// Index in the tensor of the first element of the views.
     start: u64,
     contributions: Vec<&'a mut [f64]>,
     rows: Option<&'a [u32]>,
 }
 
 impl<'a> Block<'a> {
-    /// The tensor.
+    /// The tensor that the block belongs to.
     pub fn tensor(&self) -> &'a Tensor {
         self.tensor
     }
 
-    /// Number, counted from the tensor's start, of the first of [`parameters`](Self::parameters).
+    /// The index of the first of [`parameters`](Self::parameters), counted from the start of the tensor.
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// With touched rows, the rows to visit, counted from the first of [`parameters`](Self::parameters).
+    /// With touched rows, the rows to visit, counted from the row of the first of [`parameters`](Self::parameters).
     pub fn row_ids(&self) -> Option<&'a [u32]> {
         self.rows
     }
 
-    /// New parameters and state from old ones: `body` gets a parameter, its gradient and its state, and returns the new
-    /// parameter and state. With touched rows, for the elements of these rows.
+    /// Updates parameters and state: `body` receives a parameter, its gradient and its state, and returns the new
+    /// parameter and state. With touched rows, it runs for the elements of the listed rows.
     ///
-    /// Every listed slot is an `f32` to `body`. One that is per run, per row, per column or scalar shows the value that
-    /// belongs to the element; what `body` returns for it is dropped.
+    /// `body` sees every listed slot as `f32`. For a per-run, per-row, per-column or scalar slot it sees the value that
+    /// applies to the element, and the value that it returns for the slot is ignored.
     ///
     /// # Errors
-    /// A slot is not in the plan, listed twice, or holds something that is not one number an element.
+    /// A slot is not in the plan, is listed twice, or does not hold one number for each element.
     #[inline]
     pub fn update<const N: usize>(
         &mut self,
@@ -70,15 +71,15 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// As [`update`](Self::update); `body` also returns a number for each listed accumulator. The SDK squares it, or takes
-    /// its absolute value, where that is what is combined.
+    /// As [`update`](Self::update), but `body` also returns a number for each listed accumulator. For sums of squares
+    /// and largest absolute values, the SDK squares the number or takes its absolute value.
     ///
-    /// Contribute to an accumulator once in a step: a second call writes over the first's numbers or, by row and column,
-    /// adds to them.
+    /// Contribute to an accumulator once per step: a second call overwrites the contributions of the first or, for row
+    /// and column accumulators, adds to them.
     ///
     /// # Errors
-    /// As for [`update`](Self::update), or an accumulator is listed twice or not one that the optimizer contributes to in
-    /// this phase.
+    /// As for [`update`](Self::update), or an accumulator is listed twice, or the optimizer does not contribute to it
+    /// in this phase.
     #[inline]
     pub fn update_contributing<const N: usize, const A: usize>(
         &mut self,
@@ -89,7 +90,7 @@ impl<'a> Block<'a> {
         self.visit_contributing(slots, accumulators, true, body)
     }
 
-    /// Gives accumulators a number for each element and changes nothing.
+    /// Contributes a number for each element to each listed accumulator, without changing parameters or slots.
     ///
     /// # Errors
     /// As for [`update_contributing`](Self::update_contributing).
@@ -105,11 +106,11 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// Gives an accumulator of a tensor, a group or the model one number for the whole tensor, which must be visited
-    /// whole. Where squares are summed, the number is taken for their sum.
+    /// Contributes one number for the whole tensor to an accumulator of a tensor, a group or the model. The tensor must
+    /// be visited whole. For a sum of squares, `number` is the sum of the squares.
     ///
     /// # Errors
-    /// The tensor is not visited whole, or the accumulator is not one that the optimizer contributes to in this phase.
+    /// The tensor is not visited whole, or the optimizer does not contribute to the accumulator in this phase.
     pub fn contribute_number(&mut self, accumulator: Accumulator, number: f64) -> Result<(), String> {
         if self.slots.plan.granularity != Granularity::Tensor {
             return Err(format!("accumulator {} takes numbers of elements, not of blocks", accumulator.name));
@@ -124,8 +125,8 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// As [`update`](Self::update); `body` gets a random number for each element as well, normally distributed with mean 0
-    /// and variance 1.
+    /// As [`update`](Self::update), but `body` also receives a random number for each element, normally distributed
+    /// with mean 0 and variance 1.
     ///
     /// # Errors
     /// As for [`update`](Self::update).
@@ -150,10 +151,11 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// Evaluation weights from parameters and state, in the phase of [`Plan::evaluation`](crate::Plan::evaluation).
+    /// Computes evaluation weights from parameters and state, in the phase of
+    /// [`Plan::evaluation`](crate::Plan::evaluation).
     ///
     /// # Errors
-    /// As for [`update`](Self::update), or this is not that phase.
+    /// As for [`update`](Self::update), or the current phase is a different one.
     #[inline]
     pub fn evaluate<const N: usize>(
         &mut self,
@@ -171,9 +173,9 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// Visits the block chunk by chunk (with touched rows: row by row), for steps that are no function of single elements.
-    /// Slots are there as in [`update`](Self::update), as runs. A chunk starts at a multiple of 4096, counted from the
-    /// tensor's start, and has 4096 elements but at the tensor's end.
+    /// Visits the block chunk by chunk (with touched rows: row by row), for steps that are not functions of single
+    /// elements. Slots appear as runs, converted as in [`update`](Self::update). A chunk starts at a multiple of 4096,
+    /// counted from the start of the tensor, and has 4096 elements, except at the end of the tensor.
     ///
     /// # Errors
     /// As for [`update`](Self::update).
@@ -188,11 +190,12 @@ impl<'a> Block<'a> {
         })
     }
 
-    /// Visits rows: with touched rows those that are listed, of a tensor that is visited whole all. A slot is there as the
-    /// row's run of elements or, where it is per row, as its one element.
+    /// Visits rows: with touched rows, the listed rows; for a tensor visited whole, all rows. A per-element slot
+    /// appears as the row's run of elements, a per-row slot as its single element.
     ///
     /// # Errors
-    /// The block may be cut within rows, the phase is that of evaluation weights, or a slot is neither an `f32` per element nor one per row.
+    /// The block may be cut within rows, the phase is the one of evaluation weights, or a slot is neither an `f32` per
+    /// element nor one per row.
     pub fn for_each_row<const N: usize>(
         &mut self,
         slots: [Slot; N],
@@ -237,7 +240,8 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// [`update`](Self::update) for the first slots of the plan, for optimizers that were written for single elements.
+    /// As [`update`](Self::update) with the first `N` slots of the plan, for [`Elementwise`](crate::Elementwise)
+    /// optimizers.
     #[inline(always)]
     pub(crate) fn update_first<const N: usize>(
         &mut self,
@@ -251,28 +255,28 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Consecutive elements of a block.
+/// Consecutive elements of a block: a chunk, or a touched row.
 #[derive(Debug)]
 pub struct Chunk<'b, const N: usize> {
-    /// Number of the first, counted from the tensor's start.
+    /// Index of the first element, counted from the start of the tensor.
     pub start: u64,
-    /// The parameters.
+    /// The parameters of the chunk.
     pub parameters: &'b mut [f32],
-    /// Their gradient.
+    /// The gradient, one element for each parameter.
     pub gradient: &'b [f32],
-    /// The listed slots, each as long as the parameters.
+    /// The listed slots, each as long as `parameters`.
     pub slots: [&'b mut [f32]; N],
 }
 
 /// A row of a tensor.
 #[derive(Debug)]
 pub struct Row<'b, const N: usize> {
-    /// Its number in the tensor.
+    /// Index of the row in the tensor.
     pub index: u64,
-    /// Its parameters.
+    /// The parameters of the row.
     pub parameters: &'b mut [f32],
-    /// Their gradient.
+    /// The gradient, one element for each parameter.
     pub gradient: &'b [f32],
-    /// The listed slots: as long as the parameters, or of one element where they are per row.
+    /// The listed slots: as long as `parameters`, or a single element for per-row slots.
     pub slots: [&'b mut [f32]; N],
 }

@@ -68,8 +68,7 @@ impl Block<'_> {
         })
     }
 
-    /// Visits parts that are chunks (with touched rows: rows), so that what is added up does not depend on where the block
-    /// ends.
+    /// Visits the block in chunks (with touched rows: in rows), so that sums do not depend on where the block ends.
     #[inline]
     pub(super) fn chunks<const N: usize>(
         &mut self,
@@ -81,7 +80,7 @@ impl Block<'_> {
         self.visit_parts(slots, writes, true, visit)
     }
 
-    /// Visits parts of any length.
+    /// Visits the block in parts of any length.
     #[inline]
     pub(super) fn parts<const N: usize>(
         &mut self,
@@ -143,13 +142,13 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// The row of the views' first element.
+    /// The row of the first element of the views.
     pub(super) fn first_row(&self) -> u64 {
         self.tensor.rows_of(self.start..self.start + self.parameters.len() as u64).start
     }
 }
 
-/// The listed slots as loops see them.
+/// The listed slots, as operands of a loop.
 fn operands<'b, const N: usize>(
     plan: &Plan,
     slots: &[Slot; N],
@@ -165,7 +164,7 @@ fn operands<'b, const N: usize>(
     operands.try_into().map_err(|_| "slots were lost".to_string())
 }
 
-/// Position of an accumulator that the optimizer contributes to in this phase.
+/// Position of an accumulator in the plan. An error unless the optimizer contributes to it in this phase.
 pub(super) fn contributed(plan: &Plan, accumulator: &Accumulator, phase: usize) -> Result<usize, String> {
     let position = plan.find_accumulator(accumulator)?;
     if plan.accumulators[position].is_contributed_in(phase) {
@@ -174,7 +173,7 @@ pub(super) fn contributed(plan: &Plan, accumulator: &Accumulator, phase: usize) 
     Err(format!("accumulator {} is not contributed in phase {phase}", accumulator.name))
 }
 
-/// Adds a chunk's numbers to those of the rows or columns they belong to.
+/// Combines the numbers of a part into the values of the rows or columns that they belong to.
 fn add_lines(
     scope: Scope,
     combination: Combination,

@@ -1,4 +1,4 @@
-//! The contract's records and variants from the SDK's, and the other way round.
+//! Conversions between the types of the contract and the types of the SDK.
 
 use super::bindings::stepbox::optimizer::types;
 use crate::accumulator::{Accumulator, Combination, Contributor, Scope};

@@ -1,6 +1,6 @@
 //! The component's side of the contract: turns the server's calls into calls of an [`Optimizer`].
 //!
-//! Only compiled for WebAssembly. [`register!`](crate::register) makes the exports from it.
+//! Compiled for WebAssembly only. [`register!`](crate::register) implements the exports with it.
 
 mod conversion;
 
@@ -12,7 +12,7 @@ use crate::plan::{Plan, combined_range, contribution_range, slot_range};
 use crate::slots::{Combined, Shared, Slots, Stage};
 use crate::{Optimizer, Tensor, Value, cast};
 
-/// The bindings generated from `wit/v0.1`.
+/// Bindings generated from `wit/v0.1`.
 #[allow(missing_docs, unsafe_code, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
@@ -26,7 +26,7 @@ pub mod bindings {
 
 use bindings::stepbox::optimizer::types;
 
-/// An instance of the optimizer `O`: the memory it gave to the server and the slices it knows.
+/// The state of an instance of optimizer `O`: the memory reserved for the server, and the bound slices.
 pub struct Instance<O: Optimizer> {
     memory: Memory,
     slices: Vec<Slice<O>>,
@@ -38,9 +38,9 @@ struct Slice<O: Optimizer> {
     plan: Plan,
     start: u64,
     elements: u64,
-    /// Parameters, stored slots, contributions and combined values, in this order.
+    /// The memory of parameters, stored slots, contributions and combined values, in this order.
     places: Vec<Place>,
-    /// The phase that has begun, and what `begin` computed for it.
+    /// The phase that began last, and what `begin` computed for it.
     round: Option<(usize, O::Round)>,
 }
 
@@ -51,7 +51,7 @@ impl<O: Optimizer> Default for Instance<O> {
 }
 
 impl<O: Optimizer> Instance<O> {
-    /// The contract's `describe`.
+    /// Implements the contract's `describe`.
     pub fn describe() -> types::Description {
         types::Description {
             name: O::NAME.into(),
@@ -71,7 +71,7 @@ impl<O: Optimizer> Instance<O> {
         }
     }
 
-    /// The contract's `plan`.
+    /// Implements the contract's `plan`.
     pub fn plan(hyperparameters: &[types::Value], tensor: types::Tensor) -> Result<types::TensorPlan, String> {
         let tensor = Tensor::from(tensor);
         let plan = optimizer::<O>(hyperparameters)?.plan(&tensor)?;
@@ -79,12 +79,12 @@ impl<O: Optimizer> Instance<O> {
         Ok(plan.into())
     }
 
-    /// The contract's `reserve`.
+    /// Implements the contract's `reserve`.
     pub fn reserve(&mut self, bytes: u32) -> Result<u32, String> {
         self.memory.reserve(bytes)
     }
 
-    /// The contract's `bind`.
+    /// Implements the contract's `bind`.
     pub fn bind(&mut self, slice: types::Slice, hyperparameters: &[types::Value]) -> Result<u32, String> {
         let optimizer = optimizer::<O>(hyperparameters)?;
         let tensor = Tensor::from(slice.tensor);
@@ -121,7 +121,7 @@ impl<O: Optimizer> Instance<O> {
         Ok(self.slices.len() as u32 - 1)
     }
 
-    /// The contract's `begin`.
+    /// Implements the contract's `begin`.
     pub fn begin(&mut self, slice: u32, phase: u32, context: types::Context) -> Result<(), String> {
         let slice = self.slices.get_mut(slice as usize).ok_or("no such slice")?;
         slice.round = None;
@@ -140,7 +140,7 @@ impl<O: Optimizer> Instance<O> {
         Ok(())
     }
 
-    /// The contract's `step`.
+    /// Implements the contract's `step`.
     pub fn step(&mut self, slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
         let slice = self.slices.get(slice as usize).ok_or("no such slice")?;
         let phase = phase as usize;
@@ -186,7 +186,7 @@ impl<O: Optimizer> Instance<O> {
     }
 }
 
-/// What a call's scratch places hold.
+/// The contents of a call's scratch memory.
 struct Scratch<'a> {
     gradient: &'a [f32],
     evaluation: &'a mut [f32],
@@ -194,7 +194,7 @@ struct Scratch<'a> {
 }
 
 impl<'a> Scratch<'a> {
-    /// `scratch` is the gradient, or where evaluation weights go in its place, and the list of rows.
+    /// `scratch` holds the gradient, or the evaluation weights in its place, and then the list of rows.
     fn of(scratch: &'a mut [&mut [u8]], evaluates: bool, lists_rows: bool) -> Self {
         let (numbers, rows) = match scratch {
             [numbers, rows] => (cast::elements_mut(numbers), cast::elements(rows)),

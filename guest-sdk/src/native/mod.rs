@@ -1,4 +1,4 @@
-//! Running an optimizer natively: for tests, and as the figure a sandboxed run is compared with.
+//! Runs an optimizer natively: for tests, and as the baseline for measurements of sandboxed runs.
 
 mod model;
 mod pass;
@@ -13,7 +13,7 @@ use crate::{Context, Element, Optimizer, Tensor, cast};
 use pass::{Cuts, Pass};
 use state::State;
 
-/// A tensor that is trained natively, with the very code that the component runs, and with the same bits.
+/// A tensor that is trained natively. It runs the same code as the component, and the results have the same bits.
 ///
 /// ```
 /// use stepbox_guest::prelude::*;
@@ -39,25 +39,25 @@ pub struct Native<O: Optimizer> {
     tensor: Tensor,
     plan: Plan,
     state: State,
-    /// What each accumulator of the plan holds.
+    /// The combined values of each accumulator of the plan.
     combined: Vec<Vec<f64>>,
     rounds: u64,
     last: Option<Context>,
     cuts: Cuts,
-    /// Whether rounds look for what is not finite.
+    /// Whether each phase is followed by a check that parameters and slots are finite.
     checked: bool,
 }
 
-/// What workers pushed, reduced.
+/// A reduced gradient.
 #[derive(Debug, Clone, Copy)]
 pub enum Gradient<'a> {
-    /// One element for each parameter.
+    /// A dense gradient: one element for each parameter.
     Dense(&'a [f32]),
-    /// Some rows of a tensor.
+    /// The gradient of some rows of a tensor.
     Rows {
-        /// Their indexes, ascending, each once.
+        /// The indexes of the rows, ascending and without duplicates.
         rows: &'a [u32],
-        /// Their elements, row after row.
+        /// The elements of the rows, row by row.
         values: &'a [f32],
     },
 }
@@ -72,7 +72,7 @@ impl<O: Optimizer> Native<O> {
         Self::of_tensor(optimizer, Tensor::new("tensor", &shape, 0), parameters)
     }
 
-    /// A tensor before its first round. `parameters` has as many elements as the tensor's shape.
+    /// A tensor before its first round. `parameters` must have as many elements as the tensor's shape.
     ///
     /// # Panics
     /// If the optimizer refuses the tensor.
@@ -86,7 +86,8 @@ impl<O: Optimizer> Native<O> {
     /// As [`of_tensor`](Self::of_tensor), for optimizers that refuse some tensors.
     ///
     /// # Errors
-    /// What the optimizer said, what makes no sense in its plan, or another number of parameters than the shape holds.
+    /// The optimizer refuses the tensor, its plan is inconsistent, or the number of parameters does not match the
+    /// shape.
     pub fn planned(optimizer: O, tensor: Tensor, parameters: Vec<f32>) -> Result<Self, String> {
         if parameters.len() as u64 != tensor.elements() {
             return Err(format!("{} parameters for a tensor of {:?}", parameters.len(), tensor.shape));
@@ -109,63 +110,64 @@ impl<O: Optimizer> Native<O> {
         Ok(native)
     }
 
-    /// Without the look for parameters and slots that are not finite after each phase: for measurements that compare a
+    /// Disables the check after each phase that parameters and slots are finite: for measurements that compare a
     /// server's round with the arithmetic alone.
     pub fn unchecked(mut self) -> Self {
         self.checked = false;
         self
     }
 
-    /// Cuts the tensor into slices and blocks of this many elements, as a server may, to see that nothing changes. (Touched
-    /// rows are cut at rows, and tensors that are visited whole not at all.)
+    /// Cuts the tensor into slices and blocks of these sizes in elements, as a server may, to check that results do not
+    /// change. (Touched rows are cut at rows, and tensors that are visited whole are not cut.)
     ///
     /// # Panics
-    /// If one is no multiple of 4096 or 0.
+    /// If a size is 0 or not a multiple of 4096.
     pub fn cut(mut self, slice_elements: usize, block_elements: usize) -> Self {
         self.cuts = Cuts::new(slice_elements, block_elements);
         self
     }
 
-    /// One round with this learning rate. `gradient` has as many elements as there are parameters.
+    /// Runs one round with this learning rate. `gradient` must have one element for each parameter.
     ///
     /// # Panics
-    /// If it has not, or the round fails as for [`try_round`](Self::try_round).
+    /// If it does not, or if the round fails as for [`try_round`](Self::try_round).
     pub fn round(&mut self, learning_rate: f32, gradient: &[f32]) {
         self.round_in(&Context::of_round(self.rounds + 1, learning_rate), gradient);
     }
 
-    /// One round in this context.
+    /// Runs one round in this context.
     ///
     /// # Panics
-    /// As [`round`](Self::round).
+    /// As for [`round`](Self::round).
     pub fn round_in(&mut self, context: &Context, gradient: &[f32]) {
         assert_eq!(gradient.len(), self.state.parameters.len(), "one gradient element for each parameter");
         if let Err(reason) = self.try_round(context, Gradient::Dense(gradient)) {
-            panic!("the round fails: {reason}");
+            panic!("the round failed: {reason}");
         }
     }
 
-    /// One round in which only these rows got a gradient, `values` row after row. Rows that are not listed have a gradient
-    /// of zero for an optimizer that visits them all the same.
+    /// Runs one round in which only these rows received a gradient; `values` contains it row by row. An optimizer that
+    /// visits all rows sees a gradient of zero for the other rows.
     ///
     /// # Panics
-    /// If rows are not ascending or not in the tensor, `values` is not as long as they are, or the optimizer fails.
+    /// If the rows are not ascending or not in the tensor, the length of `values` does not match, or the round fails.
     pub fn round_rows(&mut self, context: &Context, rows: &[u32], values: &[f32]) {
         if let Err(reason) = self.try_round(context, Gradient::Rows { rows, values }) {
-            panic!("the round fails: {reason}");
+            panic!("the round failed: {reason}");
         }
     }
 
-    /// One round in this context, for optimizers that may fail it.
+    /// Runs one round in this context, for optimizers whose rounds may fail.
     ///
     /// # Errors
-    /// Why the optimizer fails, the gradient does not fit, the learning rate is out of range or, as a server sees to, a
-    /// parameter or a slot is no longer finite. A server would take back what the round has changed so far; here it stays.
+    /// The reason that the optimizer fails; or the gradient does not fit, the learning rate is out of range, or a
+    /// parameter or slot is no longer finite. A server would undo the changes of a failed round; here they remain.
     pub fn try_round(&mut self, context: &Context, gradient: Gradient<'_>) -> Result<(), String> {
         model::round(std::slice::from_mut(self), &[*context], &[gradient])
     }
 
-    /// Evaluation weights: from the optimizer's evaluation phase, or the parameters where it has none or no round was done.
+    /// The evaluation weights: from the optimizer's evaluation phase, or the parameters if it has none or no round has
+    /// run.
     ///
     /// # Panics
     /// If the optimizer fails, or a weight is not finite.
@@ -173,47 +175,47 @@ impl<O: Optimizer> Native<O> {
         let (Some(phase), Some(context)) = (self.plan.evaluation_phase(), self.last) else {
             return self.state.parameters.clone();
         };
-        // What the phase does to parameters and slots is taken back.
+        // The phase's changes to parameters and slots are discarded.
         let (mut state, mut combined) = (self.state.clone(), self.combined.clone());
         let mut weights = vec![0.0; self.state.parameters.len()];
         let mut pass = self.pass(phase, &context);
         if let Err(reason) = pass.evaluate(&mut state, &mut combined, &mut weights) {
-            panic!("evaluation fails: {reason}");
+            panic!("evaluation failed: {reason}");
         }
         if let Some(index) = state::position_not_finite(&weights) {
-            panic!("evaluation fails: weight {index} is not finite");
+            panic!("evaluation failed: weight {index} is not finite");
         }
         weights
     }
 
-    /// The parameters as they are now.
+    /// The current parameters.
     pub fn parameters(&self) -> &[f32] {
         &self.state.parameters
     }
 
-    /// The values of the slot with this name; `None` where the optimizer has no such slot of `f32`.
+    /// The values of the slot with this name; `None` if the optimizer has no such slot of `f32`.
     pub fn slot(&self, name: &str) -> Option<&[f32]> {
         self.slot_of(name)
     }
 
-    /// The values of the slot with this name; `None` where the optimizer has no such slot of this type.
+    /// The values of the slot with this name; `None` if the optimizer has no such slot of this type.
     pub fn slot_of<T: Element>(&self, name: &str) -> Option<&[T]> {
         let (position, slot) = self.plan.stored_slots().enumerate().find(|(_, slot)| slot.name == name)?;
         (slot.element == T::TYPE).then(|| cast::elements(self.state.slots[position].bytes()))
     }
 
-    /// The bytes of the slot with this name, in the machine's order; `None` where the optimizer has no such slot.
+    /// The bytes of the slot with this name, in native byte order; `None` if the optimizer has no such slot.
     pub fn slot_bytes(&self, name: &str) -> Option<&[u8]> {
         let position = self.plan.stored_slots().position(|slot| slot.name == name)?;
         Some(self.state.slots[position].bytes())
     }
 
-    /// The tensor.
+    /// The tensor's description.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }
 
-    /// Rounds done.
+    /// The number of completed rounds.
     pub fn rounds(&self) -> u64 {
         self.rounds
     }
@@ -236,7 +238,7 @@ impl<O: Optimizer> Native<O> {
         Pass { optimizer, tensor, plan, phase, context, cuts: self.cuts }
     }
 
-    /// The gradient as the plan wants it.
+    /// Converts the gradient to the form that the plan requires.
     fn prepared<'g>(&self, gradient: Gradient<'g>) -> Result<Prepared<'g>, String> {
         let columns = self.tensor.columns() as usize;
         let touched = self.plan.granularity == Granularity::TouchedRows;
@@ -251,7 +253,7 @@ impl<O: Optimizer> Native<O> {
             Gradient::Rows { rows, values } => {
                 let within = rows.last().is_none_or(|last| u64::from(*last) < self.tensor.rows());
                 if !rows.is_sorted_by(|a, b| a < b) || !within || values.len() != rows.len() * columns {
-                    return Err("rows must be ascending, in the tensor, and as many as there are values for".into());
+                    return Err("rows must be ascending and in the tensor, and match the number of values".into());
                 }
                 if touched {
                     return Ok(Prepared { values: Cow::Borrowed(values), rows: Some(Cow::Borrowed(rows)) });
@@ -266,7 +268,7 @@ impl<O: Optimizer> Native<O> {
     }
 }
 
-/// A gradient as a plan wants it: with rows where touched rows are visited.
+/// A gradient in the form that a plan requires: with rows if touched rows are visited.
 #[derive(Debug)]
 struct Prepared<'g> {
     values: Cow<'g, [f32]>,

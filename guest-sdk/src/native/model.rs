@@ -1,4 +1,4 @@
-//! Several tensors that share accumulators of group or model.
+//! Several tensors that share accumulators of a group or the model.
 
 use super::{Gradient, Native};
 use crate::accumulator::{Contributor, Scope};
@@ -6,8 +6,8 @@ use crate::optimizer::learning_rates;
 use crate::statistics;
 use crate::{Context, Optimizer, Tensor};
 
-/// Tensors that are trained together natively: what a model is to a server. For optimizers that combine accumulators over
-/// groups or the whole model; for all others, [`Native`] is enough.
+/// Tensors that are trained together natively, as a model on a server. For optimizers that combine accumulators over
+/// groups or the whole model; [`Native`] is enough for all others.
 #[derive(Debug, Clone)]
 pub struct NativeModel<O: Optimizer> {
     tensors: Vec<Native<O>>,
@@ -20,13 +20,13 @@ impl<O: Optimizer> Default for NativeModel<O> {
 }
 
 impl<O: Optimizer> NativeModel<O> {
-    /// No tensors.
+    /// A model without tensors.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With one tensor more, stepped with these hyperparameters. Tensors are numbered in the order in which they come here
-    /// and combined in that of their identities.
+    /// Adds a tensor that is stepped with these hyperparameters. Indexes of tensors follow the order of these calls;
+    /// accumulators are combined in the order of the tensors' identities.
     ///
     /// # Panics
     /// If the optimizer refuses the tensor.
@@ -38,13 +38,13 @@ impl<O: Optimizer> NativeModel<O> {
     /// Cuts all tensors; see [`Native::cut`].
     ///
     /// # Panics
-    /// As that.
+    /// As for [`Native::cut`].
     pub fn cut(mut self, slice_elements: usize, block_elements: usize) -> Self {
         self.tensors = self.tensors.into_iter().map(|tensor| tensor.cut(slice_elements, block_elements)).collect();
         self
     }
 
-    /// One round with this learning rate, with a gradient for each tensor.
+    /// Runs one round with this learning rate and one gradient for each tensor.
     ///
     /// # Panics
     /// If gradients do not fit, or the optimizer fails.
@@ -53,11 +53,11 @@ impl<O: Optimizer> NativeModel<O> {
             self.tensors.iter().map(|tensor| Context::of_round(tensor.rounds + 1, learning_rate)).collect();
         let gradients: Vec<_> = gradients.iter().map(|gradient| Gradient::Dense(gradient)).collect();
         if let Err(reason) = self.try_round(&contexts, &gradients) {
-            panic!("the round fails: {reason}");
+            panic!("the round failed: {reason}");
         }
     }
 
-    /// One round with a context and a gradient for each tensor.
+    /// Runs one round with one context and one gradient for each tensor.
     ///
     /// # Errors
     /// As for [`Native::try_round`].
@@ -68,13 +68,13 @@ impl<O: Optimizer> NativeModel<O> {
         round(&mut self.tensors, contexts, gradients)
     }
 
-    /// The tensors, in the order in which they came.
+    /// The tensors, in the order in which they were added.
     pub fn tensors(&self) -> &[Native<O>] {
         &self.tensors
     }
 }
 
-/// A round of tensors that share what is combined over groups and the model.
+/// Runs a round of tensors that share accumulators over groups and the model.
 pub(super) fn round<O: Optimizer>(
     tensors: &mut [Native<O>],
     contexts: &[Context],
@@ -87,7 +87,7 @@ pub(super) fn round<O: Optimizer>(
         .collect::<Result<Vec<_>, _>>()?;
     let rates = learning_rates::<O>();
     if let Some(context) = contexts.iter().find(|context| !rates.contains(f64::from(context.learning_rate))) {
-        return Err(format!("{} is no learning rate for {}", context.learning_rate, O::NAME));
+        return Err(format!("{} is not a learning rate for {}", context.learning_rate, O::NAME));
     }
     let phases = tensors.iter().map(|tensor| tensor.plan.phases.len()).max().unwrap_or(0);
     tensors.iter_mut().for_each(Native::forget_contributions);
@@ -110,7 +110,7 @@ pub(super) fn round<O: Optimizer>(
 }
 
 impl<O: Optimizer> Native<O> {
-    /// What the server computes itself right before a phase reads it.
+    /// Computes the accumulators of the server that this phase is the first to read.
     fn gather(&mut self, phase: usize, gradient: &[f32]) {
         for (accumulator, combined) in self.plan.accumulators.iter().zip(&mut self.combined) {
             let values = match accumulator.contributor {
@@ -141,7 +141,7 @@ impl<O: Optimizer> Native<O> {
     }
 }
 
-/// Combines, over the tensors of a group or the model, what this phase is the first to read.
+/// Combines, over the tensors of a group or the model, the accumulators that this phase is the first to read.
 fn share<O: Optimizer>(tensors: &mut [Native<O>], phase: usize) {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|index| tensors[*index].tensor.identity);

@@ -33,7 +33,7 @@ impl Cuts {
     }
 }
 
-/// A phase about to run.
+/// A phase that is about to run.
 pub(super) struct Pass<'a, O: Optimizer> {
     pub(super) optimizer: &'a O,
     pub(super) tensor: &'a Tensor,
@@ -44,7 +44,7 @@ pub(super) struct Pass<'a, O: Optimizer> {
 }
 
 impl<O: Optimizer> Pass<'_, O> {
-    /// A phase of purpose update.
+    /// Runs a phase of purpose update.
     pub(super) fn update(
         &mut self,
         state: &mut State,
@@ -54,12 +54,12 @@ impl<O: Optimizer> Pass<'_, O> {
         if self.plan.reads_gradient(self.phase) {
             return self.run(state, combined, &gradient.values, &mut [], gradient.rows.as_deref());
         }
-        // In the sandbox there is whatever there was; here a number that nobody overlooks.
+        // Undefined in the sandbox; here NaN, so that a phase that reads it fails visibly.
         let nothing = vec![f32::NAN; gradient.values.len()];
         self.run(state, combined, &nothing, &mut [], gradient.rows.as_deref())
     }
 
-    /// The phase of purpose evaluation.
+    /// Runs the phase of purpose evaluation.
     pub(super) fn evaluate(
         &mut self,
         state: &mut State,
@@ -128,7 +128,7 @@ impl<O: Optimizer> Pass<'_, O> {
             Granularity::Tensor => elements,
             Granularity::Elements => self.cuts.slice,
             Granularity::TouchedRows => {
-                // The least number of rows that ends at a chunk, as often as it takes.
+                // A multiple of the least number of rows that ends at a chunk.
                 let rows = (1..=CHUNK_ELEMENTS).find(|rows| (rows * columns).is_multiple_of(CHUNK_ELEMENTS));
                 let least = rows.unwrap_or(CHUNK_ELEMENTS) * columns;
                 self.cuts.slice.div_ceil(least).saturating_mul(least)
@@ -160,7 +160,7 @@ impl<O: Optimizer> Pass<'_, O> {
         pieces(listed, (size / columns).max(1)).map(call).collect()
     }
 
-    /// What contributions start from: for rows and columns what slices before gave.
+    /// The initial contributions: for rows and columns, the values that preceding slices contributed.
     fn contributions_before(&self, combined: &[Vec<f64>], slice: Range<u64>) -> Vec<Vec<f64>> {
         let before = self.plan.accumulators.iter().zip(combined).map(|(accumulator, combined)| {
             if !accumulator.is_contributed_in(self.phase) {
@@ -204,31 +204,31 @@ impl<O: Optimizer> Pass<'_, O> {
 
 /// What one call of `step` visits.
 struct Call {
-    /// In the slice.
+    /// Range within the slice.
     elements: Range<usize>,
-    /// In the whole gradient.
+    /// Range within the gradient of the whole tensor.
     gradient: Range<usize>,
-    /// In the whole tensor.
+    /// Range within the evaluation weights of the whole tensor.
     evaluation: Range<usize>,
-    /// In the slice.
+    /// Rows, counted from the first row of the slice.
     rows: Option<Vec<u32>>,
 }
 
-/// Consecutive ranges of at most `size`.
+/// Consecutive ranges of at most `size` elements that cover `all`.
 fn pieces(all: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     let end = all.end;
     let size = size.clamp(1, all.len().max(1));
     all.step_by(size).map(move |start| start..end.min(start + size))
 }
 
-/// Each slice's own copies of per-row, per-column and scalar slots, where there are several slices: a server keeps such
-/// copies in different instances, and they must come out the same.
+/// Each slice's copies of per-row, per-column and scalar slots, if there are several slices. A server keeps such copies
+/// in different instances, and they must end up equal.
 struct Copies<'a> {
     plan: &'a Plan,
     tensor: &'a Tensor,
-    /// As they were before the phase; `None` with one slice, which works on the slots themselves.
+    /// The slots before the phase; `None` for a single slice, which works on the slots themselves.
     before: Option<Vec<Storage>>,
-    /// How many elements of each the slices so far have written.
+    /// How many elements of each slot the slices so far have written.
     written: Vec<u64>,
 }
 
@@ -252,7 +252,7 @@ impl<'a> Copies<'a> {
         Some(copies.collect())
     }
 
-    /// Takes over a slice's copies, which must agree with those of the slices before.
+    /// Stores a slice's copies, which must agree with the copies of the preceding slices.
     fn keep(&mut self, slots: &mut [Storage], own: &Option<Vec<Storage>>, slice: Range<u64>) -> Result<(), String> {
         let Some(own) = own else { return Ok(()) };
         for (index, slot) in self.plan.stored_slots().enumerate().filter(|(_, slot)| slot.extent.is_shared()) {
@@ -262,7 +262,7 @@ impl<'a> Copies<'a> {
             let agreed = agreed.min(target.len());
             if target[..agreed] != own[index].bytes()[..agreed] {
                 return Err(format!(
-                    "slices disagree on slot {}: it was written from what only one of them has",
+                    "slices disagree on slot {}: it was computed from values that only one slice has",
                     slot.name
                 ));
             }
@@ -278,7 +278,7 @@ fn bytes(slot: &crate::slot::StoredSlot, tensor: &Tensor, slice: Range<u64>) -> 
     range.start as usize * slot.element.bytes()..range.end as usize * slot.element.bytes()
 }
 
-/// All that belongs to a slice, of the slots themselves or of its own copies.
+/// The views of all slots of a slice, from the slots themselves or from the slice's copies.
 fn views<'v>(
     plan: &Plan,
     tensor: &Tensor,

@@ -1,15 +1,15 @@
-//! Parameters and slots of a tensor.
+//! The parameters and slots of a tensor.
 
 use crate::plan::{Plan, slot_range};
 use crate::slot::{ElementType, Initial, StoredSlot};
 use crate::statistics::CHUNK_ELEMENTS;
 use crate::{Tensor, bf16, cast};
 
-/// What rounds change.
+/// The state that rounds change.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct State {
     pub(super) parameters: Vec<f32>,
-    /// In the order of the plan's stored slots.
+    /// Contents of the slots, in the order of the plan's stored slots.
     pub(super) slots: Vec<Storage>,
 }
 
@@ -21,7 +21,7 @@ impl State {
 }
 
 impl State {
-    /// A parameter or an element of a slot that is not finite, in words.
+    /// Describes the first parameter or slot element that is not finite.
     pub(super) fn not_finite(&self, plan: &Plan) -> Option<String> {
         if let Some(index) = position_not_finite(&self.parameters) {
             return Some(format!("parameter {index}"));
@@ -39,14 +39,14 @@ impl State {
     }
 }
 
-/// Where the first number is that is not finite.
+/// Index of the first number that is not finite.
 pub(super) fn position_not_finite(numbers: &[f32]) -> Option<usize> {
     position(numbers, |number| number.is_finite())
 }
 
-/// Where the first value is that is not good.
+/// Index of the first value that is not good.
 fn position<T>(values: &[T], is_good: impl Fn(&T) -> bool) -> Option<usize> {
-    // Without a branch for each: nearly always all are good.
+    // Without a branch for each value: nearly always all are good.
     let all_good = |values: &[T]| values.iter().fold(true, |good, value| good & is_good(value));
     let chunk = values.chunks(CHUNK_ELEMENTS).position(|chunk| !all_good(chunk))? * CHUNK_ELEMENTS;
     values[chunk..].iter().position(|value| !is_good(value)).map(|index| chunk + index)

@@ -1,8 +1,8 @@
-//! AdaBelief: Adam that divides by how far gradients are from what their mean made believe.
+//! AdaBelief: Adam that divides by how far gradients deviate from their running mean.
 //!
 //! Follows "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients" (Zhuang et al., NeurIPS 2020,
-//! arXiv:2010.07468) in the variant of `optax.adabelief`: both moments corrected for bias, `epsilon_root` added to the
-//! variance in every round and kept in it, `epsilon` added to the denominator.
+//! arXiv:2010.07468) in the variant of `optax.adabelief`: both moments are corrected for bias, `epsilon_root` is added
+//! to the variance in every round and stays in it, and `epsilon` is added to the denominator.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_first_step_divides_by_the_part_of_the_gradient_that_the_mean_leaves() {
-        // mean = 0.1 g, corrected to g; surprise = 0.9 g, its corrected root as well.
+        // mean = 0.1 g, corrected to g; surprise = 0.9 g, and so is its corrected root.
         let mut training = Native::new(AdaBelief::default(), vec![1.0, 1.0, 1.0]);
         training.round(0.09, &[2.0, -0.5, 0.0]);
         let [down, up, still] = training.parameters() else { unreachable!() };

@@ -1,8 +1,8 @@
-//! Adadelta: steps in the parameters' own unit, from the sizes of recent steps and recent gradients.
+//! Adadelta: steps in the unit of the parameters, computed from the sizes of recent steps and recent gradients.
 //!
 //! Follows "ADADELTA: An Adaptive Learning Rate Method" (Zeiler, arXiv:1212.5701), algorithm 1, in the variant of
-//! `torch.optim.Adadelta` and `optax.adadelta`: epsilon inside both roots, the step multiplied by the learning rate
-//! after its square has entered the running mean.
+//! `torch.optim.Adadelta` and `optax.adadelta`: epsilon is inside both roots, and the step is multiplied by the
+//! learning rate after its square has entered the running mean.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     rho: f32,

@@ -1,21 +1,21 @@
-//! Adafactor: the second moment of a matrix from its rows' and columns' means alone.
+//! Adafactor: the second moment of a matrix, estimated from the means of its rows and columns alone.
 //!
 //! Follows "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost" (Shazeer and Stern, ICML 2018,
-//! arXiv:1804.04235) in the variant of `optax.adafactor`: steps are clipped by their root mean square, multiplied by
-//! the learning rate and by that of the parameters, and only then averaged, if there is momentum; the decay is *not*
-//! multiplied by the learning rate. Matrices with a side shorter than `minimum_factored_size` and vectors keep a
-//! second moment for each parameter. A tensor of more than two axes is taken for a matrix of its first axis by all
-//! others (optax factors its two longest axes).
+//! arXiv:1804.04235) in the variant of `optax.adafactor`. Steps are clipped by their root mean square, multiplied by
+//! the learning rate and by the root mean square of the parameters, and only then averaged if there is momentum. The
+//! weight decay is *not* multiplied by the learning rate. Vectors, and matrices with a side shorter than
+//! `minimum_factored_size`, have a second moment for each parameter. A tensor with more than two axes is treated as a
+//! matrix whose rows are its first axis and whose columns are all other axes (optax factors its two longest axes).
 
 #![forbid(unsafe_code)]
 
 use stepbox_guest::prelude::*;
 
-/// By row where the tensor is factored, otherwise by element.
+/// Per row if the tensor is factored, otherwise per element.
 const VARIANCE: Slot = Slot::zero("variance");
-/// By column where the tensor is factored, otherwise 1.
+/// Per column if the tensor is factored, otherwise the scalar 1.
 const COLUMN_VARIANCE: Slot = Slot::constant("column_variance", 1.0);
-/// By element where there is momentum, otherwise 0.
+/// Per element if there is momentum, otherwise the scalar 0.
 const MEAN: Slot = Slot::zero("mean");
 
 const ROW_SQUARES: Accumulator = Accumulator::sum("row_squares").by_row();
@@ -23,7 +23,7 @@ const COLUMN_SQUARES: Accumulator = Accumulator::sum("column_squares").by_column
 const DIRECTION: Accumulator = Accumulator::sum_of_squares("direction");
 const PARAMETERS: Accumulator = Accumulator::sum_of_squares("parameters").of_parameters();
 
-/// Parameters count as at least this large, so that tensors of zeros can be left.
+/// Lower bound of the parameters' root mean square, so that tensors of zeros can move.
 const LEAST_SCALE: f64 = 1e-3;
 
 hyperparameters! {
@@ -49,22 +49,23 @@ hyperparameters! {
 /// A pass over the tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Sums squared gradients over rows and columns. Only where the tensor is factored.
+    /// Sums squared gradients over rows and columns. Only if the tensor is factored.
     Lines,
-    /// Finishes the second moment and measures the direction.
+    /// Completes the second moment and measures the direction.
     Norm,
-    /// Steps along it.
+    /// Steps along the direction.
     Step,
 }
 
-/// What a pass of one round has in common.
+/// Values that are the same for all parameters of a tensor in one pass of a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     pass: Pass,
-    /// What stays of an element's second moment and what a square brings to it: 1 and 0 where it is not by element.
+    /// The factors of an element's second moment and of its new square: 1 and 0 if the second moment is not per
+    /// element.
     kept: f32,
     new_share: f32,
-    /// Makes the rows' second moments 1 on average.
+    /// Scales the second moments of the rows to a mean of 1.
     of_rows: f32,
     rate: f32,
     momentum: f32,
@@ -74,7 +75,7 @@ pub struct Round {
 impl Round {
     #[inline(always)]
     fn direction(&self, gradient: f32, variance: f32, column_variance: f32) -> f32 {
-        // Not the root of the product, which may be below the smallest number where its factors are not.
+        // Not the root of the product, which can underflow when its factors do not.
         gradient / ((variance * self.of_rows).sqrt() * column_variance.sqrt())
     }
 }
@@ -85,7 +86,8 @@ impl Adafactor {
         tensor.shape.len() >= 2 && tensor.rows() >= least && tensor.columns() >= least
     }
 
-    /// Learning rate times clipping and scale, from sums of squares over the tensor.
+    /// Learning rate times clipping factor and scale, from the sums of squares of the direction and the parameters over
+    /// the tensor.
     fn rate(&self, learning_rate: f32, tensor: &Tensor, direction: f64, parameters: f64) -> f64 {
         let root_mean_square = |sum: f64| (sum / tensor.elements() as f64).sqrt();
         let (direction, scale) = (root_mean_square(direction), root_mean_square(parameters));
@@ -96,7 +98,7 @@ impl Adafactor {
     }
 }
 
-/// New running means from sums over lines of so many elements.
+/// Updates running means with the sums over lines of `elements` elements each.
 fn renew(kept: f64, means: &mut [f32], sums: &[f64], elements: u64) {
     for (mean, sum) in means.iter_mut().zip(sums) {
         *mean = (kept * f64::from(*mean) + (1.0 - kept) * (sum / elements as f64)) as f32;
@@ -137,7 +139,7 @@ impl Optimizer for Adafactor {
             renew(kept, columns, shared.combined.values(COLUMN_SQUARES)?, tensor.rows());
         }
         if factored && pass != Pass::Lines {
-            // The rows' mean is the columns' mean, of which every slice has all.
+            // The mean of the rows equals the mean of the columns, and every slice has all columns.
             let columns = shared.slots.read::<f32>(COLUMN_VARIANCE)?;
             of_rows = columns.len() as f64 / columns.iter().map(|column| f64::from(*column)).sum::<f64>();
         }
@@ -188,7 +190,7 @@ register!(Adafactor);
 mod tests {
     use super::*;
 
-    /// Learning rate times direction, and nothing else.
+    /// Steps by learning rate times direction only.
     fn plain(minimum_factored_size: i64) -> Adafactor {
         Adafactor { minimum_factored_size, scale_by_parameter: false, clipping_threshold: 0.0, ..Adafactor::default() }
     }
@@ -210,7 +212,7 @@ mod tests {
     fn other_squares_are_replaced_by_the_product_of_their_means() {
         let mut training = of_matrix(plain(2), vec![0.0; 6]);
         training.round(1.0, &[1.0, 1.0, 1.0, 1.0, 1.0, 5.0]);
-        // Means of rows 1 and 9, of columns 1, 1 and 13, of all 5.
+        // Means of the rows 1 and 9, of the columns 1, 1 and 13, and of all elements 5.
         let expected = -5.0 / (9.0_f32 * 13.0 / 5.0).sqrt();
         assert!((training.parameters()[5] - expected).abs() < 1e-6);
         assert_eq!(training.slot("variance"), Some(&[1.0, 9.0][..]));

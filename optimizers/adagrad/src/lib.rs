@@ -1,8 +1,8 @@
 //! Adagrad: steps shrink with the sum of a parameter's squared gradients.
 //!
 //! Follows "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization" (Duchi, Hazan and Singer,
-//! JMLR 2011) in the variant of `torch.optim.Adagrad`: epsilon outside the root, the accumulator starts at 0. That of
-//! optax and Keras is `epsilon_inside_root` with `epsilon` 1e-7 and `initial_accumulator` 0.1.
+//! JMLR 2011) in the variant of `torch.optim.Adagrad`: epsilon is outside the root, and the accumulator starts at 0.
+//! For the variant of optax and Keras, set `epsilon_inside_root` with `epsilon` 1e-7 and `initial_accumulator` 0.1.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     rate: f32,

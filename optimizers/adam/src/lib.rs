@@ -1,9 +1,10 @@
-//! Adam: steps along the mean of gradients, each parameter's divided by the root of its mean square.
+//! Adam: steps along the mean of gradients, divided for each parameter by the root mean square of its gradients.
 //!
 //! Follows "Adam: A Method for Stochastic Optimization" (Kingma and Ba, ICLR 2015, arXiv:1412.6980) in the variant of
-//! `torch.optim.Adam` and `optax.adam`: both moments corrected for bias, epsilon added after the correction. (MXNet
-//! and Keras fold the correction into the learning rate, which makes their epsilon a larger one in early rounds.)
-//! Weight decay is an L2 penalty: it is added to the gradient and passes through the moments. `adamw` decouples it.
+//! `torch.optim.Adam` and `optax.adam`: both moments are corrected for bias, and epsilon is added after the correction.
+//! (MXNet and Keras fold the correction into the learning rate, which makes their epsilon effectively larger in early
+//! rounds.) Weight decay is an L2 penalty: it is added to the gradient and passes through the moments. `adamw`
+//! decouples it.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +24,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,

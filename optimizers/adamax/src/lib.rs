@@ -1,8 +1,8 @@
-//! Adamax: Adam with the largest recent gradient in place of the root of the mean square.
+//! Adamax: Adam with the largest recent gradient in place of the root mean square.
 //!
 //! Follows "Adam: A Method for Stochastic Optimization" (Kingma and Ba, ICLR 2015, arXiv:1412.6980), section 7.1, in
 //! the variant of `torch.optim.Adamax` and `optax.adamax`: epsilon is added to the gradient's absolute value before the
-//! maximum is taken. The maximum needs no correction for bias.
+//! maximum is taken. The maximum needs no bias correction.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,

@@ -1,12 +1,13 @@
-//! AdamW with two bytes of state a parameter.
+//! AdamW with two bytes of state per parameter.
 //!
-//! The arithmetic of `adamw` ("Decoupled Weight Decay Regularization", Loshchilov and Hutter, arXiv:1711.05101), with
-//! its moments kept as in "8-bit Optimizers via Block-wise Quantization" (Dettmers et al., ICLR 2022,
-//! arXiv:2110.02861): one byte each, and one `f32` for each run of 256. As in the authors' bitsandbytes, tensors of
-//! fewer than 4096 elements keep theirs in `f32`. Unlike there it is the *root* of the second moment that is kept.
-//! The moment itself would round to zero where gradients are a few thousand times smaller than the largest of their
-//! run, while their mean does not, and such parameters would take steps without measure. For the same reason a root above
-//! 0 never becomes 0.
+//! The arithmetic is that of `adamw` ("Decoupled Weight Decay Regularization", Loshchilov and Hutter,
+//! arXiv:1711.05101). The moments are stored as in "8-bit Optimizers via Block-wise Quantization" (Dettmers et al.,
+//! ICLR 2022, arXiv:2110.02861): one byte each, and one `f32` for each run of 256. As in the authors' bitsandbytes, the
+//! moments of tensors with fewer than 4096 elements are stored as `f32`.
+//!
+//! Unlike bitsandbytes, this optimizer stores the *root* of the second moment. The moment itself would round to zero
+//! for gradients that are a few thousand times smaller than the largest of their run, while their mean would not, and
+//! such parameters would take unbounded steps. For the same reason a root above 0 never becomes 0.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +16,7 @@ use stepbox_guest::prelude::*;
 const MEAN: Slot = Slot::zero("mean");
 const ROOT: Slot = Slot::zero("root");
 
-/// Elements from which on a tensor's state is quantised: for small ones there is little to gain.
+/// Least number of elements of a tensor whose state is quantized: for smaller tensors there is little to gain.
 const LEAST_QUANTISED: u64 = 4096;
 
 hyperparameters! {
@@ -32,7 +33,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -134,7 +135,7 @@ mod tests {
         let mut quantised = Native::new(AdamW8bit { weight_decay: 0.0, ..AdamW8bit::default() }, start.clone());
         let mut adamw = Native::new(AdamW { weight_decay: 0.0, ..AdamW::default() }, start.clone());
         for round in 1..=300 {
-            // A quadratic whose noise is of very different size within a run.
+            // A quadratic with noise of very different sizes within a run.
             let gradient = |parameters: &[f32]| -> Vec<f32> {
                 let sizes = [1.0, 0.1, 0.01, 0.001].into_iter().cycle();
                 let noise = noise(round);
@@ -160,7 +161,7 @@ mod tests {
             for round in 1..=100 {
                 let before = training.parameters()[0];
                 let mut gradient = noise(round);
-                // Steady, with a round in ten in which there is none.
+                // Constant, except that every tenth round has no gradient.
                 gradient[0] = if round % 10 == 0 { 0.0 } else { share };
                 training.round(0.01, &gradient);
                 let step = (training.parameters()[0] - before).abs();
@@ -171,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_root_far_below_its_runs_largest_keeps_steps_within_bounds() {
-        // The mean of what alternates is small, so that the steady one's is not lost beside it, as its root is.
+        // The mean of an alternating gradient is small, so that the constant gradient's mean is not rounded away next
+        // to it, but its root is.
         let mut quantised = Native::new(AdamW8bit { weight_decay: 0.0, ..AdamW8bit::default() }, vec![0.0; ELEMENTS]);
         let mut adamw = Native::new(AdamW { weight_decay: 0.0, ..AdamW::default() }, vec![0.0; ELEMENTS]);
         for round in 0..300 {

@@ -1,4 +1,4 @@
-//! AdamW run natively, for `stepbox bench overhead --component … --native-crate optimizers/adamw`.
+//! Runs AdamW natively, for `stepbox bench overhead --component … --native-crate optimizers/adamw`.
 
 fn main() -> std::io::Result<()> {
     stepbox_guest::bench::serve::<optimizer_adamw::AdamW>()

@@ -1,10 +1,10 @@
 //! AdamW: Adam with decoupled weight decay.
 //!
-//! Follows "Decoupled Weight Decay Regularization" (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101) in the
-//! variant of `torch.optim.AdamW` and `optax.adamw`: both moments corrected for bias, epsilon added after the
-//! correction, and the decay, `learning rate × weight decay` of the parameter as it was, is part of the step. (As a
-//! factor `1 - learning rate × weight decay` of the parameter it would be rounded to binary32, which leaves few digits
-//! of a decay by a millionth.)
+//! Follows "Decoupled Weight Decay Regularization" (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101) in the variant
+//! of `torch.optim.AdamW` and `optax.adamw`: both moments are corrected for bias, epsilon is added after the
+//! correction, and the decay, `learning rate × weight decay` times the old parameter, is part of the step. (As a factor
+//! `1 - learning rate × weight decay` of the parameter it would be rounded to binary32, which leaves few digits of a
+//! decay of a millionth.)
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -34,7 +34,7 @@ pub struct Round {
     epsilon: f32,
     decay: f32,
     rate: f32,
-    /// 1 over the root of the variance's correction.
+    /// 1 over the root of the variance's bias correction.
     root_factor: f32,
 }
 

@@ -1,10 +1,10 @@
 //! Adan: momentum of gradients and of their differences.
 //!
 //! Follows "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models" (Xie et al., TPAMI 2024,
-//! arXiv:2208.06677), algorithm 1, in the variant of the authors' code with `no_prox`: betas are shares that are kept
-//! (1 minus the paper's), all three moments are corrected for bias, the first difference is zero, and the decoupled
-//! weight decay is subtracted in the step (the paper divides by `1 + learning rate × weight decay`). optax 0.2.8
-//! multiplies differences by `1 - beta2`, where the paper and its authors have what is `beta2` here.
+//! arXiv:2208.06677), algorithm 1, in the variant of the authors' code with `no_prox`. The betas are the retained
+//! fractions (1 minus the paper's), all three moments are corrected for bias, the first difference is zero, and the
+//! decoupled weight decay is subtracted in the step (the paper divides by `1 + learning rate × weight decay`). optax
+//! 0.2.8 multiplies differences by `1 - beta2`, where the paper and the authors' code use what is `beta2` here.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -37,7 +37,7 @@ pub struct Round {
     square_share: f32,
     epsilon: f32,
     decay: f32,
-    /// 0 in the first round, which has no gradient to differ from; then 1.
+    /// 0 in the first round, which has no previous gradient; then 1.
     of_difference: f32,
     /// The step is `(of_mean × mean + of_change × change) / denominator`.
     of_mean: f32,

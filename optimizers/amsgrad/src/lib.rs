@@ -1,10 +1,11 @@
 //! AMSGrad: Adam whose denominator never shrinks.
 //!
-//! Follows "On the Convergence of Adam and Beyond" (Reddi, Kale and Kumar, ICLR 2018, arXiv:1904.09237). What the
-//! maximum is taken of differs between implementations: `torch.optim.Adam(amsgrad=True)` takes it of the raw running
-//! mean of squares and corrects it for bias afterwards, which is the default here; `optax.amsgrad` takes it of the
-//! corrected one, which `corrected_maximum` switches to. A corrected mean of few squares is as large as these are, so
-//! that with the latter the very first gradients count in full and may stay in the denominator for ever.
+//! Follows "On the Convergence of Adam and Beyond" (Reddi, Kale and Kumar, ICLR 2018, arXiv:1904.09237).
+//! Implementations take the maximum of different quantities. `torch.optim.Adam(amsgrad=True)` takes it of the raw
+//! running mean of squares and corrects it for bias afterwards; this is the default here. `optax.amsgrad` takes it of
+//! the corrected running mean; set `corrected_maximum` for this variant. A corrected mean of few squares is as large as
+//! the squares themselves, so with this variant the very first gradients count in full and may determine the
+//! denominator forever.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +27,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -36,9 +37,9 @@ pub struct Round {
     epsilon: f32,
     weight_decay: f32,
     rate: f32,
-    /// Divides the running mean of squares before the maximum is taken; 1 where the correction comes afterwards.
+    /// Divides the running mean of squares before the maximum is taken; 1 if the correction follows the maximum.
     correction_before: f32,
-    /// Divides the root of the maximum; 1 where the correction came before.
+    /// Divides the root of the maximum; 1 if the correction precedes the maximum.
     root_correction_after: f32,
 }
 
@@ -118,7 +119,7 @@ mod tests {
             training.round(1.0, &[1.0]);
             -training.parameters()[0]
         };
-        // Raw: maximum 8, corrected by 1 - 0.5²; corrected: 8 / 0.5 = 16, and that stays.
+        // Raw: maximum 8, corrected by 1 - 0.5². Corrected: 8 / 0.5 = 16, which remains the maximum.
         assert!((step_after(false) - (0.75_f32 / 8.0).sqrt()).abs() < 1e-6);
         assert!((step_after(true) - 0.25).abs() < 1e-6);
     }

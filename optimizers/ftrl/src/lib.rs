@@ -1,10 +1,11 @@
 //! FTRL-Proximal: sparse weights for online logistic regression.
 //!
 //! Follows "Ad Click Prediction: a View from the Trenches" (McMahan et al., KDD 2013), algorithm 1, in the variant of
-//! MXNet 1.9.1's `Ftrl`. A weight is a function of its state alone, so that what parameters start at is forgotten in
-//! the first round: start them at zero.
-//! Keep the learning rate (the paper's alpha, above zero) constant: where it changes, so does every weight that has a
-//! gradient at once, being in proportion to it.
+//! MXNet 1.9.1's `Ftrl`. A weight is a function of its state alone, so the initial parameters have no effect after the
+//! first round: start them at zero.
+//!
+//! Keep the learning rate (the paper's alpha, above zero) constant: weights are proportional to it, so a change
+//! immediately rescales every weight that has a gradient.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     lambda1: f32,
@@ -68,7 +69,7 @@ mod tests {
         let optimizer = Ftrl { lambda1: 0.5, beta: 1.0, weight_decay: 2.0 };
         let mut training = Native::new(optimizer, vec![0.0, 0.0, 0.0, 0.0]);
         training.round(0.5, &[3.0, -3.0, 0.25, 0.0]);
-        // z = 3, n = 9: (0.5 - 3) / ((1 + 3) / 0.5 + 2) = -0.25. A z of 0.25 is within the L1 penalty.
+        // z = 3, n = 9: (0.5 - 3) / ((1 + 3) / 0.5 + 2) = -0.25. A z of 0.25 is below the L1 penalty.
         assert_eq!(training.parameters(), [-0.25, 0.25, 0.0, 0.0]);
         assert_eq!(training.slot("z"), Some(&[3.0, -3.0, 0.25, 0.0][..]));
         assert_eq!(training.slot("n"), Some(&[9.0, 9.0, 0.0625, 0.0][..]));

@@ -1,11 +1,11 @@
-//! LAMB: Adam's step, scaled for each tensor by the ratio of the parameters' norm to the step's.
+//! LAMB: Adam's step, scaled for each tensor by the ratio of the parameters' norm to the step's norm.
 //!
 //! Follows "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes" (You et al., ICLR 2020,
-//! arXiv:1904.00962), algorithm 2, in the variant of `optax.lamb`: both moments corrected for bias, the trust ratio applied
-//! to every tensor and not clipped, 1 where one of the norms is 0. Gradients may be clipped by their norm over the whole
-//! model before (`optax.clip_by_global_norm`).
+//! arXiv:1904.00962), algorithm 2, in the variant of `optax.lamb`: both moments are corrected for bias, and the trust
+//! ratio is applied to every tensor without clipping; it is 1 if one of the norms is 0. Gradients may first be clipped
+//! by their norm over the whole model (`optax.clip_by_global_norm`).
 //!
-//! Two phases: the first updates the moments and measures the step, the second takes it.
+//! There are two phases: the first updates the moments and measures the step, the second takes it.
 
 #![forbid(unsafe_code)]
 
@@ -35,16 +35,16 @@ const GRADIENT_NORM: Accumulator = Accumulator::sum_of_squares("gradient_norm").
 const PARAMETER_NORM: Accumulator = Accumulator::sum_of_squares("parameter_norm").of_parameters().read_from(1);
 const STEP_NORM: Accumulator = Accumulator::sum_of_squares("step_norm");
 
-/// What a phase has in common.
+/// Values that are the same for all parameters of a tensor in one phase of a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
-    /// What gradients are multiplied by.
+    /// The factor that clips gradients.
     clip: f32,
     beta1: f32,
     gradient_share: f32,
     beta2: f32,
     square_share: f32,
-    /// What moments are divided by; of the variance, its root.
+    /// The divisor of the mean, and the divisor of the root of the variance.
     mean_correction: f32,
     root_correction: f32,
     /// Learning rate times trust ratio.
@@ -52,7 +52,7 @@ pub struct Round {
 }
 
 impl Lamb {
-    /// Along which the parameter moves, before it is scaled.
+    /// The direction in which the parameter moves, before scaling.
     #[inline(always)]
     fn direction(&self, round: &Round, parameter: f32, mean: f32, variance: f32) -> f32 {
         let denominator = variance.sqrt() / round.root_correction + self.epsilon;

@@ -1,10 +1,10 @@
-//! LARS: momentum whose steps are in proportion to the norm of the tensor they move.
+//! LARS: momentum whose steps are proportional to the norm of the tensor that they update.
 //!
 //! Follows "Large Batch Training of Convolutional Networks" (You, Gitman and Ginsburg, arXiv:1708.03888) in the variant
-//! of `optax.lars`: the ratio divides by the norm of the gradient with its decay (the paper has the sum of two norms),
-//! the learning rate is kept within the velocity, and tensors or gradients of norm zero have the ratio 1. Norms are
-//! over the whole tensor, however it is cut. The ratio is meant for matrices and kernels: put biases and norms into a
-//! group with `trust_ratio = false`, which steps them by momentum alone.
+//! of `optax.lars`: the ratio divides by the norm of the gradient including its decay (the paper uses the sum of two
+//! norms), the velocity includes the learning rate, and the ratio is 1 for tensors or gradients of norm zero. Norms are
+//! computed over the whole tensor, however it is cut. The ratio is meant for matrices and kernels: put biases and the
+//! parameters of normalization layers into a group with `trust_ratio = false`, which steps them by momentum alone.
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +35,7 @@ hyperparameters! {
     }
 }
 
-/// What a phase of one round has in common.
+/// Values that are the same for all parameters of a tensor in one phase of a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     weight_decay: f32,
@@ -126,7 +126,7 @@ mod tests {
         let parameters = [3.0, 4.0];
         let mut training =
             Native::new(Lars { weight_decay: 0.5, trust_coefficient: 0.1, ..Lars::default() }, parameters.to_vec());
-        // Direction (1.5 + 2.5, 2 - 2) = (4, 0): the step is 0.1 × 5 along it.
+        // The direction is (1.5 + 2.5, 2 - 2) = (4, 0): the step is 0.1 × 5 along it.
         training.round(1.0, &[2.5, -2.0]);
         let step = moved(&training, &parameters);
         assert!((step[0] + 0.5).abs() < 1e-6 && step[1] == 0.0, "{step:?}");

@@ -1,10 +1,11 @@
-//! Lazy Adam: Adam for embeddings, that visits only rows that got a gradient.
+//! Lazy Adam: Adam for embeddings that visits only rows that received a gradient.
 //!
-//! Follows MXNet 1.9.1's `Adam` with `lazy_update` on row-sparse gradients, as TensorFlow's `LazyAdam` and torch's
-//! `SparseAdam` do in essence: parameters and moments of rows without gradient stay as they are, so that a round costs
-//! in proportion to the rows it touches. The correction for bias counts the tensor's rounds, not a row's, and comes
-//! after epsilon was added (in `adam` before it). Tensors of fewer than two axes have no rows and are visited whole.
-//! For Adam itself see "Adam: A Method for Stochastic Optimization" (Kingma and Ba, arXiv:1412.6980).
+//! Follows MXNet 1.9.1's `Adam` with `lazy_update` on row-sparse gradients; TensorFlow's `LazyAdam` and torch's
+//! `SparseAdam` are essentially the same. Parameters and moments of rows without a gradient do not change, so that the
+//! cost of a round is proportional to the rows that it touches. The bias correction counts the tensor's rounds, not the
+//! row's, and is applied after epsilon is added (in `adam`, before). Tensors with fewer than two axes have no rows and
+//! are visited whole. For Adam itself see "Adam: A Method for Stochastic Optimization" (Kingma and Ba,
+//! arXiv:1412.6980).
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +28,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,

@@ -1,7 +1,7 @@
-//! Lion: the sign of an interpolated momentum.
+//! Lion: steps by the sign of an interpolated momentum.
 //!
 //! Follows "Symbolic Discovery of Optimization Algorithms" (Chen et al., NeurIPS 2023, arXiv:2302.06675), program 1:
-//! decoupled weight decay as a part of the step, the sign of zero is zero.
+//! decoupled weight decay is part of the step, and the sign of zero is zero.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,

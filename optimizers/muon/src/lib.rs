@@ -1,10 +1,10 @@
-//! Muon: momentum whose matrices are made orthogonal before they step.
+//! Muon: momentum, made orthogonal for matrices before each step.
 //!
 //! Follows Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024,
-//! <https://kellerjordan.github.io/posts/muon/>), in the variant of `optax.contrib.muon`: momentum as a mean corrected for
-//! bias, Newton-Schulz iterations with the coefficients 3.4445, -4.7750, 2.0315 in f32, decoupled weight decay.
-//! `consistent_rms` scales as Liu et al., "Muon is Scalable for LLM Training" (arXiv:2502.16982). Tensors that are not
-//! matrices are stepped by AdamW (without a phase of their own: one optimizer for a whole model).
+//! <https://kellerjordan.github.io/posts/muon/>), in the variant of `optax.contrib.muon`: momentum is a mean corrected
+//! for bias, the Newton-Schulz iterations use the coefficients 3.4445, -4.7750, 2.0315 in f32, and weight decay is
+//! decoupled. `consistent_rms` scales steps as in Liu et al., "Muon is Scalable for LLM Training" (arXiv:2502.16982).
+//! Tensors that are not matrices are stepped by AdamW, so that one optimizer can train a whole model.
 //!
 //! The iterations are products of large matrices, which the server computes natively.
 
@@ -43,7 +43,7 @@ const MOMENTUM: Slot = Slot::zero("momentum");
 const MEAN: Slot = Slot::zero("mean");
 const VARIANCE: Slot = Slot::zero("variance");
 
-/// A decayed mean, corrected for bias: `mean = kept * mean + taken * new`, to be divided by `correction`.
+/// A decayed mean with bias correction: `mean = kept * mean + taken * new`; divide it by `correction`.
 #[derive(Debug, Clone, Copy)]
 struct Decay {
     kept: f32,
@@ -62,13 +62,13 @@ impl Decay {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     rate: f32,
     decay: f32,
     momentum: Decay,
-    /// A matrix's direction is `of_momentum * momentum + of_gradient * gradient`.
+    /// The direction of a matrix is `of_momentum * momentum + of_gradient * gradient`.
     of_momentum: f32,
     of_gradient: f32,
     mean: Decay,
@@ -76,7 +76,7 @@ pub struct Round {
 }
 
 impl Muon {
-    /// The nearest matrix whose singular values are all about 1: the direction's shape without its stretch.
+    /// A matrix with the singular vectors of `direction` and singular values that are all about 1.
     fn orthogonal(&self, direction: Vec<f32>, rows: usize, columns: usize) -> Result<Matrix, String> {
         const A: f32 = 3.4445;
         const B: f32 = -4.7750;
@@ -85,7 +85,7 @@ impl Muon {
         let mut x = Matrix::from_values(direction, rows, columns)?;
         x.values_mut().iter_mut().for_each(|value| *value *= scale);
 
-        // X becomes A X + (B S + C S²) X with S = X Xᵀ or, where that is smaller, A X + X (B S + C S²) with S = Xᵀ X.
+        // X becomes A X + (B S + C S²) X with S = X Xᵀ or, if it is smaller, A X + X (B S + C S²) with S = Xᵀ X.
         let wide = rows <= columns;
         let side = rows.min(columns);
         let (mut square, mut polynomial) = (Matrix::zeros(side, side), Matrix::zeros(side, side));
@@ -195,7 +195,7 @@ mod tests {
         training.parameters().to_vec()
     }
 
-    /// Of a matrix with the rows given, the product with its transpose.
+    /// The product of a matrix, given by its rows, with its transpose.
     fn gram(values: &[f32], columns: usize) -> Matrix {
         let rows = values.len() / columns;
         let matrix = Matrix::from_values(values.to_vec(), rows, columns).unwrap();
@@ -211,7 +211,7 @@ mod tests {
             let scaled: Vec<f32> = gradient.iter().map(|value| value * scale).collect();
             let step = trained(Muon { newton_schulz_steps: 12, ..Muon::default() }, [ROWS, COLUMNS], &scaled);
             let gram = gram(&step, COLUMNS);
-            // These coefficients trade exactness for speed: singular values end between 0.7 and 1.2.
+            // These coefficients trade accuracy for speed: singular values end up between 0.7 and 1.2.
             for row in 0..ROWS {
                 let length = gram.matrix().at(row, row);
                 assert!((0.4..1.5).contains(&length), "{length}");

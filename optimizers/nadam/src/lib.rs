@@ -1,10 +1,10 @@
-//! NAdam: Adam with Nesterov's momentum.
+//! NAdam: Adam with Nesterov momentum.
 //!
-//! Follows "Incorporating Nesterov Momentum into Adam" (Dozat, ICLR workshop 2016) with its momentum schedule
-//! `beta1 × (1 - 0.96^(round × momentum_decay) / 2)`, in the variant of `torch.optim.NAdam` and MXNet 1.9.1: epsilon
-//! added after the correction for bias. (optax's `nadam` has no schedule, Keras' fixes the exponent at the round.)
-//! MXNet keeps one product of momenta for all tensors and multiplies it at each tensor's update; here, as in torch,
-//! each tensor has its own.
+//! Follows "Incorporating Nesterov Momentum into Adam" (Dozat, ICLR workshop 2016) with its momentum schedule `beta1 ×
+//! (1 - 0.96^(round × momentum_decay) / 2)`, in the variant of `torch.optim.NAdam` and MXNet 1.9.1: epsilon is added
+//! after the bias correction. (optax's `nadam` has no schedule; Keras fixes the exponent at the round.) MXNet keeps one
+//! product of momenta for all tensors and multiplies it at each tensor's update; here, as in torch, each tensor has its
+//! own product.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -47,8 +47,8 @@ impl NAdam {
         self.beta1 * (1.0 - 0.5 * math::powf(0.96, exponent))
     }
 
-    /// Product of the momenta of rounds 1 to `round`. It stops where the rest no longer shows in `1 - product`: after
-    /// 52 rounds with the defaults, and after 37 000 at most, since no momentum is larger than 0.999.
+    /// Product of the momenta of rounds 1 to `round`. The loop stops once further factors no longer change `1 -
+    /// product`: after 52 rounds with the defaults, and after 37 000 at most, because no momentum exceeds 0.999.
     fn momentum_product(&self, round: u64) -> f64 {
         let decay = math::powf(0.96, self.momentum_decay);
         let mut half = 0.5;
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_first_step_looks_ahead() {
-        // Without a schedule the momentum is beta1 / 2 = 0.25 in every round.
+        // Without a schedule, the momentum is beta1 / 2 = 0.25 in every round.
         let optimizer = NAdam { beta1: 0.5, momentum_decay: 0.0, epsilon: 0.0, ..NAdam::default() };
         let mut training = Native::new(optimizer, vec![0.0, 0.0]);
         training.round(0.1, &[4.0, -4.0]);

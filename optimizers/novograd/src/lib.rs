@@ -1,9 +1,9 @@
 //! NovoGrad: gradients divided by a running norm of their whole tensor, then averaged.
 //!
 //! Follows "Stochastic Gradient Methods with Layer-wise Adaptive Moments for Training of Deep Networks" (Ginsburg et
-//! al., arXiv:1905.11286), algorithm 1, in the variant of `optax.novograd`: the running norm starts at the first
-//! gradient's, momentum adds the whole of each new gradient, and the decay is added to the divided gradient. State is
-//! one number a parameter and one a tensor.
+//! al., arXiv:1905.11286), algorithm 1, in the variant of `optax.novograd`: the running norm starts at the norm of the
+//! first gradient, each new gradient is added to the momentum in full, and the decay is added to the divided gradient.
+//! The state is one number per parameter and one per tensor.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,

@@ -1,12 +1,12 @@
-//! Prodigy: Adam that finds its own learning rate from how far it has come.
+//! Prodigy: Adam that estimates its learning rate from the distance it has covered.
 //!
 //! Follows "Prodigy: An Expeditiously Adaptive Parameter-Free Learner" (Mishchenko and Defazio, ICML 2024,
 //! arXiv:2306.06101), algorithm 4, in the variant of `optax.contrib.prodigy`: steps are corrected for bias, and the
 //! estimate `d` of the distance to the solution is one number for the whole model. Its numerator and denominator are
-//! sums over all tensors, which the server combines between the two phases; as in the authors' code, each tensor enters
-//! with its own learning rate, where groups have different ones. What else the sums are made of is set for the whole
-//! model, and tensors that are added to a running job have a distance of their own. Leave the learning rate at 1, or let a
-//! schedule without warm-up multiply it.
+//! sums over all tensors, which the server combines between the two phases. As in the authors' code, each tensor
+//! contributes with its own learning rate if groups have different ones. All other hyperparameters that enter the sums
+//! are set for the whole model. Tensors that are added to a running job have a separate distance. Leave the learning
+//! rate at 1, or apply a schedule without warm-up to it.
 
 #![forbid(unsafe_code)]
 
@@ -20,12 +20,12 @@ const NUMERATOR: Slot = Slot::zero("numerator").of_type(ElementType::F64).scalar
 /// Starts at `initial_d`.
 const DISTANCE: Slot = distance(0.0);
 
-/// Sum of `gradient × (start - parameter)`, times the step length and the distance in units of the first.
+/// Sum of `gradient × (start - parameter)`, times the step length and the distance in units of the initial distance.
 const PROGRESS: Accumulator = Accumulator::sum("progress").over_model();
 /// Sum of the absolute values of `gradient_sum`.
 const SIZE: Accumulator = Accumulator::sum("size").over_model();
 
-/// Phase 0 takes the gradient in and measures, phase 1 updates the distance and steps.
+/// Phase 0 processes the gradient and measures; phase 1 updates the distance and steps.
 const PHASES: [&str; 2] = ["measure", "step"];
 
 hyperparameters! {
@@ -55,25 +55,25 @@ hyperparameters! {
     }
 }
 
-/// What a phase of one round has in common.
+/// Values that are the same for all parameters of a tensor in one phase of a round.
 #[derive(Debug, Clone, Copy)]
 pub enum Round {
-    /// All of it computed with the distance as it was.
+    /// Phase 0; all values are computed with the old distance.
     Measure {
-        /// Of the running means and the sum.
+        /// The retained fractions of the mean, the variance and the sum of gradients.
         kept: [f32; 3],
-        /// What a gradient, its square and again the gradient are multiplied by when they come to them.
+        /// The factors of the gradient, its square and again the gradient when they are added to these.
         shares: [f32; 3],
-        /// What `gradient × (start - parameter)` is multiplied by.
+        /// The factor of `gradient × (start - parameter)`.
         of_progress: f32,
     },
-    /// Epsilon times the distance as it is now; step length and decay with the distance as it was.
+    /// Phase 1; `epsilon` is computed with the new distance, `rate` and `decay` with the old distance.
     Step {
         /// Step length.
         rate: f32,
         /// Step length times weight decay.
         decay: f32,
-        /// Added to the denominator.
+        /// Added to the denominator: epsilon times the distance.
         epsilon: f32,
     },
 }
@@ -156,7 +156,8 @@ mod tests {
     fn the_first_step_is_the_first_distance_along_the_gradients_sign() {
         let mut training = Native::new(Prodigy { initial_d: 1e-3, ..Prodigy::default() }, vec![1.0, 1.0, 1.0]);
         training.round(1.0, &[2.0, -0.5, 0.0]);
-        // Moments in proportion to d and d²: mean / √variance = (1 - beta1) / √(1 - beta2), which the corrections undo.
+        // Moments are proportional to d and d²: mean / √variance = (1 - beta1) / √(1 - beta2), which the corrections
+        // undo.
         let [down, up, still] = training.parameters() else { unreachable!() };
         assert!((down - 0.999).abs() < 1e-6 && (up - 1.001).abs() < 1e-6, "{down} {up}");
         assert_eq!(*still, 1.0);

@@ -1,16 +1,16 @@
-//! RAdam: Adam that waits until its denominator can be trusted.
+//! RAdam: Adam that waits until the variance of its denominator is tractable.
 //!
 //! Follows "On the Variance of the Adaptive Learning Rate and Beyond" (Liu et al., ICLR 2020, arXiv:1908.03265) in the
-//! variant of `optax.radam`: while the approximated simple moving average is shorter than 5 the step is the corrected
-//! mean alone, from then on Adam's step times the rectification; epsilon is added after the correction for bias.
-//! (`torch.optim.RAdam` adds it before, so that the two part where gradients are as small as epsilon.)
+//! variant of `optax.radam`: while the approximated simple moving average is shorter than 5, the step is the corrected
+//! mean alone; afterwards it is Adam's step times the rectification. Epsilon is added after the bias correction.
+//! (`torch.optim.RAdam` adds it before, so that the two differ for gradients as small as epsilon.)
 
 #![forbid(unsafe_code)]
 
 use stepbox_guest::prelude::*;
 
-/// Length of the approximated simple moving average from which on its variance is tractable. The paper has 4; its
-/// authors' code, torch and optax have 5.
+/// Length of the approximated simple moving average at which its variance becomes tractable. The paper uses 4; the
+/// authors' code, torch and optax use 5.
 const THRESHOLD: f64 = 5.0;
 
 hyperparameters! {
@@ -27,7 +27,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -36,12 +36,12 @@ pub struct Round {
     square_share: f32,
     weight_decay: f32,
     rate: f32,
-    /// The denominator is `of_root × √variance + constant`: 1 while the step is not rectified.
+    /// The denominator is `of_root × √variance + constant`; it is 1 while the step is not rectified.
     of_root: f32,
     constant: f32,
 }
 
-/// The factor that makes up for the variance of the denominator, or nothing while that is intractable.
+/// The factor that compensates for the variance of the denominator; `None` while that variance is intractable.
 fn rectification(beta2: f64, round: u64) -> Option<f64> {
     let longest = 2.0 / (1.0 - beta2) - 1.0;
     let kept = math::power(beta2, round);
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_short_memory_is_never_rectified() {
-        // With beta2 = 0.5 the average is 3 rounds long at most, less than the threshold in all rounds.
+        // With beta2 = 0.5, the average is at most 3 rounds long, which is below the threshold in all rounds.
         assert!([1, 2, 10, 1000].iter().all(|round| rectification(0.5, *round).is_none()));
     }
 

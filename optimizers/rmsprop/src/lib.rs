@@ -2,9 +2,9 @@
 //!
 //! Follows lecture 6 of "Neural Networks for Machine Learning" (Tieleman and Hinton, 2012) and, with `centered`,
 //! "Generating Sequences With Recurrent Neural Networks" (Graves, arXiv:1308.0850), in the variant of
-//! `torch.optim.RMSprop`: epsilon outside the root, the learning rate multiplies the velocity and is not kept within
-//! it. `epsilon_inside_root` is the variant of optax, Keras and MXNet 1.9.1. There is state for the mean and the
-//! velocity only where they are asked for.
+//! `torch.optim.RMSprop`: epsilon is outside the root, and the learning rate multiplies the velocity but is not part of
+//! it. `epsilon_inside_root` selects the variant of optax, Keras and MXNet 1.9.1. Slots for the mean and the velocity
+//! exist only if the hyperparameters require them.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     decay: f32,
@@ -45,7 +45,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// New parameter, mean square, mean and velocity. The mean matters only where it is taken off.
+    /// Returns the new parameter, mean square, mean and velocity. The mean is used only if `CENTERED`.
     #[inline(always)]
     fn update<const CENTERED: bool>(
         &self,
@@ -57,7 +57,7 @@ impl Round {
         let square = self.decay * square + self.new_share * gradient * gradient;
         let mean = self.decay * mean + self.new_share * gradient;
         let variance = if CENTERED { square - mean * mean } else { square };
-        // Rounding takes it below zero where gradients hardly change; a root of that would not be a number.
+        // Rounding can make it negative when gradients hardly change, and its root would then be NaN.
         let variance = if variance > 0.0 { variance } else { 0.0 };
         let denominator = (variance + self.epsilon_inside).sqrt() + self.epsilon_outside;
         let velocity = self.momentum * velocity + gradient / denominator;

@@ -1,9 +1,10 @@
-//! Row-wise Adagrad: Adagrad for embeddings, with one number of state a row.
+//! Row-wise Adagrad: Adagrad for embeddings, with one number of state per row.
 //!
-//! Follows FBGEMM's `EXACT_ROWWISE_ADAGRAD`, which TorchRec and DLRM ("Deep Learning Recommendation Model for
-//! Personalization and Recommendation Systems", Naumov et al., arXiv:1906.00091) train embeddings with: the sum grows
-//! by the mean of a row's squared gradients, epsilon is added outside the root. Only rows that got a gradient are
-//! visited, and decay acts on these. A tensor of fewer than two axes counts as rows of one element: plain Adagrad.
+//! Follows FBGEMM's `EXACT_ROWWISE_ADAGRAD`, with which TorchRec and DLRM ("Deep Learning Recommendation Model for
+//! Personalization and Recommendation Systems", Naumov et al., arXiv:1906.00091) train embeddings: the sum grows by the
+//! mean of a row's squared gradients, and epsilon is added outside the root. Only rows that received a gradient are
+//! visited, and weight decay applies only to these rows. A tensor with fewer than two axes counts as rows of one
+//! element: plain Adagrad.
 
 #![forbid(unsafe_code)]
 
@@ -44,7 +45,7 @@ impl RowwiseAdagrad {
 impl Optimizer for RowwiseAdagrad {
     const NAME: &'static str = "rowwise-adagrad";
     const LEARNING_RATE: f64 = 0.01;
-    /// The learning rate.
+    /// The learning rate of the round.
     type Round = f32;
 
     fn plan(&self, tensor: &Tensor) -> Result<Plan, String> {
@@ -87,7 +88,7 @@ mod tests {
     fn a_touched_row_steps_by_its_gradient_over_the_root_of_its_mean_square() {
         let mut training = embedding(RowwiseAdagrad::default(), 3, vec![1.0; 6]);
         training.round_rows(&Context::of_round(1, 0.5), &[1], &[1.0, -7.0]);
-        // Mean square 25.
+        // The mean square is 25.
         let expected = [1.0, 1.0, 0.9, 1.7, 1.0, 1.0];
         let near = training.parameters().iter().zip(expected).all(|(ours, expected)| (*ours - expected).abs() <= 1e-6);
         assert!(near, "{:?}", training.parameters());
@@ -101,7 +102,7 @@ mod tests {
         let optimizer = RowwiseAdagrad { initial_accumulator: 9.0, weight_decay: 2.0, epsilon: 0.0 };
         let mut training = embedding(optimizer, 2, vec![2.0, 2.0]);
         training.round_rows(&Context::of_round(1, 0.5), &[0], &[0.0]);
-        // Gradient 2 × 2, sum 9 + 16.
+        // The gradient is 2 × 2, the sum 9 + 16.
         assert_eq!(training.slot("sum"), Some(&[25.0, 9.0][..]));
         assert!((training.parameters()[0] - 1.6).abs() < 1e-6);
         assert_eq!(training.parameters()[1], 2.0);

@@ -1,10 +1,10 @@
-//! Schedule-Free AdamW: AdamW that needs no schedule, since it evaluates an average of its iterates.
+//! Schedule-Free AdamW: AdamW that needs no schedule, because it evaluates an average of its iterates.
 //!
 //! Follows "The Road Less Scheduled" (Defazio et al., NeurIPS 2024, arXiv:2405.15682) in the variant of
-//! `optax.contrib.schedule_free_adamw`. Workers compute gradients at the parameters, the paper's y, between the fast
-//! sequence z and its weighted average x. x is what to evaluate and to keep at the end: it is computed from y and z
-//! when evaluation weights are asked for. An iterate's weight in the average is the largest learning rate so far to the
-//! power of `weight_lr_power`, so that those of a warm-up count less.
+//! `optax.contrib.schedule_free_adamw`. Workers compute gradients at the parameters, which are the paper's y, between
+//! the fast sequence z and its weighted average x. x is the result to evaluate and to save at the end: it is computed
+//! from y and z when evaluation weights are requested. An iterate's weight in the average is the largest learning rate
+//! so far to the power of `weight_lr_power`, so that iterates of a warm-up count less.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +34,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     beta1: f32,
@@ -44,9 +44,9 @@ pub struct Round {
     epsilon: f32,
     decay: f32,
     rate: f32,
-    /// y is `beta1 × x + fast_share × z`, before and after.
+    /// y is `beta1 × x + fast_share × z`, both before and after the step.
     fast_share: f32,
-    /// What stays of `beta1 × x`, and what of the new z comes to y.
+    /// The new y is `of_average × beta1 × x + of_fast × z`, with the old x and the new z.
     of_average: f32,
     of_fast: f32,
 }
@@ -68,7 +68,7 @@ impl Optimizer for ScheduleFreeAdamW {
             largest_rate[0] = if rate > largest_rate[0] { rate } else { largest_rate[0] };
             let weight = math::powf(largest_rate[0], self.weight_lr_power);
             weight_sum[0] += weight;
-            // Nothing has a weight as long as the learning rate is zero.
+            // No iterate has a weight as long as the learning rate is zero.
             share = if weight_sum[0] > 0.0 { weight / weight_sum[0] } else { 0.0 };
         }
         let variance_correction = 1.0 - math::power(self.beta2, context.tensor_step);
@@ -131,7 +131,7 @@ mod tests {
         }
         let parameters = training.parameters().to_vec();
         training.evaluation();
-        assert_eq!(training.parameters(), parameters, "to evaluate must change nothing");
+        assert_eq!(training.parameters(), parameters, "evaluation must not change parameters");
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
         let first = training.slot("z").unwrap()[0];
         assert!((training.evaluation()[0] - first).abs() < 1e-6);
         training.round(0.3, &[1.0]);
-        // Weights 0.1² and 0.3².
+        // The weights are 0.1² and 0.3².
         let expected = 0.1 * first + 0.9 * training.slot("z").unwrap()[0];
         assert!((training.evaluation()[0] - expected).abs() < 1e-6);
     }

@@ -1,9 +1,8 @@
 //! Stochastic gradient descent with momentum, Nesterov's variant and weight decay.
 //!
-//! Follows `torch.optim.SGD` with dampening 0: the decay is added to the gradient, the learning rate multiplies the
-//! velocity at each step and is not kept within it, so that a change of the learning rate takes effect at once.
-//! Nesterov's step as in Sutskever et al., "On the importance of initialization and momentum in deep learning"
-//! (ICML 2013).
+//! Follows `torch.optim.SGD` with dampening 0: the decay is added to the gradient, and the learning rate multiplies the
+//! velocity at each step but is not part of it, so that a change of the learning rate takes effect at once. Nesterov's
+//! step is as in Sutskever et al., "On the importance of initialization and momentum in deep learning" (ICML 2013).
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +20,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     rate: f32,

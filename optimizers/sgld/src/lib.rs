@@ -1,11 +1,11 @@
-//! SGLD: gradient descent with as much noise as makes it sample from the posterior.
+//! SGLD: gradient descent with added noise that makes it sample from the posterior.
 //!
-//! Follows "Bayesian Learning via Stochastic Gradient Langevin Dynamics" (Welling and Teh, ICML 2011), equation 4:
-//! half the learning rate times the gradient, and normal noise whose variance is the learning rate. With gradients of
-//! the mean loss of an example and `data_points` examples, parameters are distributed as `exp(-energy /
-//! temperature)`, where the energy is `data_points × loss + weight_decay / 2 × |parameters|²`: the posterior, if the
-//! loss is the negative logarithm of the likelihood. It is exact in the limit of small learning rates. The noise
-//! comes from the job's random stream: the same however a tensor is cut, and in a run that is repeated.
+//! Follows "Bayesian Learning via Stochastic Gradient Langevin Dynamics" (Welling and Teh, ICML 2011), equation 4: half
+//! the learning rate times the gradient, plus normal noise whose variance is the learning rate. With gradients of the
+//! mean loss per example and `data_points` examples, parameters are distributed as `exp(-energy / temperature)`, where
+//! the energy is `data_points × loss + weight_decay / 2 × |parameters|²`. This is the posterior if the loss is the
+//! negative log-likelihood. The distribution is exact in the limit of small learning rates. The noise comes from the
+//! job's random stream, so it is the same for any cuts of a tensor and in repeated runs.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     random: Random,
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn parameters_come_to_be_distributed_as_the_posterior() {
-        // 50 examples of loss (x - 1)²/2 and a prior of precision 50: a posterior of mean 0.5 and variance 1/100.
-        // Steps of finite size h widen it to 1/100 / (1 - 100 h/4).
+        // 50 examples of loss (x - 1)²/2 and a prior of precision 50: a posterior of mean 0.5 and variance 1/100. Steps
+        // of finite size h increase the variance to 1/100 / (1 - 100 h/4).
         for (temperature, rate) in [(1.0, 1e-3), (0.25, 4e-3)] {
             let optimizer = Sgld { data_points: 50.0, weight_decay: 50.0, temperature };
             let mut training = Native::new(optimizer, vec![-1.0; 20_000]);

@@ -1,13 +1,14 @@
 //! Shampoo: gradients of matrices, preconditioned on both sides.
 //!
 //! Follows "Shampoo: Preconditioned Stochastic Tensor Optimization" (Gupta, Koren and Singer, ICML 2018,
-//! arXiv:1802.09568), algorithm 1: `L` and `R` sum up `G Gᵀ` and `Gᵀ G`, and the step is `L^(-1/4) G R^(-1/4)`, without
+//! arXiv:1802.09568), algorithm 1: `L` and `R` sum `G Gᵀ` and `Gᵀ G`, and the step is `L^(-1/4) G R^(-1/4)`, without
 //! grafting. The roots come from coupled Newton iterations in f32, as in "Scalable Second Order Optimization for Deep
-//! Learning" (Anil et al. 2020, arXiv:2002.09018). Momentum and L2 decay as in `sgd`.
+//! Learning" (Anil et al. 2020, arXiv:2002.09018). Momentum and L2 decay are as in `sgd`.
 //!
-//! A tensor of more than two axes is taken for a matrix of its first axis by all others. Vectors, and matrices with a side
-//! longer than `largest_side`, have the diagonal form of the same: AdaGrad. A round costs about 80 times the cube of
-//! each side in multiplications, which the server does natively; `root_interval` shares them among rounds.
+//! A tensor with more than two axes is treated as a matrix whose rows are its first axis and whose columns are all
+//! other axes. Vectors, and matrices with a side longer than `largest_side`, use the diagonal form of the method:
+//! AdaGrad. A round takes about 80 times the cube of each side in multiplications, which the server computes natively;
+//! `root_interval` spreads this cost over several rounds.
 
 #![forbid(unsafe_code)]
 
@@ -38,13 +39,13 @@ const RIGHT: Slot = Slot::zero("right");
 const LEFT_ROOT: Slot = Slot::zero("left_root");
 const RIGHT_ROOT: Slot = Slot::zero("right_root");
 
-/// Least addend to the diagonal, relative to the Frobenius norm.
+/// Least number added to the diagonal, relative to the Frobenius norm.
 const SMALLEST_EIGENVALUE: f64 = 1e-6;
 
-/// Each multiplies a small eigenvalue by 2.4: some 21 bring the smallest one to 1.
+/// Each iteration multiplies a small eigenvalue by 2.4: about 21 iterations bring the smallest one to 1.
 const MOST_ITERATIONS: usize = 30;
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     rate: f32,
@@ -57,7 +58,8 @@ impl Shampoo {
     }
 
     /// The inverse fourth root of a symmetric matrix whose eigenvalues are 0 or more. With `A` scaled to eigenvalues
-    /// between 0 and 5/2, M = A and X = I, repeat F = 5/4 I - 1/4 M, X = X F, M = F⁴ M: M, always A X⁴, goes to I.
+    /// between 0 and 5/2, start with M = A and X = I, and repeat F = 5/4 I - 1/4 M, X = X F, M = F⁴ M. M is always A X⁴
+    /// and converges to I.
     fn inverse_fourth_root(&self, statistic: &[f32], side: usize) -> Result<Matrix, String> {
         let mut power = Matrix::from_values(statistic.to_vec(), side, side)?;
         let smallest = SMALLEST_EIGENVALUE * statistics::sum_of_squares(statistic).sqrt();
@@ -76,7 +78,7 @@ impl Shampoo {
             let square = product(factor.matrix(), factor.matrix())?;
             power = product(product(square.matrix(), square.matrix())?.matrix(), power.matrix())?;
 
-            // It goes down until rounding has the last word.
+            // The distance decreases until rounding errors dominate.
             add_to_diagonal(&mut power, -1.0);
             let left = statistics::sum_of_squares(power.values());
             add_to_diagonal(&mut power, 1.0);
@@ -110,7 +112,7 @@ impl Optimizer for Shampoo {
             return Ok(Plan::new().slots(&[VELOCITY, SQUARES]));
         }
         let (rows, columns) = (tensor.rows(), tensor.columns());
-        // The gradient with its decay and two products; six matrices in an iteration.
+        // The gradient with its decay, and two products; an iteration needs six matrices.
         let work = (3 * tensor.elements() + 6 * rows.max(columns).pow(2)) * size_of::<f32>() as u64;
         let [left, left_root] = [LEFT, LEFT_ROOT].map(|slot| slot.matrix(rows, rows));
         let [right, right_root] = [RIGHT, RIGHT_ROOT].map(|slot| slot.matrix(columns, columns));
@@ -164,7 +166,8 @@ mod tests {
         (0..elements).map(|index| (index as f32 * factor).sin()).collect()
     }
 
-    /// The largest element by which the product of the four roots and the matrix misses the identity.
+    /// The largest absolute element of the difference between the identity and the product of four roots and the
+    /// matrix.
     fn miss(shampoo: Shampoo, values: &[f32], side: usize) -> f32 {
         let matrix = Matrix::from_values(values.to_vec(), side, side).unwrap();
         let root = shampoo.inverse_fourth_root(values, side).unwrap();
@@ -204,11 +207,11 @@ mod tests {
             let tensor = Tensor::new("m", &[40, 25], 1);
             let mut training = Native::of_tensor(Shampoo::default(), tensor, vec![0.0; 1000]);
             let column = waves(40, 0.3);
-            // Of rank 1.
+            // A gradient of rank 1.
             let gradient: Vec<f32> = (0..1000).map(|index| scale * column[index / 25] * (index % 25) as f32).collect();
             (0..5).for_each(|_| training.round(1.0, &gradient));
             let moved = statistics::sum_of_squares(training.parameters()).sqrt();
-            // The k-th step of a constant gradient of rank 1 has the norm 1 / sqrt(k) or less.
+            // The k-th step along a constant gradient of rank 1 has norm 1 / sqrt(k) or less.
             assert!(moved < 3.3, "{scale}: {moved}");
             assert!(scale < 1.0 || moved > 3.2, "{scale}: {moved}");
         }

@@ -1,9 +1,9 @@
-//! Signum: the sign of a momentum.
+//! Signum: steps by the sign of a momentum.
 //!
 //! Follows "signSGD: Compressed Optimisation for Non-Convex Problems" (Bernstein et al., ICML 2018, arXiv:1802.04434)
 //! in the variant of MXNet 1.9.1's `Signum`: the momentum is a running mean, the sign of zero is zero, and there are
-//! two weight decays, one in the gradient and one decoupled. With momentum 0 it is signSGD. (MXNet then decouples the
-//! first decay as well; here it stays in the gradient.)
+//! two weight decays, one in the gradient and one decoupled. With momentum 0 it is signSGD. (In that case MXNet also
+//! decouples the first decay; here it stays in the gradient.)
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ hyperparameters! {
     }
 }
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     momentum: f32,

@@ -1,16 +1,17 @@
 //! SOAP: Adam in the eigenbasis of Shampoo's preconditioners.
 //!
-//! Follows "SOAP: Improving and Stabilizing Shampoo using Adam" (Vyas et al., ICLR 2025, arXiv:2409.11321), algorithm 3,
-//! in the variant of the authors' code: both sides' statistics are running means, the first gradient makes the bases and
-//! moves nothing, and the bases are brought up to date every `precondition_frequency` rounds by a step of power iteration
-//! and a QR decomposition, sorted by eigenvalue before. The momentum stays in the parameters' axes. The second moment is in
-//! the basis: its rows and columns move with the basis vectors. Epsilon is added after the corrections, as in `adamw`; the
-//! decay is decoupled. Where the root of the second moment is less than 3e-6 of its norm over the matrix, there is no step:
-//! that may be what rotating left by rounding where there is no gradient at all, which Adam would blow up to whole steps.
+//! Follows "SOAP: Improving and Stabilizing Shampoo using Adam" (Vyas et al., ICLR 2025, arXiv:2409.11321), algorithm
+//! 3, in the variant of the authors' code. The statistics of both sides are running means. The first gradient
+//! initializes the bases and does not move parameters. Every `precondition_frequency` rounds, the bases are sorted by
+//! eigenvalue and updated by a step of power iteration and a QR decomposition. The momentum stays in the axes of the
+//! parameters. The second moment is in the basis: its rows and columns move with the basis vectors. Epsilon is added
+//! after the bias corrections, as in `adamw`; the decay is decoupled. If the root of an element's second moment is less
+//! than 3e-6 of its norm over the matrix, the element does not step: the value may be rounding error of the rotation
+//! where there is no gradient at all, and Adam would amplify it to full steps.
 //!
-//! A tensor of more than two axes is taken for a matrix of its first axis by all others. Vectors, and matrices with a side
-//! longer than `largest_side`, are stepped by AdamW. Decompositions are computed in the component: this is for small
-//! matrices.
+//! A tensor with more than two axes is treated as a matrix whose rows are its first axis and whose columns are all
+//! other axes. Vectors, and matrices with a side longer than `largest_side`, are stepped by AdamW. Decompositions are
+//! computed in the component, so this optimizer is for small matrices.
 
 #![forbid(unsafe_code)]
 
@@ -46,14 +47,14 @@ const RIGHT: Slot = Slot::zero("right");
 const LEFT_BASIS: Slot = Slot::zero("left_basis");
 const RIGHT_BASIS: Slot = Slot::zero("right_basis");
 
-/// Sweeps for each eigenvalue. Two are usual.
+/// Limit of the sweeps for each eigenvalue. Two are typical.
 const MOST_SWEEPS: usize = 30;
 
-/// Least root of the variance that counts, of its norm over the matrix: as much may rotating into the basis leave in
-/// directions that have nothing of the gradient.
+/// Least significant root of the variance, relative to its norm over the matrix: the rotation into the basis may leave
+/// this much in directions in which the gradient has no component.
 const ROUNDING: f64 = 3e-6;
 
-/// What one round has in common.
+/// Values that are the same for all parameters of a tensor in one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     rate: f32,
@@ -69,8 +70,8 @@ impl Soap {
         tensor.shape.len() > 1 && tensor.rows().max(tensor.columns()) <= self.largest_side as u64
     }
 
-    /// The new variance, and the step before the learning rate comes to it: none where the variance's root is less than
-    /// `rounding`.
+    /// Returns the new variance, and the step before multiplication by the learning rate: 0 if the root of the variance
+    /// is less than `rounding`.
     #[inline(always)]
     fn adam(&self, round: &Round, rounding: f32, mean: f32, gradient: f32, variance: f32) -> (f32, f32) {
         let variance = self.beta2 * variance + (1.0 - self.beta2) * gradient * gradient;
@@ -80,8 +81,8 @@ impl Soap {
     }
 }
 
-/// The eigenvectors of a symmetric matrix, as columns. In `f64`, here and below: squares of what is small beside the
-/// largest would leave the range of `f32`.
+/// Computes the eigenvectors of a symmetric matrix, as columns. Decompositions use `f64`: in `f32` the squares of
+/// entries much smaller than the largest would underflow.
 fn eigenvectors(statistic: &[f32], basis: &mut [f32], side: usize) -> Result<(), String> {
     let statistic = MatrixRef::new(statistic, side, side)?.to_nalgebra().map(f64::from);
     let eigen = SymmetricEigen::try_new(statistic, f64::EPSILON, MOST_SWEEPS * side)
@@ -90,7 +91,7 @@ fn eigenvectors(statistic: &[f32], basis: &mut [f32], side: usize) -> Result<(),
     Ok(())
 }
 
-/// A step of power iteration from a basis of eigenvectors; returns where each of the new ones was.
+/// Updates a basis of eigenvectors by a step of power iteration. Returns the old position of each new eigenvector.
 fn renew(statistic: &[f32], basis: &mut [f32], side: usize) -> Result<Vec<usize>, String> {
     let old = MatrixRef::new(basis, side, side)?;
     let grown = product(MatrixRef::new(statistic, side, side)?, old)?;
@@ -103,7 +104,7 @@ fn renew(statistic: &[f32], basis: &mut [f32], side: usize) -> Result<Vec<usize>
     Ok(order)
 }
 
-/// Rows of a matrix of `nalgebra`, which keeps columns.
+/// Writes a matrix of `nalgebra`, which is in column-major order, in row-major order.
 fn write(matrix: &DMatrix<f64>, values: &mut [f32]) {
     for (row, values) in matrix.row_iter().zip(values.chunks_mut(matrix.ncols())) {
         values.iter_mut().zip(row.iter()).for_each(|(value, exact)| *value = *exact as f32);
@@ -126,7 +127,7 @@ impl Optimizer for Soap {
             return Ok(Plan::new().slots(&[MEAN, VARIANCE]));
         }
         let (rows, columns) = (tensor.rows(), tensor.columns());
-        // Gradient and momentum in the basis, with a product in between; four matrices of f64 in a decomposition.
+        // Gradient and momentum in the basis, with an intermediate product; a decomposition needs four matrices of f64.
         let work = (4 * tensor.elements() + 8 * rows.max(columns).pow(2)) * size_of::<f32>() as u64;
         let [left, left_basis] = [LEFT, LEFT_BASIS].map(|slot| slot.matrix(rows, rows));
         let [right, right_basis] = [RIGHT, RIGHT_BASIS].map(|slot| slot.matrix(columns, columns));
@@ -135,7 +136,7 @@ impl Optimizer for Soap {
 
     fn begin(&self, _: usize, tensor: &Tensor, context: &Context, _: &mut Shared<'_>) -> Result<Round, String> {
         let round = context.tensor_step;
-        // The moments of a matrix do not see the first gradient.
+        // The moments of a matrix do not include the first gradient.
         let seen = if self.is_preconditioned(tensor) { round - 1 } else { round };
         let correction = |beta: f32| 1.0 - math::power(f64::from(beta), seen);
         Ok(Round {
@@ -144,7 +145,7 @@ impl Optimizer for Soap {
             mean_correction: correction(self.beta1) as f32,
             root_correction: correction(self.beta2).sqrt() as f32,
             makes_bases: round == 1,
-            // The authors do not count the round that makes them.
+            // As in the authors' code, the round that makes the bases does not count.
             renews_bases: (round - 1).is_multiple_of(self.precondition_frequency as u64),
         })
     }
@@ -217,14 +218,15 @@ mod tests {
         Tensor::new("m", &[rows as u64, columns as u64], 1)
     }
 
-    /// Made-up numbers; as a matrix, of full rank.
+    /// Made-up numbers that form a matrix of full rank.
     fn noise(elements: usize, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; elements];
         Context { seed, ..Context::of_round(1, 0.0) }.random(&tensor(1, 1)).fill_normal(0, &mut values);
         values
     }
 
-    /// The largest element by which a basis misses being orthogonal.
+    /// The largest absolute element of the difference between the identity and the product of the basis with its
+    /// transpose.
     fn miss(basis: &[f32], side: usize) -> f32 {
         let basis = MatrixRef::new(basis, side, side).unwrap();
         let square = product(basis.transposed(), basis).unwrap();
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn small_directions_are_not_damped() {
-        // Along the axes and of very different size, as Adam sees them from the second round on.
+        // Along the axes and of very different sizes, as Adam sees them from the second round on.
         let sizes = [1.0, 1e-2, 1e-4];
         let mut gradient = vec![0.0; 9];
         gradient.iter_mut().step_by(4).zip(sizes).for_each(|(value, size)| *value = size);
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     fn rotating_the_parameters_space_rotates_the_trajectory() {
-        // Square: where a side's statistic is singular, its eigenvectors are a matter of choice.
+        // Square: if the statistic of a side is singular, its eigenvectors are not unique.
         let rotation = |seed| {
             let orthogonal = DMatrix::from_vec(ROWS, ROWS, noise(ROWS * ROWS, seed)).qr().q();
             Matrix::from_values(orthogonal.as_slice().to_vec(), ROWS, ROWS).unwrap()
@@ -302,7 +304,7 @@ mod tests {
         let soap = Soap { precondition_frequency: 1, shampoo_beta: 0.0, ..Soap::default() };
         let mut training = Native::of_tensor(soap, tensor(ROWS, COLUMNS), noise(ROWS * COLUMNS, 1));
         training.round(0.01, &noise(ROWS * COLUMNS, 2));
-        // Its singular values are apart.
+        // Its singular values are well separated.
         let mut gradient = noise(ROWS * COLUMNS, 3);
         gradient.iter_mut().for_each(|value| *value *= 0.1);
         gradient.iter_mut().step_by(COLUMNS + 1).zip(1_u8..).for_each(|(value, addend)| *value += f32::from(addend));
@@ -338,7 +340,7 @@ mod tests {
         for scale in [0.0, 1e-15, 1.0, 1e9] {
             let soap = Soap { weight_decay: 0.0, ..Soap::default() };
             let mut training = Native::of_tensor(soap, tensor(ROWS, COLUMNS), vec![0.0; ROWS * COLUMNS]);
-            // Of rank 1.
+            // A gradient of rank 1.
             let gradient: Vec<f32> = column.iter().flat_map(|c| row.iter().map(move |r| scale * c * r)).collect();
             (0..41).for_each(|_| training.round(0.01, &gradient));
             assert!(miss(training.slot("left_basis").unwrap(), ROWS) < 1e-5, "{scale}");

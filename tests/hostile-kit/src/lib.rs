@@ -1,10 +1,10 @@
-//! What hostile guests are made of that do what the guest SDK does not let them: each replaces some of an honest
-//! optimizer's exports.
+//! Building blocks of hostile guests that do what the guest SDK does not allow: each guest replaces some exports of an
+//! honest optimizer.
 //!
-//! A guest can have several tricks, of which a test chooses one by changing a letter in the component's bytes (`trick`).
+//! A guest can have several tricks. A test selects one by changing a letter in the component's bytes (`trick`).
 
 #![cfg(target_arch = "wasm32")]
-#![allow(unsafe_code, reason = "in the sandbox a guest may write wherever it likes in its own memory: the point of it")]
+#![allow(unsafe_code, reason = "a sandboxed guest may write anywhere in its own memory: guests test that")]
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -43,49 +43,49 @@ thread_local! {
     static SLICES: RefCell<Vec<types::Slice>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The contract's exports. Those that a guest leaves alone are honest.
+/// The contract's exports. The exports that a guest does not override are those of the honest optimizer.
 pub trait Exports {
-    /// What it calls itself.
+    /// The name that `describe` returns.
     const NAME: &'static str = <Honest as Elementwise>::NAME;
 
-    /// The contract's `describe`.
+    /// Implements the contract's `describe`.
     fn describe() -> types::Description {
         types::Description { name: Self::NAME.into(), ..Instance::<Honest>::describe() }
     }
 
-    /// The contract's `plan`.
+    /// Implements the contract's `plan`.
     fn plan(hyperparameters: Vec<types::Value>, tensor: types::Tensor) -> Result<types::TensorPlan, String> {
         Instance::<Honest>::plan(&hyperparameters, tensor)
     }
 
-    /// The contract's `reserve`.
+    /// Implements the contract's `reserve`.
     fn reserve(bytes: u32) -> Result<u32, String> {
         HONEST.with_borrow_mut(|honest| honest.reserve(bytes))
     }
 
-    /// The contract's `bind`.
+    /// Implements the contract's `bind`.
     fn bind(slice: types::Slice, hyperparameters: Vec<types::Value>) -> Result<u32, String> {
         SLICES.with_borrow_mut(|slices| slices.push(slice.clone()));
         HONEST.with_borrow_mut(|honest| honest.bind(slice, &hyperparameters))
     }
 
-    /// The contract's `begin`.
+    /// Implements the contract's `begin`.
     fn begin(slice: u32, phase: u32, context: types::Context) -> Result<(), String> {
         HONEST.with_borrow_mut(|honest| honest.begin(slice, phase, context))
     }
 
-    /// The contract's `step`.
+    /// Implements the contract's `step`.
     fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
         HONEST.with_borrow_mut(|honest| honest.step(slice, phase, block))
     }
 }
 
-/// Leaves an export to the honest optimizer.
+/// The exports of the honest optimizer, for guests to delegate to.
 pub struct Otherwise;
 
 impl Exports for Otherwise {}
 
-/// Notes a slice without binding it in the honest optimizer. Its number is the slice's.
+/// Records a slice without binding it in the honest optimizer. Returns the number of the slice.
 pub fn note(slice: types::Slice) -> u32 {
     SLICES.with_borrow_mut(|slices| {
         slices.push(slice);
@@ -93,38 +93,38 @@ pub fn note(slice: types::Slice) -> u32 {
     })
 }
 
-/// The slices bound so far.
+/// The slices recorded so far.
 pub fn slices() -> Vec<types::Slice> {
     SLICES.with_borrow(Clone::clone)
 }
 
-/// What a test changes the last letter of.
+/// A marker whose last letter a test changes.
 static CHOSEN: [u8; 18] = *b"trick of choice: A";
 
-/// The trick that a test has chosen: a letter, `A` unless it chose another.
+/// The trick that a test selected: a letter, `A` by default.
 pub fn trick() -> char {
-    // SAFETY: it is there. Volatile, since the compiler does not know that somebody changes the bytes.
+    // SAFETY: the static exists. The read is volatile because the compiler does not know that a test changes the bytes.
     unsafe { (&raw const CHOSEN[17]).read_volatile() }.into()
 }
 
-/// Bytes of a view of `f32`s.
+/// The bytes of a view of `f32` elements, as a range of addresses.
 pub fn floats(view: &types::View) -> Range<usize> {
     view.offset as usize..(view.offset + view.elements * 4) as usize
 }
 
-/// Writes a number anywhere in the memory.
+/// Writes a number to any address in the linear memory.
 pub fn write(address: usize, number: f32) {
-    // SAFETY: all of the linear memory is this guest's; where there is none it traps.
+    // SAFETY: all of the linear memory belongs to this guest; an address outside it traps.
     unsafe { core::ptr::with_exposed_provenance_mut::<f32>(address).write_volatile(number) }
 }
 
-/// Reads a number anywhere in the memory.
+/// Reads a number from any address in the linear memory.
 pub fn read(address: usize) -> f32 {
     // SAFETY: as in `write`.
     unsafe { core::ptr::with_exposed_provenance::<f32>(address).read_volatile() }
 }
 
-/// Never comes back.
+/// Never returns.
 pub fn forever() -> ! {
     let mut turn = 0_u64;
     loop {
@@ -132,7 +132,7 @@ pub fn forever() -> ! {
     }
 }
 
-/// Makes a component of these exports.
+/// Exports these functions as a component.
 #[macro_export]
 macro_rules! export {
     ($guest:ty) => {

@@ -1,7 +1,8 @@
-//! For tests that need what not every machine has: a kernel feature, a program, root.
+//! Records skipped tests, for tests that need something that not every machine has: a kernel feature, a program, or
+//! root.
 //!
-//! Rust's test harness knows no test that finds out at run time that it cannot run: a test that returns early has passed.
-//! Such a test calls [`skip`] before it returns, and `cargo xtask test` names it in its summary.
+//! Rust's test harness has no notion of a test that finds out at run time that it cannot run: a test that returns early
+//! counts as passed. Such a test calls [`skip`] before it returns, and `cargo xtask test` lists it in its summary.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -9,14 +10,14 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Environment variable with the path of the file that skipped tests are appended to, a line for each.
+/// Environment variable with the path of the file to which skipped tests are appended, one line for each test.
 pub const SKIPPED_TESTS: &str = "STEPBOX_SKIPPED_TESTS";
 
-/// Says that the current test cannot run on this machine, and why: on standard error, and in the file that
-/// [`SKIPPED_TESTS`] names.
+/// Reports that the current test cannot run on this machine, with the reason: on standard error, and in the file named
+/// by [`SKIPPED_TESTS`].
 ///
 /// # Panics
-/// The file cannot be written: the test would pass silently.
+/// If the file cannot be written, because the skipped test would otherwise appear to pass.
 pub fn skip(reason: &str) {
     let thread = std::thread::current();
     // The harness names a test's thread after the test, unless it runs one test at a time.
@@ -24,7 +25,7 @@ pub fn skip(reason: &str) {
     eprint!("SKIPPED {line}");
     if let Some(path) = std::env::var_os(SKIPPED_TESTS) {
         let mut file = OpenOptions::new().create(true).append(true).open(path).expect("the file of skipped tests");
-        // One write, so that tests of other processes do not come between.
+        // A single write, so that output of other test processes does not interleave.
         file.write_all(line.as_bytes()).expect("the file of skipped tests can be written");
     }
 }

@@ -1,8 +1,8 @@
-//! A hostile guest. It does something while it is instantiated, before the server has called anything. The trick says what:
-//! `A` loops, `B` traps, `C` takes memory without end.
+//! A hostile guest that acts during instantiation, before the server has called anything. The tricks: `A` loops, `B`
+//! traps, `C` allocates memory without end.
 
 #![cfg(target_arch = "wasm32")]
-#![allow(unsafe_code, reason = "an export by name")]
+#![allow(unsafe_code, reason = "exports a function by name")]
 
 use hostile_kit::{Exports, forever, trick};
 
@@ -10,7 +10,7 @@ struct Guest;
 
 impl Exports for Guest {}
 
-/// What tools that make components call at instantiation.
+/// The function that component tools call at instantiation.
 // SAFETY: nothing else has this name.
 #[unsafe(no_mangle)]
 extern "C" fn _initialize() {

@@ -1,6 +1,6 @@
-//! A hostile guest. It has the server multiply matrices without a single number in them, whose product is all the larger:
-//! there is nothing to multiply, and much to write. The trick says where: `A` outside its memory, `B` outside its memory and
-//! added to what is there, `C` in its memory, again and again.
+//! A hostile guest that makes the server multiply matrices without elements, whose product is large: there is nothing
+//! to multiply, and much to write. The tricks select the location of the product: `A` outside the memory, `B` outside
+//! the memory and added to the existing values, `C` inside the memory, repeatedly.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -12,7 +12,7 @@ struct Guest;
 /// Rows and columns of a product of 64 GiB.
 const HUGE: u32 = 1 << 17;
 
-/// Rows and columns of one that fits.
+/// Rows and columns of a product that fits in memory.
 const LARGE: u32 = 256;
 
 fn empty_product(side: u32, beta: f32, offset: u32) {

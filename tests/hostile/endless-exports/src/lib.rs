@@ -1,7 +1,8 @@
-//! A hostile guest. One of its exports never returns; the trick says which: `A` describe, `B` plan, `C` reserve, `D` bind,
-//! `E` begin, `F` step; `G` step only from its fifth round on, when the trial is over, and `K` begin likewise; `H` plan, `I`
-//! reserve and `J` bind only for tensors of the model, whose sizes it knows. (`describe` is not called any more by then.)
-//! `L` step, except for tensors with the name that those of a trial once had.
+//! A hostile guest with an export that never returns. The tricks select the export: `A` describe, `B` plan, `C`
+//! reserve, `D` bind, `E` begin, `F` step. `G` is step from its fifth round on, after the trial, and `K` is begin from
+//! then on. `H` is plan, `I` reserve and `J` bind, only for tensors of the model, which the guest recognizes by their
+//! sizes. (`describe` is not called after the trial.) `L` is step, except for tensors with the name that a trial's
+//! tensors once had.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -13,7 +14,7 @@ struct Guest;
 
 thread_local! {
     static LATE: Cell<bool> = const { Cell::new(false) };
-    /// Whether a tensor of the model was bound here.
+    /// Whether a tensor of the model was bound in this instance.
     static IN_EARNEST: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -1,4 +1,4 @@
-//! A hostile guest. A step that never ends: must run out of fuel, or out of time where fuel is plenty.
+//! A hostile guest with a step that never ends: it must run out of fuel, or out of time if there is plenty of fuel.
 
 #![forbid(unsafe_code)]
 

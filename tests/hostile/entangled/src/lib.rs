@@ -1,5 +1,5 @@
-//! A hostile guest. Counts the rounds of all tensors of its instance together and goes further in every third: what becomes
-//! of a tensor depends on which others there are, and on who came first.
+//! A hostile guest that counts the rounds of all tensors of its instance together and takes a larger step in every
+//! third: the result of a tensor depends on which other tensors there are, and on their order.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! A hostile guest. It has an allocator under another name, `evil_realloc`, which a test puts in the place of the one that
-//! the server asks for room for arguments; and a function that is called when the server has read results. The trick says
-//! where it has the server write: `A` at 0, `B` behind the end of the memory, `C` misaligned, `D` over its own slices once four
-//! rounds are over, `E`
-//! nowhere: it traps; `F` nowhere: it loops; `G` the last bytes that 32 bits can address.
+//! A hostile guest with a second allocator, `evil_realloc`, which a test substitutes for the one that the server calls
+//! for the memory of arguments. The guest also has a function that is called after the server has read results. The
+//! tricks select where the server writes: `A` at 0; `B` past the end of the memory; `C` misaligned; `D` over the
+//! guest's slices after four rounds; `E` nowhere, because the allocator traps; `F` nowhere, because it loops; `G` in
+//! the last bytes that 32 bits can address.
 
 #![cfg(target_arch = "wasm32")]
-#![allow(unsafe_code, reason = "an export by name")]
+#![allow(unsafe_code, reason = "exports a function by name")]
 
 use std::cell::Cell;
 
@@ -26,7 +26,8 @@ impl Exports for Guest {
 
 const PAGE: usize = 64 << 10;
 
-/// Has the name's length, so that one can be put in the other's place in the component's bytes.
+/// The name has the same length as the original, so that a test can replace one with the other in the component's
+/// bytes.
 // SAFETY: nothing else has this name.
 #[unsafe(export_name = "evil_realloc")]
 extern "C" fn evil_realloc(_old: usize, _old_bytes: usize, alignment: usize, bytes: usize) -> usize {

@@ -1,6 +1,6 @@
-//! A hostile guest. Its phase of purpose evaluation does more than compute weights. The trick says what: `A` changes the
-//! slice's own parameters and slot; `B` another slice's parameters; `C` gives NaN; `D` gives infinity; `E` traps after it
-//! has changed everything; `F` does nothing, so that what was there before would be given.
+//! A hostile guest whose phase of purpose evaluation does more than compute weights. The tricks: `A` changes the
+//! parameters and slot of the same slice; `B` changes the parameters of another slice; `C` returns NaN; `D` returns
+//! infinity; `E` traps after it has changed everything; `F` only computes weights.
 
 #![cfg(target_arch = "wasm32")]
 

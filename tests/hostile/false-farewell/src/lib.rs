@@ -1,9 +1,9 @@
-//! A hostile guest. It does something when the server has read a step's result and lets it clean up: a function under
-//! another name, which a test puts in the place of the one that is called then. The trick says what: `A` loops, `B` traps,
-//! `C` writes into another slice from the fifth round on, `D` nothing.
+//! A hostile guest that acts after the server has read the result of a step and calls the cleanup function. A test
+//! substitutes a second function for that one. The tricks: `A` loops, `B` traps, `C` writes into another slice from the
+//! fifth round on, `D` does nothing.
 
 #![cfg(target_arch = "wasm32")]
-#![allow(unsafe_code, reason = "an export by name")]
+#![allow(unsafe_code, reason = "exports a function by name")]
 
 use std::cell::Cell;
 
@@ -13,7 +13,7 @@ struct Guest;
 
 thread_local! {
     static STEP: Cell<u64> = const { Cell::new(0) };
-    /// Another number each time, or it would change nothing when it comes again.
+    /// A different number each time; otherwise a second call would change nothing.
     static CALLS: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -24,7 +24,8 @@ impl Exports for Guest {
     }
 }
 
-/// Has the name's length, so that one can be put in the other's place in the component's bytes.
+/// The name has the same length as the original, so that a test can replace one with the other in the component's
+/// bytes.
 // SAFETY: nothing else has this name.
 #[unsafe(export_name = "evil_post_stepbox:optimizer/optimizer@0.1.0#step")]
 extern "C" fn farewell(_result: usize) {

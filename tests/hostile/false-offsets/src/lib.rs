@@ -1,8 +1,8 @@
-//! A hostile guest. Where the server asks for room, it is given a place that is none; the trick says which.
+//! A hostile guest whose `reserve` returns an invalid place. The tricks select the place.
 //!
-//! `A` misaligned; `B` behind the end of the memory; `C` across that end; `D` the last bytes of what 32 bits can address,
-//! so that sums overflow; `E` the same place each time; `F` half a place that was given before; `G` the bottom of the
-//! memory, where the guest's own stack and data lie; `H` an error with each call.
+//! `A` is misaligned; `B` is past the end of the memory; `C` extends past the end; `D` is the last bytes that 32 bits
+//! can address, so that sums overflow; `E` is the same place each time; `F` overlaps half of a previous place; `G` is
+//! the bottom of the memory, which contains the guest's stack and data; `H` is an error for each call.
 
 #![cfg(target_arch = "wasm32")]
 

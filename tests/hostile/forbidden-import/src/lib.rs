@@ -1,4 +1,4 @@
-//! A guest that imports a function of its own invention, to read the server's files: must be refused before it runs.
+//! A hostile guest that imports a made-up function to read the server's files: it must be refused before it runs.
 
 #![deny(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! A hostile guest. Has the server multiply matrices far larger than the tensor it is to step: it must pay for that.
+//! A hostile guest that makes the server multiply matrices far larger than the tensor that it steps: it must pay for
+//! them in fuel.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A hostile guest. Its slot has a name of eight MiB: must not make the server take that much.
+//! A hostile guest whose slot has a name of eight MiB: the server must not allocate that much for it.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
-//! A hostile guest. It returns strings that are far too long, or no text, wherever a string can be returned. The trick says
-//! where: `A` the name of the optimizer, `B` its documentation, `C` a hyperparameter's name, `D` its documentation, `E` the
-//! name of a choice, `F` of a slot, `G` of an accumulator, `H` of a phase; errors of `I` plan, `J` reserve, `K` bind, `L`
-//! begin, `M` step; `N` very many short ones; `O` a name with control characters and escape sequences.
+//! A hostile guest that returns strings that are far too long, or not text, wherever a string can be returned. The
+//! tricks select the string: `A` the name of the optimizer; `B` its documentation; `C` a hyperparameter's name; `D` its
+//! documentation; the name of `E` a choice, `F` a slot, `G` an accumulator, `H` a phase; errors of `I` plan, `J`
+//! reserve, `K` bind, `L` begin, `M` step; `N` very many short strings; `O` a name with control characters and escape
+//! sequences.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -9,7 +10,7 @@ use hostile_kit::{Exports, Otherwise, trick, types};
 
 struct Guest;
 
-/// Four times what may cross.
+/// Four times the permitted length.
 fn huge() -> String {
     "x".repeat(4 << 20)
 }

@@ -1,4 +1,4 @@
-//! A hostile guest. It spends as much fuel in a step as the slice's first parameter says: a turn for each 1.
+//! A guest whose first parameter in the slice sets the fuel that a step spends: one iteration of a loop for each 1.
 
 #![cfg(target_arch = "wasm32")]
 

@@ -1,5 +1,5 @@
-//! A hostile guest. From its fifth round on it spends more fuel from block to block, and has none left in a late one: the
-//! blocks before it have been stepped by then.
+//! A hostile guest that spends more fuel from block to block from its fifth round on, and runs out of fuel in a late
+//! block, after the preceding blocks have been stepped.
 
 #![cfg(target_arch = "wasm32")]
 

@@ -1,5 +1,5 @@
-//! A hostile guest. Writes parameters and state in its first phase and traps in the second, where it finds a parameter
-//! above a billion: the round must leave no trace, wherever the tensor's other slices are.
+//! A hostile guest that writes parameters and state in its first phase and traps in the second if it finds a parameter
+//! above a billion: the round must leave no trace, wherever the other slices of the tensor are.
 
 #![forbid(unsafe_code)]
 

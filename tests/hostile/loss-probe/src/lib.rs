@@ -1,4 +1,5 @@
-//! Not hostile, but no optimizer either: moves every parameter by the loss it is told, so that a test can see it.
+//! Neither hostile nor an optimizer: moves every parameter by the loss of the round, so that a test can observe the
+//! loss.
 
 #![forbid(unsafe_code)]
 

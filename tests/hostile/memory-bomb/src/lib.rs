@@ -1,4 +1,4 @@
-//! A hostile guest. Takes memory for as long as it gets any: must run into the memory limit.
+//! A hostile guest that allocates memory until it gets none: it must reach the memory limit.
 
 #![forbid(unsafe_code)]
 

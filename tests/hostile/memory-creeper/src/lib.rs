@@ -1,5 +1,5 @@
-//! A hostile guest. From its fifth round on it takes a little more memory in each step and never gives it back: must meet
-//! the limit one day, and nobody else must notice.
+//! A hostile guest that leaks a little memory in each step from its fifth round on: it must eventually reach the limit,
+//! without any effect on others.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -24,7 +24,7 @@ impl Exports for Guest {
 
     fn step(slice: u32, phase: u32, block: types::Block) -> Result<(), String> {
         if STEP.get() >= 5 {
-            // Not written to: that takes more fuel than a step has.
+            // Not written to: that would take more fuel than a step has.
             std::hint::black_box(Vec::<u8>::with_capacity(BYTES)).leak();
         }
         Otherwise::step(slice, phase, block)

@@ -1,4 +1,4 @@
-//! A hostile guest. Turns every parameter into NaN: the new weights must be refused.
+//! A hostile guest that turns every parameter into NaN: the new parameters must be refused.
 
 #![forbid(unsafe_code)]
 

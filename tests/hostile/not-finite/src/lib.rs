@@ -1,8 +1,9 @@
-//! A hostile guest. From its fifth round on it leaves something that is no number where numbers belong. The first letters
-//! are about parameters, then slots of each floating-point type, then what it contributes to an accumulator.
+//! A hostile guest that leaves non-finite numbers from its fifth round on. The tricks cover parameters, slots of each
+//! floating-point type, and contributions to an accumulator.
 //!
-//! Parameters: `A` NaN, `B` infinity, `C` the negative one. A slot of `f32`: `D`, `E`, `F`. Of `f64`: `G`, `H`. Of `bf16`:
-//! `I`, `J`. One that all share: `K`. Contributions: `L` NaN, `M` infinity. Finite ones behind their end: `N`.
+//! Parameters: `A` NaN, `B` infinity, `C` negative infinity. A slot of `f32`: `D`, `E`, `F`, in the same order. A slot
+//! of `f64`: `G`, `H`. A slot of `bf16`: `I`, `J`. A slot that all slices share: `K`. Contributions: `L` NaN, `M`
+//! infinity. Finite contributions past the end of their view: `N`.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -63,10 +64,10 @@ impl Exports for Guest {
         if phase != 0 || STEP.get() < 5 {
             return Ok(());
         }
-        // In the block's middle, and the upper half of what is wider.
+        // In the middle of the block; for wider types, the upper half.
         let at = |view: &types::View, width: u32| (view.offset + width * (block.start + block.elements / 2)) as usize;
         let nan = f32::from_bits(0x7fff_ffff);
-        // Two of the half-size ones next to each other, the second with all bits of the exponent set.
+        // Two adjacent bf16 elements, the second with all bits of the exponent set.
         let halves = |upper: u32| f32::from_bits(upper << 16);
         match trick() {
             'A' => write(at(&own.parameters, 4), nan),

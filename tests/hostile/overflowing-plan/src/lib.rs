@@ -1,9 +1,10 @@
-//! A hostile guest. Its plan asks for more than can be counted, placed or afforded. The trick says how.
+//! A hostile guest whose plan requests more than can be counted, placed or afforded.
 //!
-//! `A` very many slots; `B` very many phases; `C` very many accumulators; `D` a shape whose product overflows; `E` a slot
-//! whose bytes overflow though its elements do not; `F` several slots whose sum overflows; `G` more than a 32-bit memory
-//! holds; `H` work space without end; `I` a shape of very many axes; `J` no phase; `K` the same slot twice; `L` an
-//! accumulator that is read in a phase that is not there; `M` runs that divide nothing; `N` a constant that is no number.
+//! The tricks: `A` very many slots; `B` very many phases; `C` very many accumulators; `D` a shape whose product
+//! overflows; `E` a slot whose bytes overflow although its elements do not; `F` several slots whose sum overflows; `G`
+//! more than a 32-bit memory holds; `H` unlimited work space; `I` a shape with very many axes; `J` no phase; `K` the
+//! same slot twice; `L` an accumulator that is read in a nonexistent phase; `M` runs that do not divide a chunk; `N` a
+//! constant that is not a number.
 
 #![cfg(target_arch = "wasm32")]
 

@@ -1,5 +1,5 @@
-//! A hostile guest. With each step it also writes a number, a finite one, into whatever it stepped before: another tensor,
-//! if there is one in its memory.
+//! A hostile guest that in each step also writes a finite number into the parameters that it stepped before: another
+//! tensor, if its memory contains one.
 
 #![deny(unsafe_code)]
 
@@ -8,7 +8,7 @@ use std::cell::Cell;
 use stepbox_guest::prelude::*;
 
 thread_local! {
-    /// Where the parameters were that it stepped last.
+    /// The address of the parameters that it stepped last.
     static BEFORE: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -45,8 +45,8 @@ impl Optimizer for Hostile {
 
 register!(Hostile);
 
-#[allow(unsafe_code, reason = "in the sandbox a guest may write wherever it likes in its own memory: the point of it")]
+#[allow(unsafe_code, reason = "a sandboxed guest may write anywhere in its own memory, which is what this guest tests")]
 fn write(address: usize) {
-    // SAFETY: the address is of parameters that this guest was given before, and its memory never shrinks.
+    // SAFETY: the address is one of parameters that this guest received before, and its memory never shrinks.
     unsafe { core::ptr::with_exposed_provenance_mut::<f32>(address).write_volatile(0.25) }
 }

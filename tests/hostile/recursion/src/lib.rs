@@ -1,4 +1,4 @@
-//! A hostile guest. Recurses without end: must overflow its own stack and nobody else's.
+//! A hostile guest with infinite recursion: it must overflow its own stack only.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +30,8 @@ impl Elementwise for Hostile {
 
 register!(Hostile);
 
-/// Not a tail call, and no local has an address: it is WebAssembly's own stack that grows, not the one in memory.
+/// Not a tail call, and no local has an address: the call grows WebAssembly's own stack, not the stack in linear
+/// memory.
 #[inline(never)]
 fn depth(n: u64) -> u64 {
     if n == u64::MAX { 0 } else { depth(n + 1).rotate_left(7) ^ n }

@@ -1,6 +1,6 @@
-//! A hostile guest. It visits touched rows, and from its fifth round on changes others, too. The trick says what of them.
+//! A hostile guest that visits touched rows and from its fifth round on also changes other rows.
 //!
-//! `A` the parameters of the slice's last row; `B` the slot of that row; `C` nothing; `D` the
+//! The tricks: `A` changes the parameters of the slice's last row; `B` the slot of that row; `C` nothing; `D` the
 //! parameters of every second row and the slot of every third.
 
 #![cfg(target_arch = "wasm32")]

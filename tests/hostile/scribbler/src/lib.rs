@@ -1,5 +1,6 @@
-//! A hostile guest. It behaves until its tenth round; then, before it was given any block, it looks for a parameter in all
-//! of its memory, changes it and traps: the step must leave no trace in the slice, however far from a block it wrote.
+//! A hostile guest that behaves until its tenth round. Then, before it receives any block, it searches all of its
+//! memory for a parameter, changes it and traps: the step must leave no trace in the slice, however far from a block it
+//! wrote.
 
 #![deny(unsafe_code)]
 
@@ -38,14 +39,14 @@ register!(Hostile);
 fn scribble() {}
 
 #[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code, reason = "in the sandbox a guest may write wherever it likes in its own memory: the point of it")]
+#[allow(unsafe_code, reason = "a sandboxed guest may write anywhere in its own memory, which is what this guest tests")]
 fn scribble() {
     const WANTED: f32 = 4242.5;
     const PAGE: usize = 64 << 10;
     let mut found = false;
     for address in (1024..core::arch::wasm32::memory_size(0) * PAGE).step_by(4) {
         let place = core::ptr::with_exposed_provenance_mut::<f32>(address);
-        // SAFETY: the address lies within the linear memory, all of which is this guest's.
+        // SAFETY: the address is within the linear memory, all of which belongs to this guest.
         unsafe {
             if place.read_volatile() == WANTED {
                 place.write_volatile(1.0);

@@ -1,4 +1,5 @@
-//! A hostile guest. Behaves until its tenth round, then writes half a block of new values and traps: the step must leave no trace.
+//! A hostile guest that behaves until its tenth round, then writes new values to half a block and traps: the step must
+//! leave no trace.
 
 #![forbid(unsafe_code)]
 

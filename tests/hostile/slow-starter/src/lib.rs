@@ -1,6 +1,6 @@
-//! A hostile guest. It spends most of a call's fuel for every tensor or slice that it is asked to prepare for, and is
-//! honest otherwise: trick `A` in `bind`, `B` in `plan`. With trick `C` it spends in the trial what makes large blocks seem
-//! dear, and from its fifth round on all that it gets.
+//! A hostile guest that spends most of a call's fuel on every tensor or slice that it prepares, and is otherwise
+//! honest: trick `A` in `bind`, trick `B` in `plan`. With trick `C` it spends fuel in the trial so that large blocks
+//! appear expensive, and from its fifth round on it spends all fuel it gets.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -10,13 +10,13 @@ use hostile_kit::{Exports, Otherwise, forever, trick, types};
 
 struct Guest;
 
-/// At a few units of fuel each, most of the ten million that a call has.
+/// At a few units of fuel per iteration, most of the ten million that a call has.
 const TURNS: u32 = 1_000_000;
 
-/// Elements of a trial's smaller tensors, at most.
+/// Largest number of elements in the smaller tensors of a trial.
 const SMALL: u32 = 5000;
 
-/// For each element of larger blocks: below what the limits allow in the trial.
+/// For each element of larger blocks: below what the limits permit in the trial.
 const TURNS_PER_ELEMENT: u32 = 200;
 
 thread_local! {

@@ -1,5 +1,5 @@
-//! A hostile guest. Its table grows without end. Rust has no word for that: a test puts `table.grow` in the place of each
-//! `memory.grow` by `MARK` pages, in as many bytes.
+//! A hostile guest whose table grows without end. Rust cannot express that: a test replaces each `memory.grow` by
+//! `MARK` pages with a `table.grow` of the same number of bytes.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -7,7 +7,7 @@ use hostile_kit::{Exports, Otherwise, types};
 
 struct Guest;
 
-/// Pages that nobody asks for otherwise.
+/// A number of pages that no other code requests.
 const MARK: usize = 0x7fff_0001;
 
 impl Exports for Guest {

@@ -1,9 +1,9 @@
-//! A hostile guest. From its fifth round on, when the trial is long over, it writes a finite number where it has no
-//! business. The trick says where.
+//! A hostile guest that from its fifth round on, long after the trial, writes a finite number where it must not write.
 //!
-//! `A` another slice's last parameter; `B` another slice's slot; `C` what lies right behind another slice and is nobody's;
-//! `D` the block of its own slice before the one it was given; `E` all of the gradient; `F` as `A`, and then it traps; `G`
-//! as `A`, but in `bind`, when another slice comes after the fourth round; `H` another slice's parameters, but with the bytes that are there.
+//! The tricks: `A` the last parameter of another slice; `B` the slot of another slice; `C` unused memory directly after
+//! another slice; `D` the block before the given one in the same slice; `E` the whole gradient; `F` as `A`, followed by
+//! a trap; `G` as `A`, but in `bind`, when another slice is bound after the fourth round; `H` the parameters of another
+//! slice, but with the bytes already there.
 
 #![cfg(target_arch = "wasm32")]
 

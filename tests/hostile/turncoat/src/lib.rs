@@ -1,7 +1,8 @@
-//! A hostile guest. It changes its mind: what it says the second time differs from the first. The trick says about what.
+//! A hostile guest that is inconsistent: its second answer differs from the first.
 //!
-//! `A` `describe`: its name; `B` `plan` within an instance: another slot; `C` `bind`: the number of another slice; `D`
-//! `bind`: a number that is none; `E` steps depend on how many there were in its instance, which no optimizer is told.
+//! The tricks: `A` `describe` returns another name; `B` `plan` returns another slot within an instance; `C` `bind`
+//! returns the number of another slice; `D` `bind` returns an invalid number; `E` steps depend on the number of steps
+//! in the instance, which is hidden state.
 
 #![cfg(target_arch = "wasm32")]
 

@@ -1,5 +1,5 @@
-//! A guest that imports WASI and traps unless there is nothing in it: must run where the operator allows WASI, and
-//! see nothing.
+//! A guest that imports WASI and traps unless WASI is empty: it must run where the operator allows WASI, and see
+//! nothing.
 
 #![deny(unsafe_code)]
 
@@ -50,7 +50,7 @@ fn look_around() {
     assert_eq!(clocks::wall_clock::now().seconds, 0, "the time of day");
     assert_eq!(clocks::monotonic_clock::now(), clocks::monotonic_clock::now(), "a clock that runs");
     assert_eq!(random::random::get_random_u64(), 0, "entropy");
-    // Standard error is the one thing that works, up to a limit.
+    // Standard error is the only thing that works, up to a limit.
     let text = b"looked around and found nothing\n";
     let _ = cli::stderr::get_stderr().blocking_write_and_flush(text);
 }

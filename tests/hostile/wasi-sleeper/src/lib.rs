@@ -1,4 +1,5 @@
-//! A guest that imports WASI to sleep for an hour, outside the reach of fuel and deadline: must be stopped at once.
+//! A hostile guest that imports WASI to sleep for an hour, beyond the reach of fuel and deadline: it must be stopped at
+//! once.
 
 #![deny(unsafe_code)]
 
