@@ -1,5 +1,5 @@
-//! Modules import downwards only: within a crate, a folder or file at the root of `src` uses its own modules and those
-//! of the layers below it. `docs/architecture.md` shows the layers.
+//! Modules import downwards only: within a crate, a folder or file at the root of `src` uses only its own modules and
+//! those of the layers below it. `docs/architecture.md` shows the layers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 /// The layers of each crate, from the top down. Modules of one layer do not use each other.
 const CRATES: [(&str, &[&[&str]]); 0] = [];
 
-/// The modules at the root of the crate that a source text names in its paths, as in `crate::module::Item` and
+/// The modules at the root of the crate that a source file names in its paths, as in `crate::module::Item` and
 /// `crate::{module::Item, other}`.
 fn modules_used(source: &str) -> BTreeSet<String> {
     let code: String =
         source.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-    // Tests of a module may use what they like.
+    // Tests of a module may use any module.
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let is_of_name = |character: char| character.is_alphanumeric() || character == '_';
     let name = |text: &str| text.chars().take_while(|character| is_of_name(*character)).collect::<String>();
@@ -45,7 +45,7 @@ fn modules_used(source: &str) -> BTreeSet<String> {
     used
 }
 
-/// All Rust files of a folder and of the folders in it.
+/// All Rust files in a folder and its subfolders.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] });
@@ -70,7 +70,7 @@ fn modules_import_downwards_only() {
                 continue;
             };
             for used in modules_used(&fs::read_to_string(&path).unwrap()) {
-                // What is no module is a macro, or an item of the crate's root.
+                // A name that is not a module is a macro or an item at the root of the crate.
                 let is_above = layer(&used).is_some_and(|layer| layer < own || layer == own && used != module);
                 if is_above {
                     wrong.push(format!("{}: uses `{used}`, which is not below `{module}`", path.display()));
