@@ -1,12 +1,12 @@
-//! Makes an enumeration of the folders of `tests/hostile`: who adds one has to say which attack tests it, or the tests do
-//! not compile.
+//! Generates an enumeration of the folders of `tests/hostile`. A new folder requires an attack that tests it; otherwise
+//! the tests do not compile.
 
 use std::path::Path;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
     let folder = "../hostile";
-    // Entries that come and go change the folder itself.
+    // Added and removed entries change the folder itself.
     println!("cargo:rerun-if-changed={folder}");
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -28,14 +28,14 @@ fn main() -> io::Result<()> {
     let source = format!(
         "/// A hostile guest: one for each folder of `tests/hostile`.\n\
          #[derive(Debug, Clone, Copy, PartialEq, Eq)]\npub enum Guest {{\n{documented}}}\n\
-         impl Guest {{\n/// All of them.\npub const ALL: &[Self] = &[\n{all}];\n\
-         /// The folder's name.\npub fn name(self) -> &'static str {{\nmatch self {{\n{arms}}}\n}}\n}}\n"
+         impl Guest {{\n/// All hostile guests.\npub const ALL: &[Self] = &[\n{all}];\n\
+         /// The name of the guest's folder.\npub fn name(self) -> &'static str {{\nmatch self {{\n{arms}}}\n}}\n}}\n"
     );
     let target = env::var("OUT_DIR").map_err(io::Error::other)?;
     fs::write(Path::new(&target).join("guests.rs"), source)
 }
 
-/// `endless-loop` as `EndlessLoop`.
+/// Converts `endless-loop` to `EndlessLoop`.
 fn camel(name: &str) -> String {
     let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
     name.split('-').filter(|word| !word.is_empty()).map(capital).collect()

@@ -1,4 +1,4 @@
-//! Certificates.
+//! Certificates for tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,23 @@ use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// A certificate authority with a folder of its own.
+/// A certificate authority with a temporary folder.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
-/// PEM files of somebody's certificate and key.
+/// The PEM files of a certificate and its key.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// The certificate.
+    /// Path of the certificate.
     pub certificate: PathBuf,
-    /// Its key.
+    /// Path of the private key.
     pub key: PathBuf,
 }
 
 impl Authority {
-    /// A new authority that nobody knows yet.
+    /// Creates an authority that nothing trusts yet.
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -44,17 +44,17 @@ impl Authority {
         self.folder.path()
     }
 
-    /// The authority's own certificate.
+    /// Path of the authority's certificate.
     pub fn certificate(&self) -> PathBuf {
         self.folder().join("ca.pem")
     }
 
-    /// A certificate for an identity, valid for 127.0.0.1 too.
+    /// Issues a certificate for an identity, also valid for 127.0.0.1.
     pub fn issue(&self, identity: &str) -> Credentials {
         self.issue_with(identity, |_| {})
     }
 
-    /// A certificate for an identity, in which something else is different too.
+    /// Issues a certificate for an identity, with further changes to its parameters.
     pub fn issue_with(&self, identity: &str, change: impl FnOnce(&mut CertificateParams)) -> Credentials {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::CommonName, identity);
@@ -74,7 +74,7 @@ impl Authority {
 }
 
 impl Authority {
-    /// Writes the authority's revocation list, `crl.pem`, with these certificates, which holds for so long.
+    /// Writes the authority's revocation list, `crl.pem`, with these certificates. The list is valid for `holds`.
     pub fn revoke(&self, certificates: &[&Credentials], holds: Duration) {
         let now = OffsetDateTime::now_utc();
         let revoked = |credentials: &&Credentials| RevokedCertParams {
@@ -102,7 +102,7 @@ fn serial(certificate: &Path) -> Vec<u8> {
     parsed.raw_serial().to_vec()
 }
 
-/// Writes a file so that a server that reads it at any moment finds the old content or the new.
+/// Replaces a file atomically: a server that reads it at any moment finds the old or the new content.
 pub(crate) fn replace(path: &Path, content: &str) {
     let new = path.with_extension("new");
     fs::write(&new, content).unwrap();

@@ -1,5 +1,5 @@
-//! What the end-to-end tests stand on: a real server in this process, with real certificates, real components and a
-//! real log, and peers that speak to it over real TLS, in order or out of it.
+//! The basis of the end-to-end tests: a real server in this process, with real certificates, components and log, and
+//! peers that use real TLS, correctly or incorrectly.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -16,11 +16,10 @@ pub use server::{Options, Publisher, TestServer, component};
 
 use std::time::Duration;
 
-/// Far beyond what anything here takes: reached only where something hangs, which a test then says instead of hanging
-/// too.
+/// Far longer than anything here takes: reached only if something hangs, so that the test fails instead of hanging too.
 pub const HANGS: Duration = Duration::from_secs(120);
 
-/// Waits for what must come to an end.
+/// Waits for a future that must complete within [`HANGS`].
 pub async fn in_time<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANGS, what).await.expect("it hangs")
+    tokio::time::timeout(HANGS, what).await.expect("the operation completes in time")
 }

@@ -14,7 +14,7 @@ struct Log {
     written: Condvar,
 }
 
-/// One log line on its way into the log.
+/// A log line that is being written.
 struct Line(Vec<u8>);
 
 impl io::Write for Line {
@@ -30,7 +30,7 @@ impl io::Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        // Shown where a test fails.
+        // Shown if the test fails.
         print!("{}", String::from_utf8_lossy(&self.0));
         LOG.lines.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&self.0).into_owned());
         LOG.written.notify_all();
@@ -47,16 +47,16 @@ impl MakeWriter<'_> for Writer {
     }
 }
 
-/// Starts logging, once.
+/// Starts logging, once per process.
 pub(crate) fn start() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(Writer).init());
 }
 
-/// Waits for a log line that contains all of these. Tests run side by side, so one of them should be a name that only
-/// one test uses.
+/// Waits for a log line that contains all of `parts`. Tests run in parallel, so one part should be a name that only one
+/// test uses.
 pub fn logged(parts: &[&str]) -> String {
-    // A test that fails below poisons the lock, and that is no reason for others to fail.
+    // A test that fails below poisons the lock; other tests must not fail because of it.
     let mut lines = LOG.lines.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(line) = lines.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
@@ -68,8 +68,8 @@ pub fn logged(parts: &[&str]) -> String {
     }
 }
 
-/// Whether there is a log line that contains all of these: for what must not be logged, once what would have caused it is
-/// over.
+/// Whether there is a log line that contains all of `parts`: for lines that must not be logged, after their possible
+/// cause is over.
 pub fn is_logged(parts: &[&str]) -> bool {
     let lines = LOG.lines.lock().unwrap_or_else(PoisonError::into_inner);
     lines.iter().any(|line| parts.iter().all(|part| line.contains(part)))

@@ -1,4 +1,4 @@
-//! A peer that sends whatever a test wants, right or wrong.
+//! A peer that sends whatever a test requires, valid or invalid.
 
 use std::io;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::authority::Credentials;
 use crate::in_time;
 use crate::server::TestServer;
 
-/// One end of a TLS connection to a server.
+/// The client end of a TLS connection to a server.
 pub struct RawPeer {
     stream: TlsStream<TcpStream>,
 }
 
 impl RawPeer {
-    /// Connects with a certificate, or with none.
+    /// Connects with a certificate, or without one.
     pub async fn connect(server: &TestServer, credentials: Option<&Credentials>) -> io::Result<Self> {
         Self::over(TcpStream::connect(server.address).await?, server, credentials).await
     }
 
-    /// As [`connect`](Self::connect), by a TCP connection that is there.
+    /// As [`connect`](Self::connect), over an existing TCP connection.
     pub async fn over(stream: TcpStream, server: &TestServer, credentials: Option<&Credentials>) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(server.authority.certificate()).unwrap()).unwrap();
@@ -52,7 +52,7 @@ impl RawPeer {
         Ok(Self { stream })
     }
 
-    /// A peer in a role, welcomed by the server.
+    /// Connects a peer with a role, and completes the greeting.
     pub async fn greeted(server: &TestServer, role: &str) -> Self {
         let mut peer = Self::connect(server, Some(&server.credentials(role))).await.unwrap();
         peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, &[]).await;
@@ -62,7 +62,7 @@ impl RawPeer {
         peer
     }
 
-    /// A registered worker.
+    /// Connects a worker and registers it.
     pub async fn registered(server: &TestServer, rank: usize) -> Self {
         let mut peer = Self::greeted(server, &format!("worker-{rank}")).await;
         peer.ask(2, &Request::Register, &[]).await;
@@ -71,18 +71,18 @@ impl RawPeer {
         peer
     }
 
-    /// Says that it sends nothing more. It still receives.
+    /// Closes the sending direction. The peer can still receive.
     pub async fn end(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 
-    /// The certificate that the server has shown.
+    /// The certificate that the server presented.
     pub fn servers_certificate(&self) -> Vec<u8> {
         let (_, connection) = self.stream.get_ref();
         connection.peer_certificates().expect("the handshake is done")[0].to_vec()
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
@@ -94,7 +94,7 @@ impl RawPeer {
         self.send(body).await.unwrap();
     }
 
-    /// The next answer, without its body; `None` where the server has closed the connection.
+    /// Receives the next answer, without its body; `None` if the server has closed the connection.
     pub async fn receive(&mut self) -> Option<(RequestId, Response)> {
         let mut prefix = [0; PREFIX_BYTES];
         match in_time(self.stream.read_exact(&mut prefix)).await {
@@ -110,17 +110,17 @@ impl RawPeer {
         Some(decode_response(&header).unwrap())
     }
 
-    /// Waits until the next answer has begun. Its first byte is gone then.
+    /// Waits until the next answer begins, and consumes its first byte.
     pub async fn first_byte(&mut self) {
         in_time(self.stream.read_u8()).await.expect("an answer");
     }
 
-    /// What the connection ends with, where TLS itself does not let the peer in.
+    /// The error with which the connection ends if TLS itself rejects the peer.
     pub async fn rejection(&mut self) -> io::Error {
-        in_time(self.stream.read_u8()).await.expect_err("an alert, and no answer")
+        in_time(self.stream.read_u8()).await.expect_err("the connection ends with an alert")
     }
 
-    /// The next answer, which must be a failure.
+    /// Receives the next answer, which must be a failure.
     pub async fn refusal(&mut self) -> (RequestId, stepbox_wire::Failure) {
         match self.receive().await {
             Some((id, Response::Failed(failure))) => (id, failure),

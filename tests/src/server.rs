@@ -1,4 +1,4 @@
-//! A server as a job's operator would set it up.
+//! A server, set up as a job's operator would set it up.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,23 +13,23 @@ use tokio::sync::oneshot;
 use crate::authority::{Authority, Credentials, replace};
 use crate::{HANGS, log};
 
-/// What a test wants of its server.
+/// Options of a test's server.
 pub struct Options {
-    /// Stands in every identity, so that the log tells tests apart.
+    /// Part of every identity, so that the log distinguishes tests.
     pub name: &'static str,
-    /// Workers of the job.
+    /// Number of workers of the job.
     pub workers: usize,
-    /// Shard threads.
+    /// Number of shard threads.
     pub shard_threads: usize,
     /// `mean` or `sum`.
     pub aggregation: &'static str,
-    /// How long a wait for others may take.
+    /// How long the server waits for other workers in a round.
     pub round_timeout_seconds: f64,
-    /// How long a worker may be away.
+    /// How long a worker may be disconnected.
     pub reconnect_grace_seconds: f64,
-    /// Who may set the learning rate besides the deployer.
+    /// Roles that may set the learning rate, in addition to the deployer.
     pub schedulers: &'static [&'static str],
-    /// More of the configuration's section `[access]`, and its grants.
+    /// More lines of the configuration's section `[access]`, and its grants.
     pub access: &'static str,
     /// More fields of the configuration's section `[job]`.
     pub job: &'static str,
@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Two workers, one shard thread, and time-outs that are reached only where something hangs.
+    /// Two workers, one shard thread, and timeouts that are reached only if something hangs.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -58,36 +58,36 @@ impl Options {
     }
 }
 
-/// Somebody who signs optimizers.
+/// A publisher: signs optimizers.
 pub struct Publisher(SigningKey);
 
 impl Publisher {
-    /// With a new key.
+    /// A publisher with a new key.
     pub fn new() -> Self {
         Self(SigningKey::generate().unwrap())
     }
 
-    /// A component as built by `cargo xtask guests`, signed under its own name.
+    /// Signs a component built by `cargo xtask guests` under the component's name.
     pub fn sign(&self, name: &str, version: &str) -> Vec<u8> {
         self.sign_as(name, name.rsplit('/').next().unwrap_or(name), version)
     }
 
-    /// A component signed under a name that need not be its own.
+    /// Signs a component under a name that may differ from the component's.
     pub fn sign_as(&self, component_name: &str, name: &str, version: &str) -> Vec<u8> {
         sign(&component(component_name), name, version, &self.0).unwrap()
     }
 
-    /// Signs a component that was changed since it was built.
+    /// Signs the bytes of a component that was changed after it was built.
     pub fn sign_bytes(&self, component: &[u8], name: &str, version: &str) -> Vec<u8> {
         sign(component, name, version, &self.0).unwrap()
     }
 
-    /// Signs what another publisher has signed.
+    /// Adds a signature to a file that another publisher has signed.
     pub fn sign_too(&self, signed: &[u8]) -> Vec<u8> {
         add_signature(signed, &self.0).unwrap()
     }
 
-    /// For a trust file.
+    /// The public key, for a trust file.
     pub fn public_key(&self) -> PublicKey {
         self.0.public_key()
     }
@@ -105,19 +105,19 @@ pub fn component(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask guests` first", path.display()))
 }
 
-/// A server that runs in a runtime of its own until it is dropped.
+/// A server that runs in a separate runtime until it is dropped.
 pub struct TestServer {
-    /// Who certifies its peers.
+    /// The authority that certifies its peers.
     pub authority: Authority,
-    /// Whose components it takes.
+    /// The publisher whose components it trusts.
     pub publisher: Publisher,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     options: Options,
     running: Option<Running>,
 }
 
-/// As an editor does it: another file in its place.
+/// Replaces the trust file with a new one, as an editor does.
 fn write_trust(folder: &Path, publisher: &Publisher, more: &str) {
     let trust = format!("{more}\n[[publisher]]\nname = 'Example'\npublic_key = '{}'\n[end]\n", publisher.public_key());
     fs::write(folder.join("publishers.new"), trust).unwrap();
@@ -131,7 +131,7 @@ struct Running {
 }
 
 impl TestServer {
-    /// Makes certificates, a publisher and a configuration, and starts a server with them on a free port.
+    /// Creates certificates, a publisher and a configuration, and starts a server with them on a free port.
     pub fn start(options: Options) -> Self {
         log::start();
         let (authority, publisher) = (Authority::new(), Publisher::new());
@@ -174,22 +174,22 @@ impl TestServer {
         (self.address, self.running) = (address, Some(running));
     }
 
-    /// Writes the trust file anew, with more before the publisher, and has the server read it at once.
+    /// Writes a new trust file, with `more` before the publisher, and makes the server read it immediately.
     pub fn trust(&self, more: &str) {
         write_trust(self.authority.folder(), &self.publisher, more);
         self.reload();
     }
 
-    /// Changes the configuration's text, and has the server read its files again.
+    /// Changes the configuration's text, and makes the server read its files again.
     pub fn configure(&self, change: impl FnOnce(String) -> String) {
         let path = self.authority.folder().join("server.toml");
         replace(&path, &change(fs::read_to_string(&path).unwrap()));
         self.reload();
     }
 
-    /// Has the server read its files again, as SIGHUP does.
+    /// Makes the server read its files again, as SIGHUP does.
     pub fn reload(&self) {
-        self.running.as_ref().expect("it runs").reloader.reload();
+        self.running.as_ref().expect("the server is running").reloader.reload();
     }
 
     /// The identity of a role of this test, such as `worker-0`.
@@ -197,12 +197,12 @@ impl TestServer {
         format!("{}-{role}", self.options.name)
     }
 
-    /// A certificate for a role, from the server's own authority.
+    /// Issues a certificate for a role, from the server's authority.
     pub fn credentials(&self, role: &str) -> Credentials {
         self.authority.issue(&self.identity(role))
     }
 
-    /// How to reach the server with a certificate.
+    /// A client configuration that reaches the server with a certificate.
     pub fn reach(&self, credentials: &Credentials) -> ClientConfig {
         let mut config = ClientConfig::new(
             self.address.to_string(),
@@ -214,12 +214,12 @@ impl TestServer {
         config
     }
 
-    /// A client in a role.
+    /// Connects a client with a role.
     pub async fn client(&self, role: &str) -> Client {
         Client::connect(&self.reach(&self.credentials(role))).await.unwrap()
     }
 
-    /// A registered worker.
+    /// Connects a worker and registers it.
     pub async fn worker(&self, rank: usize) -> Client {
         let client = self.client(&format!("worker-{rank}")).await;
         let registration = client.register().await.unwrap();
@@ -227,7 +227,7 @@ impl TestServer {
         client
     }
 
-    /// All workers, by rank, registered in this order.
+    /// Connects all workers and registers them in this order. Returns them by rank.
     pub async fn workers(&self, order: impl IntoIterator<Item = usize>) -> Vec<Client> {
         let mut workers = Vec::new();
         for rank in order {
@@ -237,7 +237,7 @@ impl TestServer {
         workers.into_iter().map(|(_, client)| client).collect()
     }
 
-    /// Deploys a component that the trusted publisher has signed.
+    /// Deploys a component signed by the trusted publisher.
     pub async fn deploy(&self, name: &str, version: &str, settings: &[(&str, &str)]) -> Deployment {
         let mut options = DeployOptions::default();
         for (name, value) in settings {
@@ -250,7 +250,7 @@ impl TestServer {
         self.deploy_with(name, version, &options).await.unwrap()
     }
 
-    /// Deploys a component that the trusted publisher has signed, with whatever can be set.
+    /// Deploys a component signed by the trusted publisher, with all options.
     pub async fn deploy_with(
         &self,
         name: &str,
@@ -260,7 +260,7 @@ impl TestServer {
         self.client("deployer").await.deploy(self.publisher.sign(name, version), options).await
     }
 
-    /// The status, with the digest of all weights.
+    /// The server's status, with the digest of all weights.
     pub async fn status(&self) -> ServerStatus {
         self.client("operator").await.status(true).await.unwrap()
     }
@@ -272,7 +272,7 @@ impl TestServer {
 
     fn stop(&mut self) {
         if let Some(Running { stop, thread, .. }) = self.running.take() {
-            // A server that has panicked is not there to be told.
+            // A server that panicked no longer receives the request to stop.
             let _ = stop.send(());
             thread.join().expect("the server has panicked");
         }
@@ -282,7 +282,7 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // The test has failed already, and its clients may still be connected.
+            // The test has already failed, and its clients may still be connected.
             self.running = None;
         } else {
             self.stop();
@@ -290,7 +290,7 @@ impl Drop for TestServer {
     }
 }
 
-/// Runs the server that is configured in a folder, on a runtime of its own, so that nothing a test does keeps it busy.
+/// Runs the server that is configured in a folder, in a separate runtime, so that a test cannot block it.
 fn run(folder: &Path) -> (SocketAddr, Running) {
     let config = Config::load(&folder.join("server.toml")).unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -300,7 +300,7 @@ fn run(folder: &Path) -> (SocketAddr, Running) {
         runtime.block_on(async {
             let server = Server::bind(config).await.unwrap();
             listening.send((server.local_address(), server.reloader())).unwrap();
-            // A test that ends without a word stops it too.
+            // A test that ends without stopping the server stops it too, by dropping the sender.
             server.run(async { drop(stopped.await) }).await;
         });
     });

@@ -1,5 +1,5 @@
-//! Modules import downwards only: within a crate, a folder or file at the root of `src` uses its own modules and those
-//! of the layers below it. `docs/architecture.md` shows the layers.
+//! Modules import downwards only: within a crate, a folder or file at the root of `src` uses only its own modules and
+//! those of the layers below it. `docs/architecture.md` shows the layers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,7 +38,7 @@ const CRATES: [(&str, &[&[&str]]); 2] = [
     ),
 ];
 
-/// The modules at the root of the crate that a source text names in its paths, as in `crate::module::Item` and
+/// The modules at the root of the crate that a source file names in its paths, as in `crate::module::Item` and
 /// `crate::{module::Item, other}`.
 fn modules_used(source: &str) -> BTreeSet<String> {
     let code: String =
@@ -76,7 +76,7 @@ fn modules_used(source: &str) -> BTreeSet<String> {
     used
 }
 
-/// All Rust files of a folder and of the folders in it.
+/// All Rust files in a folder and its subfolders.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] });
@@ -101,7 +101,7 @@ fn modules_import_downwards_only() {
                 continue;
             };
             for used in modules_used(&fs::read_to_string(&path).unwrap()) {
-                // What is no module is a macro, or an item of the crate's root.
+                // A name that is not a module is a macro or an item at the root of the crate.
                 let is_above = layer(&used).is_some_and(|layer| layer < own || layer == own && used != module);
                 if is_above {
                     wrong.push(format!("{}: uses `{used}`, which is not below `{module}`", path.display()));

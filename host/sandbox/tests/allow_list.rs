@@ -1,4 +1,5 @@
-//! What is refused before the compiler sees it, each thing with an error that says what and where.
+//! Components that are refused before they are compiled, each with an error that identifies the feature and its
+//! position.
 
 mod common;
 
@@ -27,7 +28,7 @@ fn refused_with(bytes: &[u8], limits: ComponentLimits) -> Option<Forbidden> {
 fn refused(bytes: &[u8]) -> Forbidden {
     match Sandbox::new(SandboxConfig::default()).unwrap().admit(bytes) {
         Err(SandboxError::Forbidden(forbidden)) => forbidden,
-        Err(other) => panic!("not refused before it was compiled: {other}"),
+        Err(other) => panic!("not refused before compilation: {other}"),
         Ok(_) => panic!("admitted"),
     }
 }
@@ -55,7 +56,7 @@ fn memory_section(memories: &[MemoryType]) -> MemorySection {
 const MEMORY: MemoryType =
     MemoryType { minimum: 1, maximum: Some(1), memory64: false, shared: false, page_size_log2: None };
 
-/// A module with one function of this body.
+/// A module with one function with this body.
 fn with_body(instructions: &[Instruction<'_>]) -> Vec<u8> {
     let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
     functions.function(0);
@@ -179,7 +180,7 @@ fn each_size_has_a_limit_that_is_reached_by_one_more_than_it() {
             other => panic!("{name}: {other:?}"),
         }
     }
-    // All of them at once, exactly.
+    // All counts at their exact limits.
     let mut exact = ComponentLimits::default();
     for (_, limit, found) in FIELDS {
         *limit(&mut exact) = found(&structure);
@@ -191,7 +192,7 @@ fn each_size_has_a_limit_that_is_reached_by_one_more_than_it() {
 fn our_own_optimizers_stay_far_below_the_limits() {
     let mut most = Structure::default();
     let sandbox = Sandbox::new(SandboxConfig::default()).unwrap();
-    // The largest, the one with most matrices, and the one with a random stream.
+    // The largest component, the one with the most matrices, and the one with a random stream.
     for name in ["soap", "adafactor", "sgld"] {
         let structure = sandbox.admit(&component(name)).unwrap().structure().clone();
         most.function_bytes = most.function_bytes.max(structure.function_bytes);
@@ -228,7 +229,7 @@ fn blocks_and_components_within_each_other_end_at_the_limit() {
 
 #[test]
 fn types_within_types_do_not_overflow_the_servers_stack() {
-    // A component type with one declaration, which is a component type with one declaration, and so on.
+    // A component type whose single declaration is a component type, and so on.
     let nested = |depth: usize| {
         let mut types = vec![1];
         (0..depth).for_each(|_| types.extend([0x41, 1, 1]));
@@ -238,7 +239,8 @@ fn types_within_types_do_not_overflow_the_servers_stack() {
         component.finish()
     };
     assert!(matches!(refused(&nested(300_000)), Forbidden::TooMany { limit: "nested_types", .. }));
-    // At the limit both this parser and the compiler's cope with it: it is a component, if no optimizer.
+    // At the limit, both this parser and the compiler's parser can process it: it is a valid component, although not an
+    // optimizer.
     let admitted = Sandbox::new(SandboxConfig::default()).unwrap().admit(&nested(DEFAULT_NESTED_TYPES as usize));
     assert!(matches!(admitted.map(|_| ()), Err(SandboxError::NoContract { .. })));
     assert!(matches!(

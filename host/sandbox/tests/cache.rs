@@ -1,4 +1,4 @@
-//! The compile cache: what it spares, and that whatever is wrong with it ends in compiling anew.
+//! The compile cache: what it saves, and that any problem with it results in a new compilation.
 
 mod common;
 
@@ -14,7 +14,7 @@ use stepbox_sandbox::{
     Sandbox, SandboxConfig, WasiPolicy,
 };
 
-/// A cache directory, and servers that come and go.
+/// A cache directory that consecutive servers use.
 struct Cache(tempfile::TempDir);
 
 impl Cache {
@@ -30,7 +30,7 @@ impl Cache {
         CompileCache::open(self.path(), DEFAULT_CACHE_ENTRIES, DEFAULT_CACHE_BYTES)
     }
 
-    /// What a server that has just been started makes of a component.
+    /// Admits a component as a newly started server does.
     fn admit(&self, name: &str) -> AdmittedComponent {
         self.admit_with(name, SandboxConfig::default())
     }
@@ -39,7 +39,7 @@ impl Cache {
         Sandbox::new(config).unwrap().with_cache(self.open().unwrap()).admit(&component(name)).unwrap()
     }
 
-    /// The origin of `sgd`.
+    /// Where the code of `sgd` comes from.
     fn origin(&self) -> Origin {
         self.admit("sgd").admission().origin.clone()
     }
@@ -49,7 +49,7 @@ impl Cache {
         files.filter(|path| path.extension() == Some(OsStr::new(extension))).collect()
     }
 
-    /// The one entry.
+    /// The path of the only entry.
     fn entry(&self) -> PathBuf {
         match &self.files("native")[..] {
             [entry] => entry.clone(),
@@ -120,7 +120,7 @@ fn directory_and_files_are_their_owners_alone() {
 fn other_limits_have_an_entry_of_their_own() {
     let cache = Cache::new();
     cache.admit("sgd");
-    // The trial's outcome depends on them, though the code does not.
+    // The outcome of the trial depends on these limits, although the code does not.
     let limits = Limits { fuel_per_element: 1000, ..Limits::default() };
     let other = cache.admit_with("sgd", SandboxConfig { limits, ..SandboxConfig::default() });
     assert_eq!(other.admission().origin, missed(Miss::Absent));
@@ -144,7 +144,7 @@ fn a_changed_entry_is_never_run_but_replaced() {
     let cache = Cache::new();
     cache.admit("sgd");
     let good = fs::read(cache.entry()).unwrap();
-    // The format, the authentication, both digests, the fuel, and the code's head, middle and end.
+    // The format, the authentication, both digests, the fuel, and the start, middle and end of the code.
     for byte in [0, 7, 8, 39, 40, 72, 104, 136, 200, good.len() / 2, good.len() - 1] {
         let mut changed = good.clone();
         changed[byte] ^= 0x10;
@@ -192,7 +192,7 @@ fn an_entry_made_with_another_key_is_not_used() {
     other.admit("sgd");
     fs::copy(other.entry(), cache.entry()).unwrap();
     assert_eq!(cache.origin(), missed(Miss::NotAuthentic));
-    // A new key makes all entries worthless.
+    // A new key invalidates all entries.
     fs::remove_file(cache.key()).unwrap();
     assert_eq!(cache.origin(), missed(Miss::NotAuthentic));
     assert_eq!(cache.origin(), Origin::Cached);
@@ -207,7 +207,7 @@ fn a_link_or_folder_in_an_entrys_place_is_not_followed() {
     fs::rename(&entry, &elsewhere).unwrap();
     symlink(&elsewhere, &entry).unwrap();
     assert!(matches!(cache.origin(), Origin::Compiled(Some(Miss::Unreadable(_)))));
-    // The link was replaced, not what it pointed at.
+    // The link itself was replaced, not its target.
     assert!(fs::symlink_metadata(&entry).unwrap().is_file());
     assert_eq!(cache.origin(), Origin::Cached);
 
@@ -241,7 +241,7 @@ fn a_link_in_the_keys_or_the_directorys_place_is_refused() {
     fs::rename(cache.key(), &elsewhere).unwrap();
     symlink(&elsewhere, cache.key()).unwrap();
     assert!(matches!(cache.open(), Err(CacheError::NotPlain { .. })));
-    // Nor is a key made through a link that leads nowhere.
+    // A key is not created through a dangling link either.
     fs::remove_file(&elsewhere).unwrap();
     assert!(cache.open().is_err());
     assert!(!elsewhere.exists());
@@ -264,7 +264,8 @@ fn a_key_of_the_wrong_length_is_refused() {
 
 #[test]
 fn a_directory_of_another_user_is_refused() {
-    // On any machine the root directory is the superuser's, or, to the superuser, open to others.
+    // On any machine the root directory belongs to the superuser or, if the superuser runs this test, is open to
+    // others.
     let error = CompileCache::open("/", 1, 1).err().unwrap();
     assert!(matches!(error, CacheError::Foreign { .. } | CacheError::Exposed { .. }), "{error}");
 }
@@ -281,7 +282,7 @@ fn what_was_not_used_for_the_longest_time_goes_first() {
     age(&cache.files("native"), Duration::from_secs(60));
     admit("signum", 2, DEFAULT_CACHE_BYTES);
     age(&cache.files("native"), Duration::from_secs(30));
-    // Used, so that it is the other's turn.
+    // Just used, so that the other entry is evicted next.
     assert_eq!(admit("sgd", 2, DEFAULT_CACHE_BYTES), Origin::Cached);
     admit("lion", 2, DEFAULT_CACHE_BYTES);
     assert_eq!(cache.files("native").len(), 2);
@@ -291,7 +292,7 @@ fn what_was_not_used_for_the_longest_time_goes_first() {
     let one = fs::metadata(&cache.files("native")[0]).unwrap().len();
     admit("ftrl", 64, one + one / 2);
     assert_eq!(cache.files("native").len(), 1);
-    // What is too large by itself is not kept, and what is there is no longer taken.
+    // An entry that is too large by itself is not stored, and an existing one is no longer used.
     assert!(matches!(admit("ftrl", 64, 1000), Origin::Compiled(Some(_))));
     assert_eq!(cache.files("native").len(), 0);
 }
@@ -325,7 +326,7 @@ fn servers_that_start_at_the_same_time_share_a_key() {
     assert_eq!(cache.files("partial").len(), 0);
 }
 
-/// Sets back when files were last used.
+/// Moves the time of last use of files back by `by`.
 fn age(files: &[PathBuf], by: Duration) {
     for path in files {
         let file = fs::File::open(path).unwrap();

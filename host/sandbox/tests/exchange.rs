@@ -1,5 +1,5 @@
-//! Rounds in which gradients' memory becomes that of new parameters and of what slots were before: the same bits as in
-//! any other round, and the same way back.
+//! Rounds in which the memory of gradients is reused for new parameters and for the old contents of slots: the bits are
+//! the same as in any other round, and so is the rollback.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn training(component: &AdmittedComponent, parameters: &[f32], rate: f64) -> Tra
     Training::new(component, component.configure(Some(rate), &[]).unwrap(), parameters)
 }
 
-/// The first buffer is the gradient; the others are there to be written to.
+/// Runs an exchange. The first buffer is the gradient; the others are available for writing.
 fn exchange(training: &mut Training, round: u64, rate: f64, buffers: Vec<Vec<u8>>) -> Result<Vec<u8>, StepError> {
     let mut former = vec![0; ELEMENTS * 4];
     training.pool.read_parameters(training.slice, &mut former).unwrap();
@@ -35,7 +35,7 @@ fn exchange(training: &mut Training, round: u64, rate: f64, buffers: Vec<Vec<u8>
     training.pool.exchange(training.slice, &context(round, rate), exchange)
 }
 
-/// A gradient, and other buffers of these lengths with anything in them.
+/// A gradient, and further buffers of these lengths with arbitrary contents.
 fn buffers(round: u64, others: &[usize]) -> Vec<Vec<u8>> {
     let mut buffers = vec![bytes(&values(ELEMENTS, round as u32))];
     buffers.extend(others.iter().map(|length| vec![0xa5; *length]));
@@ -61,15 +61,15 @@ fn an_exchange_is_a_step_and_can_be_taken_back_whatever_buffers_there_are() {
                 exchange(&mut exchanged, round, RATE, buffers(round, others)).unwrap();
                 assert_ne!(exchanged.state(), before);
                 let lent = exchanged.pool.roll_back(exchanged.slice);
-                assert_eq!(lent.len(), others.len(), "{name}: what was lent comes back");
-                assert_eq!(exchanged.state(), before, "{name} {others:?}: taken back");
+                assert_eq!(lent.len(), others.len(), "{name}: the lent buffers are returned");
+                assert_eq!(exchanged.state(), before, "{name} {others:?}: rolled back");
 
                 let out = exchange(&mut exchanged, round, RATE, buffers(round, others)).unwrap();
                 assert_eq!(exchanged.pool.commit(exchanged.slice).len(), others.len());
                 assert_eq!(exchanged.state(), stepped.state(), "{name} {others:?} round {round}");
                 assert_eq!(common::words(&out), exchanged.state()[0]);
                 exchanged.pool.roll_back(exchanged.slice);
-                assert_eq!(exchanged.state(), stepped.state(), "{name}: what is kept stays");
+                assert_eq!(exchanged.state(), stepped.state(), "{name}: a committed round remains");
             }
         }
     }

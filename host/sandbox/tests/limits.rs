@@ -1,4 +1,4 @@
-//! Each limit, violated by a guest that is made for it, ends in an error of its own.
+//! Each limit, violated by a guest made for it, results in a distinct error.
 
 mod common;
 
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use common::{admit, component, sandbox, values};
 use stepbox_sandbox::{CallFailure, Fault, Limits, Sandbox, SandboxConfig, SandboxError, StepError, TensorDescription};
 
-/// How a component that is refused in its trial run failed.
+/// The call failure for which a component is refused in its trial run.
 fn failure(error: SandboxError) -> CallFailure {
     assert_eq!(error.fault(), Fault::Publisher, "{error}");
     match error {
         SandboxError::Call(error) | SandboxError::Trial(StepError::Call(error)) => error.failure,
-        other => panic!("another error: {other}"),
+        other => panic!("a different error: {other}"),
     }
 }
 
@@ -44,7 +44,7 @@ fn a_memory_bomb_meets_the_memory_limit() {
 
 #[test]
 fn all_instances_together_have_a_limit_too() {
-    // Less than one instance of the trial needs, and more than its code alone.
+    // Less than one instance of the trial needs, but more than its code.
     let error = refusal("adamw", Limits { total_memory_bytes: 5 << 18, ..Limits::default() });
     assert_eq!(error.fault(), Fault::Operator);
     assert!(error.to_string().contains("total_memory_bytes"), "{error}");
@@ -75,7 +75,7 @@ fn a_trap_names_the_function_and_leaves_no_trace() {
     }
     let before = training.state();
     for _ in 0..3 {
-        // The instance is set up anew after each trap, with the state it had.
+        // After each trap, the instance is recreated with its previous state.
         let error = training.round(&values(10_000, 10)).unwrap_err();
         let StepError::Call(error) = &error else { panic!("{error}") };
         assert_eq!(error.function, "step");
@@ -85,11 +85,11 @@ fn a_trap_names_the_function_and_leaves_no_trace() {
     }
 }
 
-/// One slice has taken its step and waits for the other, in the same instance, which traps in a block that is not its
-/// first, or before its first, having written elsewhere in its slice.
+/// One slice has completed its step and waits for the other slice in the same instance. That one traps in a later
+/// block, or before its first block, after it has written elsewhere in its slice.
 #[test]
 fn a_step_that_fails_far_from_its_blocks_leaves_no_trace_either() {
-    // So little that the parameter that is looked for stays what it is.
+    // So small that the parameter that the guest looks for does not change.
     const RATE: f64 = 1e-30;
     for (guest, poison) in [("hostile/scribbler", 4242.5), ("hostile/slow-poison", 2e9)] {
         let limits = Limits { block_elements: 4096, ..Limits::default() };
@@ -130,7 +130,8 @@ fn a_step_that_fails_far_from_its_blocks_leaves_no_trace_either() {
         }
         let before = state(&pool);
         for _ in 0..2 {
-            // The scribbler would find the other slice's parameter from here, too: the sound one steps as in round 9.
+            // The scribbler would find the other slice's parameter from here too, so the sound slice steps as in round
+            // 9.
             step(&mut pool, sound, 9).unwrap();
             assert_ne!(state(&pool), before, "the sound slice has stepped");
             let error = step(&mut pool, poisoned, 10).unwrap_err();
@@ -170,7 +171,8 @@ fn a_slice_that_is_released_gives_its_room_back_and_the_others_keep_their_values
 #[test]
 fn what_the_server_keeps_for_rows_is_of_the_same_memory_and_given_back() {
     const ROWS: u32 = 1 << 20;
-    // In the optimizer's memory 4 MiB of parameters, as much of a slot, and 4 MiB besides; 16 MiB of seals outside it.
+    // The optimizer's memory holds 4 MiB of parameters, 4 MiB of a slot and another 4 MiB; the seals outside it take 16
+    // MiB.
     let bind = |total_memory_bytes| {
         let admitted = sandbox(Limits { total_memory_bytes, ..Limits::default() }).admit(&component("rowwise-adagrad"));
         let admitted = admitted.unwrap();
@@ -181,7 +183,7 @@ fn what_the_server_keeps_for_rows_is_of_the_same_memory_and_given_back() {
         let bound = pool.bind(&tensor, &plan, &settings, 0, ROWS);
         if let Ok(slice) = &bound {
             pool.release(*slice);
-            pool.bind(&tensor, &plan, &settings, 0, ROWS).expect("as much again, once it was given back");
+            pool.bind(&tensor, &plan, &settings, 0, ROWS).expect("the same amount, after it was released");
         }
         bound.map(|_| ())
     };
@@ -191,11 +193,11 @@ fn what_the_server_keeps_for_rows_is_of_the_same_memory_and_given_back() {
     assert!(error.to_string().contains("total_memory_bytes"), "{error}");
 }
 
-/// The memory of an instance that trapped and that of its successor are there at the same time.
+/// The memory of an instance that trapped and the memory of its successor exist at the same time.
 #[test]
 fn an_instance_is_set_up_again_also_where_there_is_no_memory_for_two() {
     const ELEMENTS: usize = 2 << 20;
-    // Somewhat more than 16 MiB for each of two tensors, but not for three.
+    // Slightly more than 16 MiB for each of two tensors, but not for three.
     let sandbox = sandbox(Limits { total_memory_bytes: 48 << 20, ..Limits::default() });
     let admitted = |name| sandbox.admit(&component(name)).unwrap();
     let training = |name, parameters: &[f32]| {
@@ -209,13 +211,13 @@ fn an_instance_is_set_up_again_also_where_there_is_no_memory_for_two() {
     (1..10).for_each(|round| poisoned.round(&values(ELEMENTS, round)).unwrap());
     let before = poisoned.state();
     assert!(matches!(poisoned.round(&values(ELEMENTS, 10)), Err(StepError::Call(_))));
-    // Set up again, it traps again; what it took twice for a moment is given back each time.
+    // The recreated instance traps again; the memory that is briefly allocated twice is released each time.
     for _ in 0..3 {
         assert!(matches!(poisoned.round(&values(ELEMENTS, 10)), Err(StepError::Call(_))));
         assert_eq!(poisoned.state(), before);
     }
     neighbour.round(&values(ELEMENTS, 1)).unwrap();
-    // Somebody new gets no memory that is not there.
+    // A new optimizer gets no memory beyond the total.
     let third = admitted("sgd");
     let tensor =
         TensorDescription { name: "third".into(), shape: vec![ELEMENTS as u64], ..TensorDescription::default() };
@@ -308,7 +310,7 @@ fn a_product_that_is_not_paid_for_is_not_computed() {
 
 #[test]
 fn a_product_ends_at_its_deadline_where_fuel_is_plenty() {
-    // Seventeen billion multiplications, in one call of the server's function, without a loop of the guest's own.
+    // Seventeen billion multiplications in one call of the server's function, without a loop in the guest.
     let limits = Limits { fuel_per_element: 1 << 40, whole_tensor_deadline_milliseconds: 10, ..Limits::default() };
     let failure = failure(refusal("hostile/greedy-product", limits));
     assert_eq!(failure, CallFailure::Deadline { milliseconds: 10 });

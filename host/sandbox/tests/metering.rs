@@ -1,4 +1,4 @@
-//! Metering is for measurements to choose, and changes no result.
+//! Measurements can select the metering, which does not change results.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn trained(name: &str, metering: Metering) -> Vec<u32> {
 
 #[test]
 fn all_metering_gives_the_same_bits() {
-    // muon has the server multiply matrices, which is paid for in fuel.
+    // muon makes the server multiply matrices, which costs fuel.
     for name in ["adamw", "muon"] {
         let expected = trained(name, Metering::default());
         for metering in MODES {
@@ -42,7 +42,7 @@ fn fuel_bounds_a_call_where_it_is_counted() {
     let failure = |metering| match Sandbox::metered(SandboxConfig::default(), metering).unwrap().admit(&endless) {
         Err(SandboxError::Trial(StepError::Call(error))) => error.failure,
         Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it returned"),
+        Ok(_) => panic!("the call returned"),
     };
     for metering in [Metering::Fuel, Metering::FuelAndEpochs] {
         assert!(matches!(failure(metering), CallFailure::OutOfFuel { .. }));

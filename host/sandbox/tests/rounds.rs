@@ -1,4 +1,4 @@
-//! Rounds of every kind can be taken back, bit for bit: several phases, touched rows, whole tensors, evaluation.
+//! Rounds of every kind can be rolled back, bit for bit: several phases, touched rows, whole tensors, evaluation.
 
 mod common;
 
@@ -14,7 +14,7 @@ use stepbox_sandbox::{
 const ROWS: u64 = 300;
 const COLUMNS: u64 = 131;
 
-/// A matrix that lives in a pool as one slice.
+/// A matrix in a pool, as one slice.
 struct Matrix {
     pool: InstancePool,
     slice: SliceId,
@@ -42,7 +42,7 @@ impl Matrix {
         std::iter::once(parameters).chain(self.plan.slots.iter().map(|entry| slot(&entry.name))).collect()
     }
 
-    /// All phases, or the first failure.
+    /// Runs all phases of a round, up to the first failure.
     fn round(&mut self, round: u64, gradient: &[f32]) -> Result<(), StepError> {
         let mut source = |range: Range<usize>, target: &mut [f32]| target.copy_from_slice(&gradient[range]);
         if self.plan.is_one_pass() {
@@ -82,13 +82,13 @@ fn a_round_of_several_phases_or_of_a_whole_tensor_can_be_taken_back() {
         assert!(before[0] != after[0] && before[1] != after[1], "{name} has not moved");
         matrix.pool.roll_back(matrix.slice);
         assert!(matrix.state() == before, "{name}");
-        // The same round again gives the same.
+        // The same round again gives the same result.
         matrix.round(2, &values((ROWS * COLUMNS) as usize, 2)).unwrap();
         assert!(matrix.state() == after, "{name}");
     }
 }
 
-/// The task that runs a round on a server may die before it says what is to become of it.
+/// The task that runs a round on a server may die before it decides the outcome of the round.
 #[test]
 fn a_round_that_nobody_has_ended_is_taken_back_by_the_next_one() {
     for name in ["adamw", "lamb", "muon"] {
@@ -145,7 +145,7 @@ fn a_round_of_touched_rows_changes_these_and_can_be_taken_back() {
     }
 }
 
-/// Blocks of one row's length, so that each round is many calls.
+/// Blocks as long as one row, so that each round has many calls.
 #[test]
 fn rows_are_visited_the_same_however_many_fit_a_block() {
     let state = |block_elements| {
@@ -182,7 +182,7 @@ fn evaluation_weights_leave_no_trace() {
     assert_eq!(common::bits(&training.evaluation(0, &context(3, 0.1)).unwrap()), common::bits(&evaluation));
 }
 
-/// Rows of different widths in one instance: the room for gradients must fit the widest row and the longest list.
+/// Rows of different widths in one instance: the memory for gradients must fit the widest row and the longest list.
 #[test]
 fn tensors_with_wide_and_with_many_rows_share_an_instance() {
     let component = admit("lazy-adam").unwrap();
@@ -207,14 +207,17 @@ fn tensors_with_wide_and_with_many_rows_share_an_instance() {
     let mut source = |_: Range<usize>, target: &mut [f32]| target.fill(0.5);
     let before = read(&pool, many, many_elements);
     pool.step_rows(wide, &(0..64).collect::<Vec<_>>(), &context(1, 0.1), &mut source).unwrap();
-    assert!(read(&pool, many, many_elements) == before, "one tensor's gradient stays out of another's parameters");
+    assert!(
+        read(&pool, many, many_elements) == before,
+        "a tensor's gradient must not overlap another tensor's parameters"
+    );
     let before = read(&pool, wide, wide_elements);
     pool.step_rows(many, &(0..1000).collect::<Vec<_>>(), &context(1, 0.1), &mut source).unwrap();
     assert!(read(&pool, wide, wide_elements) == before);
 }
 
-/// Three slices in one instance. One traps while another is between its phases, or has finished and waits to be settled;
-/// the third has the instance set up anew.
+/// Three slices in one instance. One traps while another is between its phases, or has finished and is not yet
+/// committed or rolled back; the third causes the instance to be recreated.
 #[test]
 fn an_instance_that_ends_in_the_middle_of_another_keys_round_leaves_that_key_as_it_was() {
     let component = admit("hostile/late-trap").unwrap();
@@ -231,7 +234,7 @@ fn an_instance_that_ends_in_the_middle_of_another_keys_round_leaves_that_key_as_
         pool.load(slice, &bytes(&parameters)).unwrap();
         (slice, plan, elements)
     };
-    // The first is released, so that the others lie elsewhere in the next instance.
+    // The first slice is released, so that the others are at different addresses in the next instance.
     let released = bind(9_000, None);
     let (bystander, poisoned, third) = (bind(5_000, None), bind(100, Some(2e9)), bind(300, None));
     let state = |pool: &InstancePool, (slice, _, elements): &(SliceId, Arc<Plan>, usize)| {
@@ -254,7 +257,7 @@ fn an_instance_that_ends_in_the_middle_of_another_keys_round_leaves_that_key_as_
             phase(&mut pool, &third, 0).unwrap();
         }
         assert_eq!(phase(&mut pool, &bystander, 1), Err(StepError::Interrupted));
-        assert!(state(&pool, &bystander) == before, "between its phases; set up anew: {set_up_anew}");
+        assert!(state(&pool, &bystander) == before, "between its phases; recreated: {set_up_anew}");
     }
     for keep in [false, true] {
         phase(&mut pool, &bystander, 0).unwrap();
@@ -272,6 +275,9 @@ fn an_instance_that_ends_in_the_middle_of_another_keys_round_leaves_that_key_as_
         } else {
             pool.roll_back(bystander.0);
         }
-        assert!(state(&pool, &bystander) == if keep { after } else { before.clone() }, "settled late; kept: {keep}");
+        assert!(
+            state(&pool, &bystander) == if keep { after } else { before.clone() },
+            "settled late; committed: {keep}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! How a tensor is cut, and how many instances hold it, does not show in the result.
+//! The cuts of a tensor, and the number of instances that hold it, do not affect results.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn a_tensor_cut_into_slices_trains_to_the_same_bits() {
 #[test]
 fn slices_that_no_longer_fit_an_instance_go_to_another_and_train_the_same() {
     let overhead = Limits::default().guest_overhead_bytes;
-    // Room for one slice and its gradients, not for two.
+    // Memory for one slice and its gradients, but not for two.
     let small = Limits { instance_memory_bytes: overhead + (1 << 20) + (16 << 10), ..Limits::default() };
     const SLICE: usize = 1 << 16;
     let parameters = values(3 * SLICE, 0);

@@ -1,4 +1,4 @@
-//! Components that import WASI: refused by default; where the operator allows them, WASI is there and empty.
+//! Components that import WASI: refused by default. If the operator allows them, WASI is available but empty.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn wasi_is_refused_by_default_and_the_message_says_what_to_configure() {
 
 #[test]
 fn an_allowed_component_finds_no_files_environment_arguments_clock_or_entropy() {
-    // The guest traps if it finds anything.
+    // The guest traps if WASI gives it anything.
     let admitted = admit("hostile/wasi-probe", WasiPolicy::Empty).unwrap();
     assert!(admitted.imports().iter().any(|import| import.starts_with("wasi:random/")));
     let settings = admitted.configure(None, &[]).unwrap();

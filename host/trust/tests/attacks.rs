@@ -1,4 +1,4 @@
-//! Every way to get code past the trust store that we could think of, and the refusal it meets.
+//! Every way to bypass the trust store that we could think of, and the error that refuses it.
 
 mod common;
 
@@ -110,7 +110,7 @@ fn a_second_signature_section_is_refused_wherever_it_stands() {
         assert!(matches!(error, TrustError::BadSignature { .. }), "at {position}: {error}");
     }
 
-    // Even the publisher cannot sign such a file: the inner one might mean something to another reader.
+    // Even the publisher cannot sign such a file: the inner signature section might mean something to another reader.
     let mut inner = COMPONENT.to_vec();
     inner.extend_from_slice(&section);
     assert!(matches!(sign(&inner, "adamw", "1.2.3", &world.key), Err(SignError::Signed)));
@@ -169,7 +169,7 @@ fn revoked_keys_and_digests_are_refused() {
     }
 }
 
-/// Were there two encodings of one signature, the second would have a digest nobody has revoked.
+/// If one signature had two encodings, the second file would have a digest that nobody has revoked.
 #[test]
 fn a_signature_in_another_encoding_is_refused() {
     let world = World::new();
@@ -212,7 +212,7 @@ fn modules_and_other_files_are_refused() {
     let module = b"\0asm\x01\0\0\0\x00\x07\x05firsta";
     let not_a_component = |error| matches!(error, TrustError::NotAComponent { .. });
     assert!(not_a_component(refusal(&world.store, module)));
-    // A signature made for a component does not make a module of the same sections acceptable.
+    // A signature made for a component does not make a module with the same sections acceptable.
     let mut as_module = world.signed.clone();
     as_module[4..8].copy_from_slice(&[1, 0, 0, 0]);
     assert!(not_a_component(refusal(&world.store, &as_module)));
@@ -234,7 +234,7 @@ fn too_large_files_are_refused_before_anything_else() {
     assert_eq!(refusal(&store, &vec![0xff; limit + 1]), TrustError::TooLarge { bytes: limit + 1, limit });
 }
 
-/// Manifests that `sign` would not make, signed with the right key all the same.
+/// Manifests that `sign` would not produce, signed with the right key.
 #[test]
 fn wrong_manifests_are_refused_even_with_a_good_signature() {
     let world = World::new();
@@ -301,7 +301,7 @@ fn claims_are_what_the_file_says_whoever_signed_it() {
     assert_eq!(Claims::read(COMPONENT), Err(TrustError::Unsigned));
 }
 
-/// Claims are read from files nobody has vouched for, and their errors go to terminals.
+/// Claims are read from unverified files, and errors about them are shown in terminals.
 #[test]
 fn errors_carry_no_control_characters_out_of_a_file() {
     let world = World::new();
@@ -336,7 +336,7 @@ fn wrong_trust_files_are_refused() {
     assert!(missing.to_string().contains("/no/such/trust.toml"), "{missing}");
 }
 
-/// A point of small order as a key would verify signatures that nobody made.
+/// A public key that is a point of small order would verify signatures that nobody made.
 #[test]
 fn keys_of_small_order_are_no_keys() {
     // The neutral element, in the encoding of RFC 8032: 1 followed by 31 zero bytes.
@@ -405,8 +405,8 @@ fn replace_all(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Signs any sections with a key, also ones that [`sign`] would not: the signature comes from the reference
-/// implementation, the layout from `docs/signing.md`.
+/// Returns a function that signs any sections with a key, including sections that [`sign`] would not produce. The
+/// signature comes from the reference implementation, the layout from `docs/signing.md`.
 fn signer_of_anything(key: &SigningKey) -> impl Fn(&[u8]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("key");

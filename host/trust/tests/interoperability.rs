@@ -1,4 +1,4 @@
-//! Other tools check our signatures, and we theirs.
+//! Other tools verify our signatures, and we verify theirs.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn the_reference_implementation_verifies_what_we_sign() {
     let world = World::new();
     let key = reference_public_key(&world);
     key.verify(&mut Cursor::new(&world.signed), None).unwrap();
-    // The form its command line reads, as `docs/signing.md` makes it.
+    // The form that its command line reads, as `docs/signing.md` creates it.
     let raw = [&[1], &world.key.public_key().as_bytes()[..]].concat();
     assert_eq!(wasmsign2::PublicKey::from_bytes(&raw).unwrap().attach_default_key_id(), key);
     let mut damaged = world.signed.clone();
@@ -43,14 +43,15 @@ fn the_reference_implementation_verifies_what_we_sign() {
 fn we_verify_what_the_reference_implementation_signs() {
     let world = World::new();
     let id = world.key.public_key().id().as_bytes().to_vec();
-    // Without our signature section, with our manifest: what a publisher with its own signing tool starts from.
+    // Without our signature section, but with our manifest: the starting point of a publisher with a different signing
+    // tool.
     let unsigned = [&world.signed[..8], &world.signed[SIGNED_CONTENT..]].concat();
     let module = Module::deserialize(&mut Cursor::new(unsigned)).unwrap();
     let secret = reference_secret_key(&world.key);
 
     let mut signed = Vec::new();
     secret.sign(module.clone(), Some(&id)).unwrap().serialize(&mut signed).unwrap();
-    assert_eq!(signed, world.signed, "both make the same bytes");
+    assert_eq!(signed, world.signed, "both tools produce the same bytes");
 
     let mut without_key_id = Vec::new();
     secret.sign(module, None).unwrap().serialize(&mut without_key_id).unwrap();
@@ -60,7 +61,7 @@ fn we_verify_what_the_reference_implementation_signs() {
     ));
 }
 
-/// A second signer, and the file that both have signed.
+/// A second signer, and the file signed by both.
 fn signed_by_two(world: &World) -> (SigningKey, Vec<u8>) {
     let second = SigningKey::generate().unwrap();
     let signed = add_signature(&world.signed, &second).unwrap();
@@ -81,7 +82,7 @@ fn the_reference_implementation_verifies_each_of_two_signatures() {
     assert!(stranger.verify(&mut Cursor::new(&signed), None).is_err());
     let all = PublicKeySet::new([one.clone(), two.clone(), stranger].into());
     assert_eq!(all.verify(&mut Cursor::new(&signed), None).unwrap(), [&one, &two].into());
-    // A key without its id, as the command line reads it.
+    // A key without its ID, as the command line reads it.
     let raw = [&[1], &second.public_key().as_bytes()[..]].concat();
     wasmsign2::PublicKey::from_bytes(&raw).unwrap().verify(&mut Cursor::new(&signed), None).unwrap();
     let mut damaged = signed.clone();
@@ -111,11 +112,11 @@ fn we_verify_what_the_reference_implementation_signs_twice() {
     let [first, last] = signers;
 
     let both = sign(&sign(&unsigned, first), last);
-    assert_eq!(both, ours, "both make the same bytes");
+    assert_eq!(both, ours, "both tools produce the same bytes");
     let store = parse(&[publisher("One", &world.key), publisher("Two", &second)].concat()).unwrap();
     assert_eq!(store.verify(both).unwrap().signers().count(), 2);
 
-    // It appends; we take the one order of key ids only, and bring it about when we sign.
+    // The other tool appends signatures. We accept only the order of key IDs, and establish it when we sign.
     let turned = sign(&sign(&unsigned, last), first);
     assert!(matches!(
         store.verify(&*turned),
@@ -128,13 +129,13 @@ fn we_verify_what_the_reference_implementation_signs_twice() {
     store.verify(in_order).unwrap();
 }
 
-/// The expected digest was made from the layout in `docs/signing.md` with `openssl pkeyutl` and without this crate.
-/// Were it to change, files signed before would no longer verify.
+/// The expected digest was computed from the layout in `docs/signing.md` with `openssl pkeyutl`, without this crate. If
+/// it changed, files signed earlier would no longer verify.
 #[test]
 fn the_format_does_not_change() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("key");
-    // The secret key of RFC 8032, section 7.1, test 1, in the PEM that `openssl` writes.
+    // The secret key of RFC 8032, section 7.1, test 1, in the PEM format that `openssl` writes.
     let pem = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
         -----END PRIVATE KEY-----\n";

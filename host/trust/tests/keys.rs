@@ -1,4 +1,4 @@
-//! Key files: who may read them, and that standard tools can.
+//! Key files: who may read them, and that standard tools can read them.
 #![cfg(unix)]
 
 use std::fs;
@@ -89,7 +89,7 @@ fn key_ids_are_read_as_they_are_printed() {
     }
 }
 
-/// `openssl` reads both files and derives the same public key; skipped where it is not installed.
+/// `openssl` reads both files and derives the same public key. Skipped if it is not installed.
 #[test]
 fn openssl_reads_the_key_files() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Downgrades, and what a restart or a damaged file does to the memory of versions.
+//! Downgrades, and the effect of a restart or a damaged file on the version ledger.
 
 mod common;
 
@@ -17,13 +17,13 @@ fn ledger(directory: &Path) -> VersionLedger {
     VersionLedger::load(directory.join("versions.toml")).unwrap()
 }
 
-/// Has a component take effect.
+/// Makes a component take effect by a deployment.
 fn deploy(ledger: &mut VersionLedger, component: &VerifiedComponent) {
     let intent = ledger.record(component).unwrap();
     ledger.took_effect(intent).unwrap();
 }
 
-/// Has one take effect that did before.
+/// Makes a component take effect by a rollback.
 fn roll_back(ledger: &mut VersionLedger, component: &VerifiedComponent) {
     let intent = ledger.record_rollback(component).unwrap();
     ledger.took_effect(intent).unwrap();
@@ -68,24 +68,30 @@ fn a_rollback_finds_what_was_deployed_and_no_other_old_file_also_after_a_restart
             assert!(ledger.was_deployed(component), "{component:?}");
         }
         assert!(!ledger.was_deployed(&verified(&world, "adamw", "1.0.5")), "an old version that was never deployed");
-        assert!(!ledger.was_deployed(&changed), "other content under a version that was");
+        assert!(!ledger.was_deployed(&changed), "other content under a deployed version");
         assert!(!ledger.was_deployed(&verified(&world, "lion", "1.0.0")), "another name");
-        // Nothing else follows from it: by file the old ones stay refused.
+        // This has no other consequence: as files, the old versions remain refused.
         assert!(matches!(ledger.check(&deployed[1]), Err(TrustError::Downgrade { .. })));
     }
     let mut used = VersionLedger::load(directory.path().join("versions.toml")).unwrap();
     for minor in 1..=2 * MAX_EARLIER_VERSIONS {
         roll_back(&mut used, &deployed[0]);
         deploy(&mut used, &verified(&world, "adamw", &format!("2.0.{minor}")));
-        assert!(ledger(directory.path()).was_deployed(&deployed[0]), "what is gone back to again is not forgotten");
+        assert!(
+            ledger(directory.path()).was_deployed(&deployed[0]),
+            "the version that was rolled back to is still remembered"
+        );
     }
     for minor in 1..=MAX_EARLIER_VERSIONS {
         deploy(&mut first, &verified(&world, "adamw", &format!("2.{minor}.0")));
     }
-    assert!(first.was_deployed(&deployed[2]) && !first.was_deployed(&deployed[1]), "only so many are remembered");
+    assert!(
+        first.was_deployed(&deployed[2]) && !first.was_deployed(&deployed[1]),
+        "the number of remembered versions is limited"
+    );
 }
 
-/// Which of these contents the ledger lets be deployed: three versions, and other content under the second.
+/// Which of these contents the ledger permits to deploy: three versions, and other content under the second version.
 fn allowed(world: &World, directory: &Path) -> [bool; 4] {
     let changed = [COMPONENT, &custom_section("changed", b"")].concat();
     let changed = world.store.verify(sign(&changed, "adamw", "2.0.0", &world.key).unwrap()).unwrap();
@@ -104,17 +110,18 @@ fn wherever_a_deployment_ends_what_was_in_force_and_what_was_intended_can_be_dep
         deploy(&mut ledger, &good);
         (directory, ledger)
     };
-    // A crash between the record and the effect: either may have been in force.
+    // A crash between the record and the effect: either version may have been in force.
     let (directory, mut ledger) = with_good();
     let intent = ledger.record(&bad).unwrap();
     assert_eq!(allowed(&world, directory.path()), [true, true, false, false]);
 
-    // It has taken effect: no way back but a rollback, which this ledger knows for a former deployment.
+    // It has taken effect: only a rollback can return to the older version, which this ledger knows as a former
+    // deployment.
     ledger.took_effect(intent).unwrap();
     assert_eq!(allowed(&world, directory.path()), [false, true, false, false]);
     assert!(ledger.was_deployed(&good));
 
-    // Gone back to, it is what was in force, and so it stays until a higher version takes effect.
+    // After the rollback the older version is in force, and remains so until a higher version takes effect.
     roll_back(&mut ledger, &good);
     assert_eq!(allowed(&world, directory.path()), [true, true, false, false]);
     deploy(&mut ledger, &good);
@@ -124,7 +131,7 @@ fn wherever_a_deployment_ends_what_was_in_force_and_what_was_intended_can_be_dep
     ledger.took_effect(later).unwrap();
     assert_eq!(allowed(&world, directory.path()), [false; 4]);
 
-    // Refused after it was recorded: it never was, so its version is free for other content.
+    // Refused after it was recorded: it never took effect, so its version can be used for other content.
     let (directory, mut ledger) = with_good();
     let intent = ledger.record(&bad).unwrap();
     ledger.withdraw(intent).unwrap();
@@ -147,16 +154,16 @@ fn a_disk_that_fails_after_the_effect_leaves_a_ledger_that_holds() {
     let mut ledger = ledger(directory.path());
     deploy(&mut ledger, &good);
     let intent = ledger.record(&bad).unwrap();
-    // In the way of the next write.
+    // Blocks the next write.
     let obstacle = directory.path().join("versions.toml.tmp");
     fs::create_dir(&obstacle).unwrap();
     assert!(matches!(ledger.took_effect(intent), Err(LedgerError::Write { .. })));
-    assert!(ledger.check(&good).is_err(), "the server that runs knows what has taken effect");
-    assert_eq!(allowed(&world, directory.path()), [true, true, false, false], "and the file is as after a crash");
+    assert!(ledger.check(&good).is_err(), "the running server knows what has taken effect");
+    assert_eq!(allowed(&world, directory.path()), [true, true, false, false], "the file is the same as after a crash");
     assert!(matches!(ledger.record(&worse), Err(LedgerError::Write { .. })));
     fs::remove_dir(&obstacle).unwrap();
     let intent = ledger.record(&worse).unwrap();
-    assert_eq!(allowed(&world, directory.path()), [false, true, false, false], "it is written with the next change");
+    assert_eq!(allowed(&world, directory.path()), [false, true, false, false], "the next change is written");
     ledger.withdraw(intent).unwrap();
     assert_eq!(allowed(&world, directory.path()), [false, true, false, false]);
 }
@@ -185,7 +192,7 @@ fn a_refused_record_leaves_the_file_as_it_was() {
     let after = fs::read_to_string(directory.path().join("versions.toml")).unwrap();
     assert_eq!(before, after);
     let names: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
-    assert_eq!(names.len(), 1, "no temporary file is left over");
+    assert_eq!(names.len(), 1, "no temporary file remains");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What organisations want of signatures: several signers, keys that come and go, names, minimum versions; and every way
-//! we could think of to get around it.
+//! What organizations require of signatures: several signers, key rotation, names, minimum versions; and every way to
+//! bypass these that we could think of.
 
 mod common;
 
@@ -9,7 +9,7 @@ use stepbox_trust::{
     TrustStoreError, VerifiedComponent, VersionLedger, add_signature, sign,
 };
 
-/// Two teams and a board, and a rule that the first team's optimizers need the board too.
+/// Two teams and a board, and a rule that the first team's optimizers also require the board's signature.
 struct Organisation {
     team_a: SigningKey,
     team_b: SigningKey,
@@ -45,12 +45,12 @@ impl Organisation {
     }
 }
 
-/// Where the parts of a file with several signatures are: the content's hash ends at `first`, with the count behind.
+/// Offset of the signature count in a file with several signatures, directly after the content's hash.
 const COUNT: usize = 8 + 3 + 10 + 4 + 2 + 1 + 32;
-/// Length of one signature, with its length before it.
+/// Length of one signature, including its length prefix.
 const SIGNATURE: usize = 80;
 
-/// The signature section as [`add_signature`] would not make it, with any signatures in any order.
+/// A file with any signatures in any order, including signature sections that [`add_signature`] would not produce.
 fn with_signatures(file: &[u8], signatures: &[&[u8]]) -> Vec<u8> {
     let (hash, content) = parts(file);
     let set = [&[1][..], &hash, &[signatures.len() as u8], &signatures.concat()].concat();
@@ -67,7 +67,7 @@ fn leb128(number: usize) -> Vec<u8> {
     }
 }
 
-/// The hash that is signed, and the content.
+/// The signed hash, and the content.
 fn parts(file: &[u8]) -> ([u8; 32], &[u8]) {
     let content = (8..file.len()).find(|start| file[*start..].starts_with(b"\x10stepbox:manifest")).unwrap();
     let content = &file[content - 2..];
@@ -75,9 +75,9 @@ fn parts(file: &[u8]) -> ([u8; 32], &[u8]) {
     (*Digest::of(content).as_bytes(), content)
 }
 
-/// The signatures of a file, each with its length before it.
+/// The signatures of a file, each with its length prefix.
 fn signatures(file: &[u8]) -> Vec<&[u8]> {
-    // From two signatures on the length of the set takes two bytes.
+    // With two or more signatures, the length of the set takes two bytes.
     let count = if file[COUNT - 1] < 16 && file[COUNT] == 79 { COUNT - 1 } else { COUNT };
     (0..usize::from(file[count])).map(|index| &file[count + 1 + index * SIGNATURE..][..SIGNATURE]).collect()
 }
@@ -121,7 +121,7 @@ fn a_threshold_short_by_one_is_not_met() {
     assert_eq!(shortfall.approval.signed_by, ["Team A"]);
     assert!(error.to_string().contains("signed by Release board"), "{error}");
 
-    // Somebody trusted elsewhere does not make up for it.
+    // A signer who is trusted for other names does not compensate for it.
     let signed = add_signature(&signed, &organisation.team_b).unwrap();
     assert_eq!(refusal(&organisation.store(), &signed).name(), "threshold-not-met");
     assert!(organisation.store().verify(add_signature(&signed, &organisation.board).unwrap()).is_ok());
@@ -141,7 +141,7 @@ fn two_keys_of_one_publisher_count_once() {
     let signed = add_signature(&signed, &second).unwrap();
     assert_eq!(refusal(&store, &signed).name(), "threshold-not-met");
     assert!(store.verify(add_signature(&signed, &organisation.board).unwrap()).is_ok());
-    // Nor can one be two publishers: by key or by name.
+    // One key cannot be two publishers, nor can one name.
     let twice = format!("{}{}", publisher("One", &second), publisher("Two", &second));
     assert!(matches!(parse(&twice), Err(TrustStoreError::Duplicate { .. })));
     let same_name = format!("{}{}", publisher("One", &second), publisher("One", &organisation.board));
@@ -186,7 +186,7 @@ fn a_co_signers_signature_from_another_component_is_refused() {
     let mixed = with_signatures(&file, &mixed.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let expected = TrustError::BadSignature { key: board, publisher: "Release board".to_owned() };
     assert_eq!(refusal(&organisation.store(), &mixed), expected);
-    // Also where the rest would be enough.
+    // Even if the remaining signatures are sufficient.
     let enough = organisation.policy.replace("threshold = 2", "threshold = 1");
     assert_eq!(refusal(&parse(&enough).unwrap(), &mixed), expected);
 }
@@ -214,14 +214,14 @@ fn who_made_the_manifest_must_be_known_whoever_else_signs() {
     let signed = add_signature(&signed, &organisation.team_a).unwrap();
     let signed = add_signature(&signed, &organisation.board).unwrap();
     assert_eq!(refusal(&organisation.store(), &signed), TrustError::UnknownKey { key: stranger.public_key().id() });
-    // Nor can the stranger's signature be taken off, for the manifest names its key.
+    // The stranger's signature cannot be removed either, because the manifest names its key.
     let others: Vec<_> =
         signatures(&signed).into_iter().filter(|s| s[2..14] != stranger.public_key().id().as_bytes()[..]).collect();
     assert_eq!(refusal(&organisation.store(), &with_signatures(&signed, &others)).name(), "malformed-manifest");
 }
 
-/// Anybody who holds a file may take signatures off it or add one. Its identity stays, so that neither a revocation nor
-/// the ledger is slipped through.
+/// Anyone with a file can remove signatures from it or add one. Its identity does not change, so that neither a
+/// revocation nor the ledger can be bypassed this way.
 #[test]
 fn taking_signatures_off_or_on_changes_no_identity() {
     let organisation = Organisation::new();
@@ -274,13 +274,13 @@ fn a_key_is_changed_with_overlap() {
     for (time, old, new) in [("2026-05-31", true, false), ("2026-06-15", true, true), ("2026-07-01", false, true)] {
         assert_eq!((taken(&by_old, time), taken(&by_new, time), taken(&by_both, time)), (old, new, true), "{time}");
     }
-    // The same file and version go on after the change: what is deployed need not be published anew.
+    // The same file and version remain valid after the key change: a deployed optimizer need not be published again.
     let later = store.verify_at(&*by_both, at("2026-07-01")).unwrap();
     assert_eq!(later.signers().map(|(key, _)| key).collect::<Vec<_>>(), [new.public_key().id()]);
     assert_eq!(later.digest(), store.verify_at(&*by_old, at("2026-05-31")).unwrap().digest());
 }
 
-/// Whoever has stolen a key can sign, but the publisher's other key is not among the signers then.
+/// Whoever has stolen a key can sign, but then the signature of the publisher's other key is missing.
 #[test]
 fn a_revoked_key_counts_for_nothing_beside_others() {
     let organisation = Organisation::new();
@@ -294,7 +294,7 @@ fn a_revoked_key_counts_for_nothing_beside_others() {
     let team_a = organisation.team_a.public_key().id();
     let store = organisation.with(&format!("revoked_keys = ['{team_a}']"));
     assert_eq!(refusal(&store, &organisation.signed()).name(), "revoked-key");
-    // The date is for people: what is to be revoked tomorrow is revoked.
+    // The date is informational: a key with a revocation date in the future is revoked.
     let store = organisation.with(&format!("revoked_keys = [{{ key = '{team_a}', date = '2999-01-01' }}]"));
     assert_eq!(refusal(&store, &organisation.signed()).name(), "revoked-key");
 }
@@ -392,14 +392,14 @@ fn what_runs_is_held_against_what_is_trusted_now() {
     assert!(parse(&expired).unwrap().recheck(&verified, at("2026-04-30")).is_ok());
 }
 
-/// The file with one more entry among its signatures, under the id of a key that did not make it.
+/// The file with one more signature entry, under the ID of a key that did not make it.
 fn with_garbage(signed: &[u8], of: &SigningKey) -> Vec<u8> {
     let verified_order = |other: &KeyId| {
         let ids = stepbox_trust::Claims::read(signed).unwrap().keys;
         ids.iter().map(|id| id < other).collect::<Vec<_>>()
     };
     let of = of.public_key().id();
-    // Signatures stand in the order of their key ids.
+    // Signatures are listed in the order of their key IDs.
     let other = std::iter::repeat_with(|| SigningKey::generate().unwrap())
         .find(|other| verified_order(&other.public_key().id()) == verified_order(&of))
         .unwrap();
@@ -410,7 +410,8 @@ fn with_garbage(signed: &[u8], of: &SigningKey) -> Vec<u8> {
     file
 }
 
-/// Anybody can add an entry to a file. When the operator lists the key that it names, what runs goes on.
+/// Anyone can add an entry to a file. When the operator later lists the key that it names, the running optimizer
+/// continues.
 #[test]
 fn what_could_not_be_verified_at_first_neither_counts_nor_harms_later() {
     let organisation = Organisation::new();
@@ -420,18 +421,19 @@ fn what_could_not_be_verified_at_first_neither_counts_nor_harms_later() {
     let spoilt = with_garbage(&signed, &new);
     let verified = organisation.store().verify(&*spoilt).unwrap();
     extended.recheck(&verified, now).unwrap();
-    // To a server that knows the key from the start, the file was changed; one that it has stored since is as before.
+    // For a server that knows the key from the start, the file was changed; a file that a server stored earlier remains
+    // valid.
     assert_eq!(refusal(&extended, &spoilt).name(), "bad-signature");
     let stored = extended.verify_stored(&*spoilt).unwrap();
     assert_eq!(stored.signers().count(), 2);
     assert!(stored.signatures().iter().any(|signature| signature.standing == Standing::Bad));
     extended.recheck(&stored, now).unwrap();
-    // The same of a revoked key that is not listed.
+    // The same for a revoked key that is not listed.
     let revoked = organisation.with(&format!("revoked_keys = ['{}']", new.public_key().id()));
     let verified = revoked.verify(&*spoilt).unwrap();
     extended.recheck(&verified, now).unwrap();
 
-    // Nor does a good one make up for a signature that is lost since; the file has to be verified again.
+    // A good signature does not compensate for a signature that has since been lost; the file has to be verified again.
     let by_new = add_signature(&signed, &new).unwrap();
     let verified = organisation.store().verify(&*by_new).unwrap();
     let board = organisation.board.public_key().to_string();
@@ -440,7 +442,7 @@ fn what_could_not_be_verified_at_first_neither_counts_nor_harms_later() {
     assert_eq!(replaced.recheck(&verified, now).unwrap_err().name(), "threshold-not-met");
     replaced.recheck(&replaced.verify(&*by_new).unwrap(), now).unwrap();
 
-    // What is stored is still checked in all else.
+    // All other checks still apply to a stored file.
     let mut changed = spoilt.clone();
     *changed.last_mut().unwrap() ^= 1;
     assert_eq!(extended.verify_stored(changed).unwrap_err().name(), "bad-signature");
@@ -450,7 +452,8 @@ fn what_could_not_be_verified_at_first_neither_counts_nor_harms_later() {
     assert_eq!(error.name(), "threshold-not-met");
 }
 
-/// Under the id of a known key a policy may come to hold another key: then what was verified before is not of that key.
+/// A policy may come to list another key under the ID of a known key: then the earlier verification does not apply to
+/// that key.
 #[test]
 fn a_recheck_does_not_believe_key_ids() {
     let organisation = Organisation::new();
@@ -523,7 +526,7 @@ fn wrong_policies_are_refused() {
     let rule = |names: &str, signers: &str, threshold: i32| {
         format!("{team_a}[[rule]]\nnames = {names}\nsigners = {signers}\nthreshold = {threshold}\n")
     };
-    // A newer form is named as such, not by the first field that is unknown.
+    // A newer format is reported as such, not by the first unknown field.
     assert!(matches!(refused("format = 2\nquorum = 3"), TrustStoreError::Format { format: 2 }));
     assert!(matches!(refused("format = 0"), TrustStoreError::Format { format: 0 }));
     for (threshold, signers) in [(0, "['Team A']"), (2, "['Team A']"), (0, "[]"), (1, "[]")] {

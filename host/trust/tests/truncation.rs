@@ -1,4 +1,4 @@
-//! Files that were cut off, or that somebody is still writing: no beginning of one passes for the whole.
+//! Files that were truncated, or that are still being written: no prefix of a file is accepted as the whole file.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::{COMPONENT, World, key, parse, publisher};
 use proptest::prelude::*;
 use stepbox_trust::{LedgerError, SigningKey, TrustStore, TrustStoreError, VersionLedger, sign};
 
-/// A policy of parts in any number, so that a cut leaves it syntactically right in many places.
+/// A policy with any number of parts, so that truncation leaves it syntactically valid at many places.
 fn policies() -> impl Strategy<Value = String> {
     let keys: Vec<_> = (0..3).map(|_| SigningKey::generate().unwrap()).collect();
     let publishers: Vec<_> =
@@ -39,14 +39,14 @@ fn policies() -> impl Strategy<Value = String> {
     })
 }
 
-/// Every strict beginning is refused, or says the same.
+/// Every strict prefix is refused, or has the same meaning.
 fn check_beginnings(policy: &str) {
     let whole = format!("{:?}", TrustStore::parse(policy).unwrap());
     let end = policy.rfind("[end]").unwrap() + "[end]".len();
     for length in (0..policy.len()).filter(|length| policy.is_char_boundary(*length)) {
         match TrustStore::parse(&policy[..length]) {
             Ok(store) => {
-                assert!(length >= end, "a beginning of {length} bytes is taken:\n{}", &policy[..length]);
+                assert!(length >= end, "a prefix of {length} bytes is accepted:\n{}", &policy[..length]);
                 assert_eq!(format!("{store:?}"), whole);
             }
             Err(TrustStoreError::Incomplete | TrustStoreError::Toml(_)) => {}
@@ -80,12 +80,12 @@ fn a_trust_file_without_its_end_is_told_what_to_add() {
     assert!(matches!(unmarked, TrustStoreError::Incomplete));
     assert!(unmarked.to_string().contains("add `[end]` as its last line"), "{unmarked}");
     let early = TrustStore::parse(&format!("[end]\n{lines}")).unwrap_err();
-    assert!(matches!(early, TrustStoreError::Incomplete), "a mark that is not at the end: {early}");
+    assert!(matches!(early, TrustStoreError::Incomplete), "an end mark that is not at the end: {early}");
     for wrong in ["end = 1", "[end]\npublishers = 1\n[end]", "[end]\nextra = 1"] {
         let error = TrustStore::parse(&format!("{wrong}\n{lines}[end]\n")).unwrap_err();
         assert!(matches!(error, TrustStoreError::Toml(_)), "{wrong}: {error}");
     }
-    // What is not understood is named, also where the end is missing.
+    // Unknown fields are reported even if the end mark is missing.
     assert!(matches!(TrustStore::parse("revoked_kyes = []"), Err(TrustStoreError::Toml(_))));
     assert!(parse(&lines).is_ok());
 }
@@ -111,7 +111,7 @@ fn no_beginning_of_a_ledger_passes_for_the_whole() {
         fs::write(&path, &whole[..length]).unwrap();
         match VersionLedger::load(&path) {
             Ok(ledger) => {
-                assert_eq!(&whole[length..], "\n", "only the end of the last line may be missing");
+                assert_eq!(&whole[length..], "\n", "only the last newline may be missing");
                 assert!(ledger.was_deployed(&newest));
             }
             Err(LedgerError::Incomplete { .. } | LedgerError::Malformed { .. }) => {}
@@ -119,7 +119,8 @@ fn no_beginning_of_a_ledger_passes_for_the_whole() {
         }
     }
 
-    // An entry that somebody removed on purpose, or a ledger of a Stepbox that wrote no mark: the error says the line.
+    // An entry that someone removed on purpose, or a ledger of a Stepbox that wrote no end mark: the error contains the
+    // line.
     let (without_mark, _) = whole.trim_end().rsplit_once('\n').unwrap();
     fs::write(&path, without_mark).unwrap();
     let error = VersionLedger::load(&path).unwrap_err();

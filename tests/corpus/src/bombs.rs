@@ -1,20 +1,20 @@
-//! Components that are small, valid, and a lot of work for a compiler.
+//! Components that are small and valid, but take a compiler a long time.
 
 use wasm_encoder::{
     BlockType, CodeSection, Component, Function, FunctionSection, Instruction, Module, ModuleSection, TypeSection,
     ValType,
 };
 
-/// A component with one module, which it does not even instantiate.
+/// A component with one module that it does not instantiate.
 fn component(module: &Module) -> Vec<u8> {
     let mut component = Component::new();
     component.section(&ModuleSection(module));
     component.finish()
 }
 
-/// Loops within loops that go on from the innermost one in whichever of them the data says, where every local has changed:
-/// in the form that compilers work on, each loop has a value of its own for each local, and each way back brings one for
-/// each. A kilobyte for each hundred of these, work for their product.
+/// Nested loops, with branches from the innermost loop to each of the others depending on data, after every local has
+/// changed. In a compiler's SSA form, each loop has a value for each local, and each branch passes one value for each
+/// local. The code has about a kilobyte per hundred locals and loops; the work grows with their product.
 pub fn nested_loops(locals: u32, loops: u32) -> Vec<u8> {
     let mut function = Function::new([(locals, ValType::I64)]);
     (0..loops).for_each(|_| {

@@ -1,5 +1,5 @@
-//! The hostile guests of `tests/hostile`, and what their attacks need: keys that train in a pool, and somebody beside them
-//! who must not notice anything.
+//! The hostile guests of `tests/hostile`, and what their attacks need: keys that train in a pool, and an honest
+//! optimizer in the same sandbox that must not be affected.
 
 #![forbid(unsafe_code)]
 
@@ -25,12 +25,12 @@ pub fn component(name: &str) -> Vec<u8> {
 }
 
 impl Guest {
-    /// Its component.
+    /// The bytes of the guest's component.
     pub fn component(self) -> Vec<u8> {
         component(&format!("hostile/{}", self.name()))
     }
 
-    /// What it calls itself, and has to be signed as.
+    /// The name in the guest's description, under which it has to be signed.
     pub fn own_name(self) -> &'static str {
         match self {
             Self::EarlyRiser
@@ -52,12 +52,12 @@ impl Guest {
         }
     }
 
-    /// Its component, set to one of its tricks.
+    /// The bytes of the guest's component with a trick selected.
     pub fn with_trick(self, trick: char) -> Vec<u8> {
         self.set_to(trick, self.component())
     }
 
-    /// The same for a component that was read already.
+    /// Selects a trick in the bytes of a component.
     pub fn set_to(self, trick: char, mut bytes: Vec<u8>) -> Vec<u8> {
         const MARK: &[u8] = b"trick of choice: ";
         let mark = bytes.windows(MARK.len()).position(|window| window == MARK);
@@ -71,13 +71,13 @@ impl Guest {
     }
 }
 
-/// What the core module calls the function that steps.
+/// The core module's name of the step function.
 const STEP: &str = "stepbox:optimizer/optimizer@0.1.0#step";
 
-/// A guest that has two functions for a purpose, with the second one in the place of the one that the server calls: their
-/// names change places where the core module says what it exports.
+/// For a guest with two functions for the same purpose: puts the second in the place of the one that the server calls,
+/// by exchanging their names in the exports of the core module.
 fn exchanged(mut bytes: Vec<u8>, one: &str, other: &str) -> Vec<u8> {
-    // With its length before it: other names may begin as this one does.
+    // With the length before the name: other names may start with this one.
     let written = |name: &str| [&[name.len() as u8], name.as_bytes()].concat();
     let [one, other] = [one, other].map(written);
     let find = |name: &[u8]| {
@@ -98,8 +98,8 @@ pub fn sandbox(limits: Limits) -> Sandbox {
     }
 }
 
-/// Does something hostile in a sandbox in which an honest optimizer trains, too. That must go on as if nothing were: bit
-/// for bit as in a sandbox of its own.
+/// Runs an attack in a sandbox in which an honest optimizer also trains. The optimizer must continue bit for bit as in
+/// a separate sandbox.
 pub fn beside_an_honest_one(limits: Limits, attack: impl FnOnce(&Sandbox)) {
     let honest = |sandbox: &Sandbox| match sandbox.admit(&component("adamw")) {
         Ok(admitted) => Keys::new(&admitted, &[5000, 300]),
@@ -113,11 +113,11 @@ pub fn beside_an_honest_one(limits: Limits, attack: impl FnOnce(&Sandbox)) {
     round(&mut disturbed, 2);
     [1, 2].into_iter().for_each(|number| round(&mut alone, number));
     for key in 0..2 {
-        assert!(disturbed.state(key).unwrap() == alone.state(key).unwrap(), "the honest one has noticed");
+        assert!(disturbed.state(key).unwrap() == alone.state(key).unwrap(), "the attack affected the honest optimizer");
     }
 }
 
-/// Keys that live in one pool of instances, each as one slice, with what was published of them.
+/// Keys in one pool of instances, each with one slice, and their last published parameters.
 pub struct Keys {
     pub pool: InstancePool,
     pub settings: Settings,
@@ -132,7 +132,7 @@ struct Key {
 }
 
 impl Keys {
-    /// Vectors `key 0`, `key 1` and so on, of so many elements.
+    /// Creates vectors `key 0`, `key 1` and so on, with these numbers of elements.
     pub fn new(component: &AdmittedComponent, elements: &[usize]) -> Self {
         let mut keys = Self {
             pool: component.pool(),
@@ -143,7 +143,7 @@ impl Keys {
         keys
     }
 
-    /// One more, of this shape.
+    /// Adds a key of this shape.
     pub fn add(&mut self, component: &AdmittedComponent, shape: &[u64]) -> Result<(), SandboxError> {
         let name = format!("key {}", self.keys.len());
         let tensor = TensorDescription { name, shape: shape.to_vec(), ..TensorDescription::default() };
@@ -161,7 +161,7 @@ impl Keys {
         self.keys[key].slice
     }
 
-    /// A round of a key, as a server runs it: kept if it succeeds, taken back if it does not.
+    /// Runs a round of a key as a server does: commits it if it succeeds, and rolls it back otherwise.
     pub fn step(&mut self, key: usize, round: u64) -> Result<(), StepError> {
         let outcome = self.run(key, round);
         let slice = self.keys[key].slice;
@@ -211,7 +211,7 @@ impl Keys {
         })
     }
 
-    /// Parameters and slots of a key, as bits.
+    /// The bytes of a key's parameters and slots.
     pub fn state(&self, key: usize) -> Result<Vec<Vec<u8>>, SandboxError> {
         let Key { slice, plan, elements, .. } = &self.keys[key];
         let mut parameters = vec![0; elements * 4];
@@ -223,25 +223,26 @@ impl Keys {
         Ok(state)
     }
 
-    /// What workers have seen last.
+    /// The parameters of a key that workers saw last.
     pub fn published(&self, key: usize) -> &[u8] {
         &self.keys[key].published
     }
 
-    /// Gives a key other parameters, which are published, and slots their first values.
+    /// Loads other parameters into a key, publishes them, and resets slots to their initial values.
     pub fn load(&mut self, key: usize, parameters: &[f32]) -> Result<(), SandboxError> {
         self.keys[key].published = Arc::new(bytes(parameters));
         self.load_published(key)
     }
 
-    /// Gives a key what was published, and slots their first values, as a server does that has found it changed.
+    /// Loads the published parameters into a key and resets slots to their initial values, as a server does after it
+    /// has found the key tampered with.
     pub fn load_published(&mut self, key: usize) -> Result<(), SandboxError> {
         let Key { slice, published, .. } = &self.keys[key];
         self.pool.load(*slice, published)
     }
 }
 
-/// What a step is told.
+/// The context of a step.
 pub fn context(round: u64, learning_rate: f64) -> StepContext {
     StepContext {
         step: round,
@@ -255,12 +256,12 @@ pub fn context(round: u64, learning_rate: f64) -> StepContext {
     }
 }
 
-/// Little-endian bytes.
+/// Numbers as little-endian bytes.
 pub fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// The numbers of little-endian bytes.
+/// Numbers from little-endian bytes.
 pub fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
 }

@@ -1,17 +1,17 @@
-//! Components cut open and sewn up again, for what no compiler writes.
+//! Edits binary components, for components that no compiler produces.
 
-/// Number of a section with a core module, in a component.
+/// Section number of a core module in a component.
 const CORE_MODULE: u8 = 1;
 
-/// Number of the section with tables, in a module.
+/// Section number of the tables in a module.
 const TABLES: u8 = 4;
 
-/// Number of the section with a memory.
+/// Section number of the memories in a module.
 const MEMORIES: u8 = 5;
 
 const HEADER_BYTES: usize = 8;
 
-/// With `table.grow` by 8191 elements in the place of each `memory.grow` that is marked for it.
+/// Replaces each marked `memory.grow` with a `table.grow` by 8191 elements.
 pub fn with_growing_table(mut component: Vec<u8>) -> Vec<u8> {
     // i32.const 0x7fff0001, memory.grow.
     const MARK: [u8; 8] = [0x41, 0x81, 0x80, 0xfc, 0xff, 0x07, 0x40, 0x00];
@@ -19,14 +19,14 @@ pub fn with_growing_table(mut component: Vec<u8>) -> Vec<u8> {
     const GROW: [u8; 8] = [0xd0, 0x70, 0x41, 0xff, 0x3f, 0xfc, 0x0f, 0x00];
     let places: Vec<_> =
         component.windows(MARK.len()).enumerate().filter(|(_, bytes)| *bytes == MARK).map(|(place, _)| place).collect();
-    assert!(!places.is_empty(), "nothing is marked");
+    assert!(!places.is_empty(), "no `memory.grow` is marked");
     for place in places {
         component[place..place + GROW.len()].copy_from_slice(&GROW);
     }
     component
 }
 
-/// With so many more tables of so many elements each, in the module that has the memory.
+/// Adds `tables` tables of `elements` elements each to the module that has the memory.
 pub fn with_tables(component: &[u8], tables: u32, elements: u32) -> Vec<u8> {
     let mut done = false;
     let sewn = mended(component, &mut |number, content| {
@@ -46,17 +46,17 @@ fn more_tables(mut content: &[u8], tables: u32, elements: u32) -> Vec<u8> {
     write_number(count + tables, &mut more);
     more.extend_from_slice(content);
     for _ in 0..tables {
-        // Of functions, without a maximum.
+        // Tables of functions, without a maximum.
         more.extend([0x70, 0x00]);
         write_number(elements, &mut more);
     }
     more
 }
 
-/// From a section's number and content to another content.
+/// Returns the new content of a section from its number and content; `None` leaves it unchanged.
 type Mending<'a> = dyn FnMut(u8, &[u8]) -> Option<Vec<u8>> + 'a;
 
-/// Component or module with other contents of the sections for which there are some.
+/// A component or module with new contents for the sections that `mend` changes.
 fn mended(bytes: &[u8], mend: &mut Mending<'_>) -> Vec<u8> {
     let mut sewn = bytes[..HEADER_BYTES].to_vec();
     for (number, content) in sections(bytes) {
@@ -79,7 +79,7 @@ fn sections(bytes: &[u8]) -> Vec<(u8, &[u8])> {
     sections
 }
 
-/// LEB128, as WebAssembly writes numbers.
+/// Reads an unsigned LEB128 number, WebAssembly's encoding.
 fn read_number(bytes: &mut &[u8]) -> u32 {
     let mut number = 0;
     for shift in (0..).step_by(7) {

@@ -1,20 +1,20 @@
-//! The catalogue of shipped optimizers: what is written there, and what the components say.
+//! The catalogue of shipped optimizers: its entries in the file, and the same entries derived from the components.
 
 use serde::{Deserialize, Serialize};
 use stepbox_sandbox::{Extent, Limits, Slot, TensorDescription};
 use stepbox_server::Footprint;
 
-/// The tensor that the catalogue's figures are for.
+/// The shape of the tensor for the catalogue's figures.
 const SHAPE: [u64; 2] = [256, 256];
 
-/// Workers that a server's memory is told for, and bytes of their gradients' elements (f32).
+/// The number of workers for the server's memory, and the size in bytes of a gradient element (f32).
 const WORKERS: u32 = 4;
 const GRADIENT_BYTES: u64 = 4;
 
-/// `optimizers/catalogue.toml`.
+/// The contents of `optimizers/catalogue.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Catalogue {
-    /// In the order of classes.
+    /// The shipped optimizers, ordered by class.
     pub optimizer: Vec<Entry>,
 }
 
@@ -23,31 +23,31 @@ pub struct Catalogue {
 pub struct Entry {
     /// Name of the component.
     pub name: String,
-    /// What it needs of the contract.
+    /// What the optimizer needs of the contract: `elementwise`, for example.
     pub class: String,
-    /// The paper, and whose variant of it.
+    /// The paper, and the implementation whose variant the optimizer follows.
     pub reference: String,
     /// State, as `name: type extent`.
     pub slots: Vec<String>,
-    /// Memory in the sandbox for a parameter, itself included, rounded to hundredths.
+    /// Memory in the sandbox per parameter, including the parameter, rounded to hundredths.
     pub bytes_per_parameter: f64,
-    /// Memory of a server with four workers for a parameter in a round, rounded likewise.
+    /// Memory of a server with four workers per parameter in a round, rounded to hundredths.
     pub server_bytes_per_parameter: f64,
-    /// Passes over a tensor, an evaluation phase last.
+    /// Names of the phases, with an evaluation phase last.
     pub phases: Vec<String>,
 }
 
 impl Catalogue {
-    /// As it is written.
+    /// Reads the catalogue from the file.
     ///
     /// # Panics
-    /// If it cannot be read.
+    /// If the file cannot be read or is invalid.
     pub fn written() -> Self {
         let path = crate::repository().join("optimizers/catalogue.toml");
         toml::from_str(&std::fs::read_to_string(path).expect("the repository has a catalogue")).expect("it is valid")
     }
 
-    /// The same with what the components say now.
+    /// The same catalogue with the figures of the current components.
     ///
     /// # Panics
     /// If a component is missing or refuses the tensor.
@@ -66,7 +66,7 @@ impl Catalogue {
         self
     }
 
-    /// As the table in `docs/optimizers.md`.
+    /// The table in `docs/optimizers.md`.
     pub fn table(&self) -> String {
         let mut table = String::from(
             "| optimizer | class | state | bytes a parameter | on a server | phases | reference, variant |\n",

@@ -1,4 +1,4 @@
-//! A trajectory of a reference optimizer, as `tests/golden/README.md` describes the files.
+//! Golden trajectories of reference optimizers; `tests/golden/README.md` describes the files.
 
 use std::path::PathBuf;
 
@@ -7,51 +7,51 @@ use serde::Deserialize;
 /// A file of `tests/golden`.
 #[derive(Debug, Deserialize)]
 pub struct Golden {
-    /// Our optimizer.
+    /// Name of the shipped optimizer.
     pub optimizer: String,
-    /// Our hyperparameters, as an operator would write them.
+    /// Hyperparameters of the shipped optimizer, as an operator would write them.
     pub hyperparameters: std::collections::BTreeMap<String, String>,
-    /// Rounds and the learning rates from them on.
+    /// Learning rates, each with the first round in which it applies.
     pub learning_rate: Vec<(u64, f64)>,
     /// Factor of all gradients.
     pub gradient_scale: f32,
-    /// The model.
+    /// The tensors of the model.
     pub tensors: Vec<Tensor>,
-    /// For each round and tensor the touched rows, where rows are touched.
+    /// For each round and tensor the touched rows; `None` if gradients are dense.
     pub rows: Option<Vec<Vec<Vec<u64>>>>,
-    /// Largest relative difference allowed.
+    /// Largest permitted relative difference.
     pub tolerance: f64,
-    /// Where the reference was at some rounds, in ascending order.
+    /// Results of the reference after some rounds, in ascending order.
     pub checkpoints: Vec<Checkpoint>,
 }
 
 /// A tensor of the model.
 #[derive(Debug, Deserialize)]
 pub struct Tensor {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// Its extents.
+    /// Extents of the tensor.
     pub shape: Vec<u64>,
-    /// Its identity.
+    /// Identity of the tensor.
     pub identity: u64,
 }
 
-/// Where the reference was after a round.
+/// The result of the reference after a round.
 #[derive(Debug, Deserialize)]
 pub struct Checkpoint {
-    /// The round.
+    /// Number of the round.
     pub round: u64,
-    /// Each tensor's parameters.
+    /// Parameters of each tensor.
     pub parameters: Vec<Vec<f32>>,
-    /// Each tensor's weights for evaluation, where they differ.
+    /// Evaluation weights of each tensor, if they differ from the parameters.
     pub evaluation: Option<Vec<Vec<f32>>>,
 }
 
 impl Golden {
-    /// The files' names and contents, in order of name.
+    /// The names and contents of all golden files, ordered by name.
     ///
     /// # Panics
-    /// If one cannot be read.
+    /// If a file cannot be read.
     pub fn all() -> Vec<(String, Self)> {
         let folder = crate::repository().join("tests/golden");
         let files = std::fs::read_dir(&folder).expect("the repository has golden trajectories");
@@ -66,18 +66,18 @@ impl Golden {
         paths.iter().map(read).collect()
     }
 
-    /// The learning rate of a round.
+    /// The learning rate in a round.
     pub fn learning_rate_of(&self, round: u64) -> f64 {
         let in_force = self.learning_rate.iter().take_while(|(from, _)| *from <= round).last();
         in_force.expect("the schedule starts with round 1").1
     }
 
-    /// First parameters of a tensor.
+    /// The initial parameters of a tensor.
     pub fn first_parameters(&self, tensor: usize) -> Vec<f32> {
         crate::values(self.tensors[tensor].elements(), 1000 + self.tensors[tensor].identity as u32)
     }
 
-    /// Gradient of a tensor in a round.
+    /// The gradient of a tensor in a round.
     pub fn gradient(&self, round: u64, tensor: usize) -> Vec<f32> {
         let seed = 64 * round as u32 + self.tensors[tensor].identity as u32;
         let values = crate::values(self.tensors[tensor].elements(), seed);
@@ -85,7 +85,7 @@ impl Golden {
     }
 
     /// The largest difference between our parameters and the reference's at a checkpoint, relative to the value or to
-    /// how far the tensor has moved, whichever is more.
+    /// the distance that the tensor has moved, whichever is larger.
     pub fn difference(&self, tensor: usize, reference: &[f32], ours: &[f32]) -> f64 {
         assert_eq!(reference.len(), ours.len());
         assert!(ours.iter().all(|value| value.is_finite()), "the maximum below would not see a NaN");
@@ -100,7 +100,7 @@ impl Golden {
 }
 
 impl Tensor {
-    /// Number of elements.
+    /// Number of elements of the tensor.
     pub fn elements(&self) -> usize {
         self.shape.iter().product::<u64>() as usize
     }

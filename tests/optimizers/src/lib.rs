@@ -1,5 +1,5 @@
-//! What the tests of the shipped optimizers stand on: the built components, made-up tensors and gradients, and the
-//! trajectories that other packages' optimizers take on them (`tests/golden`).
+//! The basis of the tests of the shipped optimizers: the built components, made-up tensors and gradients, and
+//! trajectories of reference implementations on them (`tests/golden`).
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -13,7 +13,7 @@ pub use catalogue::{Catalogue, Entry};
 pub use golden::{Checkpoint, Golden, Tensor};
 use stepbox_sandbox::{AdmittedComponent, Limits, Sandbox, SandboxConfig, StepContext};
 
-/// Names of all shipped optimizers, in order: the folders under `optimizers/`.
+/// Names of all shipped optimizers, sorted: the folders in `optimizers/`.
 pub fn shipped() -> Vec<String> {
     let folders = std::fs::read_dir(repository().join("optimizers")).expect("the repository has optimizers");
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -25,10 +25,10 @@ pub fn shipped() -> Vec<String> {
     names
 }
 
-/// The component of a shipped optimizer, admitted under these limits.
+/// Admits the component of a shipped optimizer with these limits.
 ///
 /// # Panics
-/// If it has not been built, or is not admitted.
+/// If it has not been built, or is refused.
 pub fn admit(name: &str, limits: Limits) -> AdmittedComponent {
     let path = repository().join("target/guests/components").join(format!("{name}.wasm"));
     let bytes = std::fs::read(&path)
@@ -37,13 +37,14 @@ pub fn admit(name: &str, limits: Limits) -> AdmittedComponent {
     sandbox.admit(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The repository's root.
+/// The root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A made-up number in [-1, 1), some of them zero or tiny: element `index` of a tensor's first parameters or gradient,
-/// by `seed`. Exactly reproducible in any language with 32-bit integers; `tests/golden/README.md` has the definition.
+/// A made-up number in [-1, 1), sometimes zero or tiny: element `index` of a tensor's initial parameters or gradient,
+/// selected by `seed`. It can be reproduced exactly in any language with 32-bit integers; `tests/golden/README.md`
+/// contains the definition.
 pub fn value(index: u32, seed: u32) -> f32 {
     let hash = index.wrapping_mul(0x9e37_79b9) ^ seed.wrapping_mul(0x85eb_ca6b);
     let hash = (hash ^ (hash >> 15)).wrapping_mul(0x2c1b_3c6d);
@@ -55,12 +56,12 @@ pub fn value(index: u32, seed: u32) -> f32 {
     }
 }
 
-/// As many of them.
+/// Made-up numbers: [`value`] for the indexes 0 to `elements - 1`.
 pub fn values(elements: usize, seed: u32) -> Vec<f32> {
     (0..elements as u32).map(|index| value(index, seed)).collect()
 }
 
-/// A round in which one worker has reported a loss that goes down.
+/// The context of a round in which one worker has reported a loss that decreases over rounds.
 pub fn context(round: u64, learning_rate: f64) -> StepContext {
     StepContext {
         step: round,
@@ -74,7 +75,7 @@ pub fn context(round: u64, learning_rate: f64) -> StepContext {
     }
 }
 
-/// The bits of numbers, to be compared exactly.
+/// The bits of numbers, for exact comparison.
 pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }

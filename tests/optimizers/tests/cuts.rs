@@ -1,10 +1,11 @@
-//! How a tensor is cut into slices and blocks does not show in the result: not in one bit, for any shipped optimizer.
+//! The way in which a tensor is cut into slices and blocks does not affect a single bit of the result, for any shipped
+//! optimizer.
 
 use stepbox_optimizer_tests::{admit, bits, context, shipped, values};
 use stepbox_sandbox::{Limits, LocalTensor, LocalTraining, TensorDescription};
 
-/// Rows that no chunk ends at (both sides long enough for Adafactor to factor it), a vector that no chunk divides, and one
-/// of each small enough to be one chunk.
+/// A matrix whose rows do not end at chunks (both sides long enough for Adafactor to factor it), a vector whose length
+/// is not a multiple of a chunk, and a matrix and a vector of less than one chunk.
 const SHAPES: [&[u64]; 4] = [&[150, 133], &[9001], &[24, 40], &[5]];
 
 const ROUNDS: u64 = 12;
@@ -19,7 +20,7 @@ fn results_do_not_depend_on_slices_or_blocks() {
             })
             .collect();
         for (cut, outcome) in &outcomes[1..] {
-            assert!(*outcome == outcomes[0].1, "{name}: slices and blocks of {cut:?} give other bits");
+            assert!(*outcome == outcomes[0].1, "{name}: slices and blocks of {cut:?} change the bits");
         }
         let first: Vec<_> = (0..SHAPES.len()).map(|index| bits(&first_parameters(index))).collect();
         for (index, tensor) in outcomes[0].1.iter().enumerate() {
@@ -32,7 +33,7 @@ fn first_parameters(tensor: usize) -> Vec<f32> {
     values(SHAPES[tensor].iter().product::<u64>() as usize, 1000 + tensor as u32)
 }
 
-/// Parameters and evaluation weights of each tensor after some rounds.
+/// Parameters and evaluation weights of each tensor after several rounds.
 fn trained(name: &str, slice_elements: u64, block_elements: u32) -> Vec<[Vec<u32>; 2]> {
     let component = admit(name, Limits { block_elements, ..Limits::default() });
     let settings = component.configure(None, &[]).expect("defaults are acceptable");
@@ -41,7 +42,7 @@ fn trained(name: &str, slice_elements: u64, block_elements: u32) -> Vec<[Vec<u32
         description: TensorDescription {
             name: format!("tensor{index}"),
             shape: SHAPES[index].to_vec(),
-            // In another order than the tensors are listed.
+            // An order other than that of the list.
             identity: 100 - index as u64,
             ..TensorDescription::default()
         },

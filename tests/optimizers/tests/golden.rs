@@ -1,12 +1,12 @@
-//! Every shipped component takes the trajectory of its reference: 200 rounds, gradients of 1 and of 1e-6, a learning rate
-//! that drops.
+//! Every shipped component follows the trajectory of its reference: 200 rounds, gradients scaled by 1 and by 1e-6, and
+//! a learning rate that drops.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use stepbox_optimizer_tests::{Golden, admit, context, shipped};
 use stepbox_sandbox::{AdmittedComponent, Limits, LocalTensor, LocalTraining, TensorDescription};
 
-/// Optimizers without a reference trajectory, and where their claims are tested instead.
+/// Optimizers without a reference trajectory; tests of their properties verify them instead.
 const BY_PROPERTIES: [&str; 3] = ["adamw-8bit", "sgld", "soap"];
 
 #[test]

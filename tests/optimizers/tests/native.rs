@@ -1,7 +1,8 @@
-//! Every shipped component gives bit for bit what the same code gives natively: parameters, slots and evaluation weights,
-//! over 60 rounds, half of them with gradients near the bottom of the range, where epsilons and denormals matter.
+//! Every shipped component gives, bit for bit, the results of the same code run natively: parameters, slots and
+//! evaluation weights, over 60 rounds. Half of the rounds have gradients near the bottom of the range, where epsilons
+//! and denormals matter.
 //!
-//! (Matrix optimizers too: the sandbox's product and the native one are the same code on the same processor.)
+//! (This includes matrix optimizers: the sandbox's product and the native product are the same code.)
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use stepbox_guest::{Context, Gradient, NativeModel, Optimizer, Tensor};
 use stepbox_optimizer_tests::{admit, bits, context, shipped, values};
 use stepbox_sandbox::{Limits, LocalTensor, LocalTraining, TensorDescription};
 
-/// A matrix (long enough on both sides for Adafactor to factor it) and a vector of more than one chunk, and a small matrix.
+/// A matrix (both sides long enough for Adafactor to factor it), a vector of more than one chunk, and a small matrix.
 const SHAPES: [&[u64]; 3] = [&[140, 131], &[9001], &[24, 40]];
 
 const ROUNDS: u64 = 60;
@@ -32,7 +33,7 @@ fn same_bits<O: Optimizer + Default>(name: &str) {
         settings: settings.clone(),
         parameters: first_parameters(index),
     });
-    let mut sandboxed = LocalTraining::new(&component, tensors.collect(), 1 << 20).expect("it takes these tensors");
+    let mut sandboxed = LocalTraining::new(&component, tensors.collect(), 1 << 20).expect("the tensors fit");
     let mut native = NativeModel::new();
     for (index, shape) in SHAPES.iter().enumerate() {
         let tensor = Tensor::new(&format!("tensor{index}"), shape, 7 + index as u64);

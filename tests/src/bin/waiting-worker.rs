@@ -1,7 +1,8 @@
-//! A worker process to be killed: trains for some rounds, says so, and then waits in the middle of the next one.
+//! A worker process that a test kills: it trains for some rounds, reports that, and then waits in the middle of the
+//! next round.
 //!
-//! Arguments: server, authority, certificate, key, rounds. Prints `waiting` when every key's rounds are done and half of
-//! the keys have been pushed for the next.
+//! Arguments: server, authority, certificate, key, rounds. Prints `waiting` when the rounds of all keys are complete
+//! and half of the keys have been pushed for the next round.
 
 #![forbid(unsafe_code)]
 

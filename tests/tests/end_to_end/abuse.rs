@@ -1,4 +1,4 @@
-//! Peers that take more than they may: each limit is met and named, and honest workers finish their rounds meanwhile.
+//! Peers that exceed limits: each limit is enforced and named, and honest workers complete their rounds meanwhile.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,12 +20,12 @@ async fn scene(name: &'static str, limits: &'static str) -> (TestServer, Vec<Cli
     (server, workers)
 }
 
-/// Another round, whose weights are the negated number of rounds.
+/// Runs another round. The weights are then the negated number of rounds.
 async fn trains_on(workers: &[Client], rounds: f32) {
     assert_eq!(round(workers, "w", &tensor(&[1.0; 4])).await.unwrap().values(), [-rounds; 4]);
 }
 
-/// A TCP connection from another address of this machine, which says nothing.
+/// A TCP connection from another address of this machine, which sends nothing.
 #[cfg(target_os = "linux")]
 async fn silent_from(address: [u8; 4], server: &TestServer) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -37,7 +37,7 @@ async fn silent_from(address: [u8; 4], server: &TestServer) -> TcpStream {
 async fn is_closed(stream: &mut TcpStream) {
     let mut answer = Vec::new();
     match in_time(stream.read_to_end(&mut answer)).await {
-        // An alert may come before it.
+        // An alert may precede the close.
         Ok(_) => assert!(answer.len() < 16, "{answer:?}"),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
     }
@@ -67,7 +67,7 @@ async fn an_address_has_its_share_of_unfinished_handshakes() {
     let _another_address = server.client("operator").await;
     trains_on(&workers, 1.0).await;
 
-    // What was taken is free again once it is given up, so that nothing is counted for ever.
+    // The quota is released with the connection, so that connections do not count forever.
     drop(first);
     let credentials = server.credentials("operator");
     let again = async {
@@ -101,7 +101,7 @@ async fn handshakes_of_an_address_beyond_their_rate_wait_for_their_turn() {
     let limits = "[limits]\nhandshakes_per_second_per_address = 10\nhandshake_seconds = 3";
     let (server, workers) = scene("turns", limits).await;
     let address = [127, 0, 0, 13];
-    // Ten at once, and ten more each second: of seventy the last ones have none in three seconds.
+    // Ten at once, and ten more each second: the last ones of seventy get no turn within three seconds.
     let mut flood = Vec::new();
     for _ in 0..70 {
         flood.push(silent_from(address, &server).await);
@@ -132,7 +132,7 @@ async fn an_address_with_too_many_failures_is_shut_out_for_a_while() {
     let _another_address = server.client("operator").await;
     trains_on(&workers, 1.0).await;
 
-    // It is let in again, with a certificate.
+    // After that, the address is accepted again, with a certificate.
     let credentials = server.credentials("operator");
     let again = async {
         while RawPeer::over(silent_from(address, &server).await, &server, Some(&credentials)).await.is_err() {
@@ -148,14 +148,14 @@ async fn who_has_no_part_in_the_job_is_shut_out_like_who_has_no_certificate() {
     let (server, workers) = scene("outsider", "[limits]\nfailures_per_minute_per_address = 2").await;
     let nobody = server.credentials("nobody");
     for _ in 0..3 {
-        let error = Client::connect(&server.reach(&nobody)).await.expect_err("no part in the job");
+        let error = Client::connect(&server.reach(&nobody)).await.expect_err("the identity has no part in the job");
         assert_eq!(error.code(), Some(ErrorCode::Forbidden), "{error}");
     }
     // A refusal is counted when its connection has ended.
     let shut_out =
         async { while Client::connect(&server.reach(&nobody)).await.expect_err("still none").code().is_some() {} };
     in_time(shut_out).await;
-    // Who is in stays in.
+    // Existing connections remain.
     trains_on(&workers, 1.0).await;
 }
 
@@ -225,10 +225,10 @@ async fn changes_beyond_their_rate_are_refused_and_cannot_fill_the_audit_log() {
     }
     let log = std::fs::read_to_string(server.authority.folder().join("state/audit/audit-000001.jsonl")).unwrap();
     let about = |action: &str| log.matches(&format!("\"action\":\"{action}\"")).count();
-    // Of each change two lines; of refusals, which are gathered, the first ones.
+    // Two lines for each change. Refusals are aggregated, so only the first ones have lines.
     assert!((10..=25).contains(&about("schedule")) && (10..=25).contains(&about("submit")), "{log}");
-    // Others have a rate of their own.
-    server.client("deployer").await.rollback(None).await.expect_err("there is nothing to go back to");
+    // Other peers have separate rates.
+    server.client("deployer").await.rollback(None).await.expect_err("there is no earlier deployment");
     server.client("deployer").await.set_learning_rate(1.0).await.unwrap();
     trains_on(&workers, 1.0).await;
 }
@@ -246,12 +246,12 @@ async fn weights_are_evaluated_only_when_there_is_room_for_them() {
     worker.push_pull("w", &tensor(&vec![0.0; ELEMENTS])).await.unwrap();
     let reader = server.client("reader").await;
     assert_eq!(refused(reader.pull_evaluation("w").await).0, ErrorCode::OptimizerFailed);
-    // The same reader has begun to read the weights by another connection, and goes no further.
+    // The same reader has begun to read the weights over another connection, and stops reading.
     let mut slow = RawPeer::greeted(&server, "reader").await;
     slow.send(&encode_request(2, &unregistered_pull(), 0)).await.unwrap();
     slow.first_byte().await;
     let (code, message) = refused(reader.pull_evaluation("w").await);
-    assert_eq!(code, ErrorCode::RateLimited, "the optimizer was asked before there was room: {message}");
+    assert_eq!(code, ErrorCode::RateLimited, "the optimizer ran before there was space: {message}");
     assert!(message.contains("limits.sending_bytes_per_identity"), "{message}");
     drop(slow);
     let again = async { while refused(reader.pull_evaluation("w").await).0 != ErrorCode::OptimizerFailed {} };
@@ -261,7 +261,7 @@ async fn weights_are_evaluated_only_when_there_is_room_for_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn bytes_beyond_their_rate_are_slowed() {
     let (server, workers) = scene("bytes", "[limits]\nidentity_bytes_per_second = 60").await;
-    // Sixteen bytes each way, so that the second or third round has to wait.
+    // Sixteen bytes in each direction, so that the second or third round has to wait.
     for rounds in [1.0, 2.0, 3.0, 4.0] {
         trains_on(&workers, rounds).await;
     }
@@ -277,7 +277,7 @@ async fn who_asks_nothing_for_long_is_told_so_and_a_worker_may_compute_for_longe
     assert_eq!((id, failure.code), (UNADDRESSED, ErrorCode::TimedOut), "{}", failure.message);
     assert!(failure.message.contains("limits.idle_seconds"), "{}", failure.message);
     assert!(idle.receive().await.is_none(), "the connection is closed");
-    // They have been silent for at least as long.
+    // The workers have been silent for at least as long.
     trains_on(&workers, 1.0).await;
 }
 
@@ -300,7 +300,7 @@ async fn bodies_wait_for_room_that_others_have() {
     let (first, mut second) = (server.worker(0).await, RawPeer::registered(&server, 1).await);
     let value = tensor(&[0.0; ELEMENTS]);
     first.init("w", &value).await.unwrap();
-    // It takes all the room and then its time.
+    // The peer takes all the space, and then sends slowly.
     let tensor_type = TensorType { element: ElementType::F32, shape: vec![ELEMENTS as u64] };
     let push = Request::Push { key: "w".into(), round: 1, tensor: tensor_type, loss: None };
     let body = vec![0; 4 * ELEMENTS];
@@ -311,7 +311,7 @@ async fn bodies_wait_for_room_that_others_have() {
 
     let mut waits = Box::pin(first.push("w", &value));
     let early = tokio::time::timeout(Duration::from_millis(500), &mut waits).await;
-    // Which of the two had the room first is not known; only one of them had.
+    // Either of the two may have had the space first, but not both.
     if early.is_err() {
         second.send(&body[100..]).await.unwrap();
         in_time(waits).await.unwrap();
@@ -351,7 +351,7 @@ async fn a_worker_that_registers_again_and_again_is_noticed_once() {
     server.restart();
     let log = std::fs::read_to_string(server.authority.folder().join("state/audit/audit-000001.jsonl")).unwrap();
     let of_it = |line: &&str| line.contains("\"action\":\"register\"") && line.contains("registers-worker-1");
-    // When it first came as a worker, and when the peer took its place.
+    // One line for the worker's first registration, and one for the peer's replacement of it.
     assert_eq!(log.lines().filter(of_it).count(), 2, "{log}");
 }
 
@@ -380,7 +380,7 @@ async fn few_pulls_of_a_connection_wait_for_versions_far_ahead() {
     let (id, failure) = peer.refusal().await;
     assert_eq!((id, failure.code), (26, ErrorCode::Busy), "{}", failure.message);
     assert!(failure.message.contains("later versions of key `w`"), "{}", failure.message);
-    // Any number may wait for the next version.
+    // Any number of requests may wait for the next version.
     for id in 100..200 {
         peer.ask(id, &pull(1), &[]).await;
     }
@@ -411,7 +411,7 @@ async fn an_identity_has_so_many_waiting_requests_over_all_its_connections() {
     for id in [10, 11] {
         peers[0].ask(id, &pull, &[]).await;
     }
-    // An answer says that those before it are waiting.
+    // An answer shows that the preceding requests are waiting.
     peers[0].ask(12, &Request::Pull { key: "w".into(), version: 0, evaluation: false }, &[]).await;
     assert!(matches!(peers[0].receive().await, Some((12, Response::Pulled { version: 0, .. }))));
     for id in [20, 21] {

@@ -1,4 +1,4 @@
-//! Rights: given one by one, for some keys or all, and taken away while connections last.
+//! Rights: granted individually, for some keys or all, and revoked while connections are open.
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
 use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
@@ -6,7 +6,7 @@ use stepbox_wire::{ElementType, Request, Response, TensorType, UNADDRESSED, enco
 
 use crate::{bits, init, refused, round, tensor};
 
-/// Two workers who push and pull all of a model of three keys.
+/// Two workers that push and pull all of a model of three keys.
 async fn trained(server: &TestServer) -> Vec<Client> {
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
     let workers = server.workers(0..2).await;
@@ -21,7 +21,7 @@ fn value() -> Tensor {
     tensor(&[1.0, 2.0])
 }
 
-/// Asks until the server, which reads its files in a moment, answers otherwise.
+/// Repeats a request until the server, which reads its files with a short delay, answers as expected.
 async fn changed<T>(
     mut ask: impl AsyncFnMut() -> Result<T, ClientError>,
     is_new: impl Fn(&Result<T, ClientError>) -> bool,
@@ -48,17 +48,17 @@ async fn an_evaluator_pulls_some_keys_and_pushes_none() {
     assert_eq!(bits(&evaluator.pull_evaluation("encoder.b").await.unwrap()), bits(&weights));
     for key in ["head", "encoder", "no such key"] {
         let (code, message) = refused(evaluator.pull(key).await);
-        assert_eq!(code, ErrorCode::Forbidden, "and not whether there is such a key: {message}");
+        assert_eq!(code, ErrorCode::Forbidden, "the answer must not reveal whether the key exists: {message}");
         assert!(message.contains("[[access.grant]]"), "{message}");
     }
     assert_eq!(refused(evaluator.pull("encoder.none").await).0, ErrorCode::UnknownKey);
     assert_eq!(refused(evaluator.register().await).0, ErrorCode::Forbidden);
     assert_eq!(refused(evaluator.status(false).await).0, ErrorCode::Forbidden);
     let pushed = evaluator.push("encoder.w", &value()).await;
-    assert!(matches!(refused(pushed).0, ErrorCode::Forbidden | ErrorCode::OutOfOrder), "it has no rank");
+    assert!(matches!(refused(pushed).0, ErrorCode::Forbidden | ErrorCode::OutOfOrder), "the evaluator has no rank");
     logged(&["WARN", "evaluator-evaluator", "refused", "forbidden", "head"]);
 
-    // It waits as workers do, and no round waits for it.
+    // The evaluator waits as workers do, and no round waits for the evaluator.
     let later = evaluator.pull_version("encoder.w", 2);
     let gradient = value();
     let (later, _) = tokio::join!(later, round(&workers, "encoder.w", &gradient));
@@ -101,14 +101,15 @@ async fn rights_change_on_connections_that_are_open() {
     assert_eq!(refused(denied).0, ErrorCode::Forbidden);
     assert_eq!(refused(deployer.set_learning_rate(1.0).await).0, ErrorCode::Forbidden);
     assert_eq!(refused(workers[0].pull("head").await).0, ErrorCode::Forbidden);
-    workers[0].push("encoder.b", &value()).await.expect("its other rights are as they were");
+    workers[0].push("encoder.b", &value()).await.expect("its other rights have not changed");
     let carol = server.client("carol").await;
     assert_eq!(carol.status(false).await.unwrap().warnings, [""; 0]);
     let again = Client::connect(&server.reach(&server.credentials("deployer"))).await.expect_err("denied");
     assert_eq!(again.code(), Some(ErrorCode::Forbidden));
     logged(&["INFO", "allowed", "rights"]);
 
-    // A file that cannot be used changes nothing, and the status says so; so does one with more than rights in it.
+    // An unusable file changes nothing, and the status reports it. The same applies to a file that changes more than
+    // rights.
     server.configure(|text| format!("{text}\n[nonsense]"));
     let warned = changed(|| carol.status(false), |status| !status.as_ref().unwrap().warnings.is_empty()).await;
     assert!(warned.unwrap().warnings[0].contains("cannot be used"));
@@ -118,14 +119,15 @@ async fn rights_change_on_connections_that_are_open() {
         text.replace("denied = ['taken-deployer', 'taken-worker-1']", "")
             .replace("shard_threads = 1", "shard_threads = 2")
     });
-    changed(|| workers[0].pull("head"), Result::is_ok).await.expect("what was given back");
-    server.worker(1).await.pull("head").await.expect("what was given back");
+    changed(|| workers[0].pull("head"), Result::is_ok).await.expect("the right was restored");
+    server.worker(1).await.pull("head").await.expect("the right was restored");
     let needs =
         changed(|| carol.status(false), |status| status.as_ref().unwrap().warnings[0].contains("restart")).await;
     assert_eq!(needs.unwrap().shard_threads, 1);
 }
 
-/// The round's time-out and the grace are far away: who waits for a worker that was dismissed is told at once.
+/// The round's timeout and the grace period are far away: a peer that waits for a dismissed worker gets an answer at
+/// once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn who_is_denied_loses_the_connection_and_nobody_waits_for_it() {
     let server = TestServer::start(Options::new("dismissed"));
@@ -151,7 +153,7 @@ async fn who_is_denied_loses_the_connection_and_nobody_waits_for_it() {
 
 const ROWS: TensorType = TensorType { element: ElementType::F32, shape: Vec::new() };
 
-/// A peer can take its time to send what it may send now.
+/// A peer can be slow to send a gradient that it may push now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_gradient_counts_only_where_the_right_is_there_when_it_has_come() {
     let server = TestServer::start(Options::new("slow-push"));
@@ -181,7 +183,7 @@ async fn a_gradient_counts_only_where_the_right_is_there_when_it_has_come() {
     assert!(server.status().await.keys.iter().all(|key| key.version == 0), "no round was complete");
 }
 
-/// More than the network holds on the way, so that what was asked for second has to wait for a peer that does not read.
+/// More than the network buffers hold, so that the second answer has to wait for a peer that does not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn weights_that_wait_to_be_sent_are_not_sent_where_the_right_has_ended() {
     const ELEMENTS: usize = 16 << 20;
@@ -193,10 +195,10 @@ async fn weights_that_wait_to_be_sent_are_not_sent_where_the_right_has_ended() {
         slow.ask(id, &Request::Pull { key: "w".into(), version: 0, evaluation: false }, &[]).await;
     }
     slow.ask(5, &Request::Barrier { number: 1 }, &[]).await;
-    other.barrier().await.expect("what the peer had asked for before is queued");
+    other.barrier().await.expect("the peer's earlier requests are queued");
     server.configure(|text| text.replace("[access]", "[access]\nworker_rights = ['push']"));
     assert_eq!(refused(changed(|| other.pull("w"), Result::is_err).await).0, ErrorCode::Forbidden);
-    assert!(matches!(slow.receive().await, Some((3, Response::Pulled { .. }))), "it was under way");
+    assert!(matches!(slow.receive().await, Some((3, Response::Pulled { .. }))), "the answer was already being sent");
     let mut rest = [slow.receive().await.unwrap(), slow.receive().await.unwrap()];
     rest.sort_by_key(|(id, _)| *id);
     assert!(matches!(&rest[0], (4, Response::Failed(failure)) if failure.code == ErrorCode::Forbidden), "{rest:?}");

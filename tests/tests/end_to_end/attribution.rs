@@ -1,11 +1,11 @@
-//! Rounds that fail by one worker's gradient: who is named, and what the operator can do about it.
+//! Rounds that fail because of one worker's gradient: whom the error names, and what the operator can do about it.
 
 use stepbox_client::{Client, ErrorCode, Tensor};
 use stepbox_tests::{Options, TestServer, logged};
 
 use crate::{init, refused, round, tensor};
 
-/// What AdamW squares to infinity.
+/// A value whose square in AdamW is infinite.
 const TOO_LARGE: f32 = 3e38;
 
 async fn scene(options: Options) -> (TestServer, Vec<Client>) {
@@ -24,7 +24,7 @@ fn small() -> Tensor {
     tensor(&[0.25, -2.0, 1.0, 0.0])
 }
 
-/// A round with a large gradient of the last worker: what the first one is told.
+/// Runs a round with a large gradient of the last worker. Returns the error that the first worker receives.
 async fn failed_round(workers: &[Client]) -> (ErrorCode, String) {
     for (worker, gradient) in workers.iter().zip([small(), small(), large()]) {
         worker.push("w", &gradient).await.unwrap();
@@ -56,7 +56,7 @@ async fn a_gradient_above_the_operators_bound_is_refused_when_it_comes() {
     let (code, message) = refused(workers[2].push("w", &large()).await);
     assert_eq!(code, ErrorCode::GradientTooLarge);
     assert!(message.contains("3e38") && message.contains("job.max_gradient_magnitude"), "{message}");
-    // Nothing is lost by it.
+    // The refusal loses nothing.
     round(&workers, "w", &small()).await.expect("the worker pushes another gradient for the same round");
 }
 
@@ -68,12 +68,12 @@ async fn who_fails_rounds_again_and_again_is_refused_where_the_operator_wants_it
     let (code, message) = refused(workers[2].push("w", &small()).await);
     assert_eq!(code, ErrorCode::Forbidden);
     assert!(message.contains("job.refuse_after_failures"), "{message}");
-    // Nobody waits in vain for it.
+    // No peer waits for that worker's gradient in vain.
     workers[0].push("w", &small()).await.unwrap();
     let (code, message) = refused(workers[0].pull("w").await);
     assert_eq!(code, ErrorCode::WorkerLost);
     assert!(message.contains("refused-worker-2 (rank 2)"), "{message}");
-    // Another optimizer may do with such gradients what this one cannot.
+    // Another optimizer may be able to process gradients that this one cannot.
     server.deploy("sgd", "1.0.0", &[("learning_rate", "0.1")]).await;
     for worker in &workers[1..] {
         worker.push("w", &small()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Certificates that are renewed, revoked or run out while the server runs and connections last.
+//! Certificates that are renewed, revoked or expire while the server runs and connections are open.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ const LISTS: &str = "revocation_lists = ['crl.pem']";
 
 const LONG: Duration = Duration::days(30);
 
-/// The list has to be there before the server starts.
+/// Starts a server with a revocation list, which must exist before the server starts.
 fn server_with_list(name: &'static str, holds: Duration) -> TestServer {
     let mut server = TestServer::start(Options::new(name));
     server.authority.revoke(&[], holds);
@@ -23,7 +23,7 @@ fn server_with_list(name: &'static str, holds: Duration) -> TestServer {
     server
 }
 
-/// How a connection ends whose certificate is good no more.
+/// Waits until the server ends a connection because its certificate is no longer valid, and returns the message.
 async fn told_at_the_end(peer: &mut RawPeer) -> String {
     let (id, failure) = peer.refusal().await;
     assert_eq!((id, failure.code), (UNADDRESSED, ErrorCode::CertificateInvalid), "{}", failure.message);
@@ -36,7 +36,7 @@ async fn greeted(server: &TestServer, credentials: &Credentials) -> std::io::Res
     peer.ask(1, &Request::Hello { protocol: PROTOCOL_VERSION, job: String::new() }, &[]).await;
     match peer.receive().await {
         Some((1, Response::Welcome { .. })) => Ok(peer),
-        other => panic!("not let in: {other:?}"),
+        other => panic!("not accepted: {other:?}"),
     }
 }
 
@@ -54,11 +54,11 @@ async fn a_revoked_certificate_ends_its_connection_and_opens_no_other() {
     let message = in_time(told_at_the_end(&mut peer)).await;
     assert!(message.contains("revoked"), "{message}");
     logged(&["WARN", "refused", "certificate", "revoked-worker-1", "certificate-invalid"]);
-    let again = Client::connect(&server.reach(&lost)).await.expect_err("it is on the list");
+    let again = Client::connect(&server.reach(&lost)).await.expect_err("the certificate is revoked");
     assert!(matches!(again, ClientError::Handshake { .. }), "{again}");
     assert!(again.to_string().to_lowercase().contains("revoked"), "{again}");
 
-    // Others notice nothing, and the same worker comes back with another certificate.
+    // Other peers are not affected, and the same worker can return with another certificate.
     let renewed = Client::connect(&server.reach(&server.credentials("worker-1"))).await.unwrap();
     renewed.register().await.unwrap();
     let workers = [honest, renewed];
@@ -81,7 +81,8 @@ async fn who_is_revoked_between_handshake_and_hello_is_not_let_in() {
     assert!(peer.receive().await.is_none());
 }
 
-/// In the middle of a renewal certificate and key do not fit; what was revoked meanwhile is revoked all the same.
+/// During a renewal, the certificate and the key do not match; certificates revoked in the meantime must still be
+/// refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_half_renewed_certificate_keeps_no_revocation_out() {
     let server = server_with_list("half-renewed", LONG);
@@ -96,12 +97,12 @@ async fn a_half_renewed_certificate_keeps_no_revocation_out() {
     server.authority.revoke(&[&lost], LONG);
     server.reload();
     in_time(told_at_the_end(&mut peer)).await;
-    let again = Client::connect(&server.reach(&lost)).await.expect_err("it is on the list");
+    let again = Client::connect(&server.reach(&lost)).await.expect_err("the certificate is revoked");
     assert!(matches!(again, ClientError::Handshake { .. }), "{again}");
     let warnings = operator.status(false).await.unwrap().warnings;
     assert!(warnings.iter().any(|warning| warning.contains("the server's certificate cannot be used")), "{warnings:?}");
     let peer = RawPeer::connect(&server, Some(&server.credentials("worker-0"))).await.unwrap();
-    assert_eq!(peer.servers_certificate(), first, "the one before, with its key");
+    assert_eq!(peer.servers_certificate(), first, "the previous certificate, with its key");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -113,7 +114,7 @@ async fn a_list_that_is_too_old_or_another_authoritys_lets_nobody_in() {
 
     server.authority.revoke(&[], Duration::seconds(-1));
     server.reload();
-    // The connection that is there ends too.
+    // The existing connection ends too.
     let ended = in_time(async {
         loop {
             if let Err(error) = operator.status(false).await {
@@ -122,16 +123,18 @@ async fn a_list_that_is_too_old_or_another_authoritys_lets_nobody_in() {
         }
     });
     assert_eq!(ended.await.code(), Some(ErrorCode::CertificateInvalid));
-    let new = Client::connect(&server.reach(&server.credentials("operator"))).await.expect_err("nobody can tell");
+    let new = Client::connect(&server.reach(&server.credentials("operator")))
+        .await
+        .expect_err("the certificate's status is unknown");
     assert!(matches!(new, ClientError::Handshake { .. }), "{new}");
 
-    // A newer one lets them in again.
+    // With a newer list, peers are accepted again.
     server.authority.revoke(&[], LONG);
     server.reload();
     let connect = async || Client::connect(&server.reach(&server.credentials("operator"))).await;
     in_time(async { while connect().await.is_err() {} }).await;
 
-    // Another authority's list says nothing of ours.
+    // Another authority's list does not apply to our certificates.
     let other = stepbox_tests::Authority::new();
     other.revoke(&[], LONG);
     fs::copy(other.folder().join("crl.pem"), server.authority.folder().join("crl.pem")).unwrap();
@@ -142,7 +145,7 @@ async fn a_list_that_is_too_old_or_another_authoritys_lets_nobody_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_connection_ends_with_the_time_of_its_certificate() {
     let server = TestServer::start(Options::new("expiring"));
-    // The shortest life in which this machine, however busy, can connect.
+    // The shortest lifetime in which even a busy machine can connect.
     let mut life = Duration::SECOND;
     let mut peer = loop {
         let until = |params: &mut CertificateParams| params.not_after = OffsetDateTime::now_utc() + life;
@@ -174,7 +177,7 @@ async fn the_servers_certificate_is_renewed_without_a_restart_and_a_broken_one_i
     };
     let first = of_server().await;
 
-    // Without its key, as in the middle of a renewal; what was in force stays.
+    // A certificate without its key, as during a renewal; the previous certificate stays in force.
     let old_key = fs::read(folder.join("server.key")).unwrap();
     server.authority.issue("server");
     let new_key = fs::read(folder.join("server.key")).unwrap();
@@ -189,7 +192,7 @@ async fn the_servers_certificate_is_renewed_without_a_restart_and_a_broken_one_i
     server.reload();
     in_time(async { while !operator.status(false).await.unwrap().warnings.is_empty() {} }).await;
     assert_ne!(of_server().await, first);
-    operator.status(false).await.expect("connections last");
+    operator.status(false).await.expect("existing connections remain");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -205,9 +208,9 @@ async fn a_spiffe_id_is_who_somebody_is() {
     assert_eq!(carol.identity(), id);
     carol.status(false).await.unwrap();
 
-    // The common name of somebody with rights gives none to whom the URI calls otherwise.
+    // The common name of an identity with rights gives no rights to a certificate whose URI names a different identity.
     let other = with("operator", &["spiffe://example.org/people/mallory"]);
-    let refused = Client::connect(&server.reach(&other)).await.expect_err("mallory has no part in this");
+    let refused = Client::connect(&server.reach(&other)).await.expect_err("mallory has no rights");
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
     for (name, uris) in [
         ("two", &[id, id][..]),
@@ -221,10 +224,10 @@ async fn a_spiffe_id_is_who_somebody_is() {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, id);
     });
-    assert!(Client::connect(&server.reach(&imposter)).await.is_err(), "a common name is no SPIFFE ID");
+    assert!(Client::connect(&server.reach(&imposter)).await.is_err(), "a common name is not a SPIFFE ID");
 }
 
-/// Authorities that are lost between two of a bundle would end the connections of all whom they certify.
+/// If authorities were lost between two entries of a bundle, the connections of all peers that they certify would end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_bundle_that_is_cut_off_or_not_understood_leaves_the_one_before_in_force() {
     let mut server = TestServer::start(Options::new("bundle"));
@@ -238,12 +241,12 @@ async fn a_bundle_that_is_cut_off_or_not_understood_leaves_the_one_before_in_for
     replace(&whole);
     server.configure(|text| text.replace("ca = 'ca.pem'", "ca = 'bundle.pem'"));
     server.restart();
-    // Somebody whom the second authority certifies is connected, and asks.
+    // A peer certified by the second authority is connected, and sends requests.
     let visitor = other.issue(&server.identity("operator"));
     let operator = Client::connect(&server.reach(&visitor)).await.unwrap();
     let warned = async |wanted: bool| {
         loop {
-            let warnings = operator.status(false).await.expect("the connection lasts").warnings;
+            let warnings = operator.status(false).await.expect("the connection remains").warnings;
             let warning =
                 warnings.into_iter().find(|warning| warning.contains("authorities and revocation lists cannot"));
             if warning.is_some() == wanted {
@@ -270,7 +273,7 @@ async fn a_bundle_that_is_cut_off_or_not_understood_leaves_the_one_before_in_for
         in_time(warned(false)).await;
     }
 
-    // On purpose it can be taken out.
+    // An operator can remove it on purpose.
     replace(&format!("{ours}# complete\n"));
     server.reload();
     let ended = in_time(async {

@@ -1,4 +1,4 @@
-//! Workers that go: killed, cut off, or on purpose. Nobody waits in vain for them.
+//! Workers that leave: killed, disconnected, or on purpose. No peer waits for them in vain.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use crate::{init, refused, round, tensor};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_worker_process_killed_within_a_round_is_told_to_the_others() {
-    // The time-out of a round is far away: only noticing the death ends the wait before a test that hangs.
+    // The timeout of a round is far away: only noticing the death ends the wait before the test's timeout.
     let server = TestServer::start(Options { workers: 3, reconnect_grace_seconds: 0.2, ..Options::new("killed") });
     server.deploy("adamw", "1.0.0", &[]).await;
     let credentials = server.credentials("worker-2");
@@ -37,9 +37,9 @@ async fn a_worker_process_killed_within_a_round_is_told_to_the_others() {
     }
     let mut said = String::new();
     BufReader::new(victim.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    assert_eq!(said, "waiting\n", "it has pushed the first key of round 4 and not the second");
+    assert_eq!(said, "waiting\n", "the victim has pushed only the first key of round 4");
 
-    // One waits already when it happens, the other comes after it.
+    // One worker is already waiting when the victim dies; the other arrives afterwards.
     workers[0].push("second", &gradient).await.unwrap();
     let waiting = workers[0].pull("second");
     tokio::pin!(waiting);
@@ -54,7 +54,8 @@ async fn a_worker_process_killed_within_a_round_is_told_to_the_others() {
     assert_eq!(refused(in_time(workers[1].barrier()).await).0, ErrorCode::WorkerLost);
     logged(&["ERROR", "a worker is lost"]);
 
-    // What the victim had pushed counts, so that key's round ends; and when it comes back, so does the other.
+    // The victim's push of the first key counts, so that key's round completes. When the victim returns, so does the
+    // round of the other key.
     round(&workers, "first", &gradient).await.unwrap();
     let back = server.worker(2).await;
     for key in ["first", "second"] {
@@ -118,7 +119,7 @@ async fn who_leaves_is_not_waited_for_and_the_next_run_starts_afresh() {
     assert_eq!(refused(workers[1].push("w", &tensor(&[1.0])).await).0, ErrorCode::OutOfOrder);
     workers[0].leave().await.unwrap();
 
-    // The next run goes on with the weights; the gradient that was left over is gone, barriers start at 1.
+    // The next run continues with the weights; the leftover gradient is discarded, and barriers start at 1.
     let workers = server.workers([1, 0]).await;
     for worker in &workers {
         assert_eq!(worker.init("w", &tensor(&[0.0])).await.unwrap().version, 1);
@@ -133,7 +134,7 @@ async fn a_server_that_stops_answers_who_waits() {
     let server = TestServer::start(Options::new("stops"));
     let mut worker = RawPeer::registered(&server, 0).await;
     worker.ask(3, &Request::Barrier { number: 1 }, &[]).await;
-    // The answer to this one says that the barrier has been read.
+    // The answer to this request shows that the server has read the barrier request.
     worker.ask(4, &Request::Pull { key: "none".into(), version: 0, evaluation: false }, &[]).await;
     assert_eq!(worker.refusal().await.1.code, ErrorCode::UnknownKey);
     let stopped = tokio::task::spawn_blocking(move || drop(server));
@@ -163,7 +164,7 @@ async fn who_comes_and_goes_stands_in_the_audit_log() {
     server.client("publisher").await.submissions().await.unwrap();
     drop((first, replaced));
 
-    // A peer with rights that says nothing is not one without.
+    // A peer with rights that sends nothing is not treated as a peer without rights.
     let stream = TcpStream::connect(server.address).await.unwrap();
     let from = stream.local_addr().unwrap().to_string();
     let mut silent = RawPeer::over(stream, &server, Some(&server.credentials("operator"))).await.unwrap();

@@ -1,4 +1,4 @@
-//! Optimizers that come: only signed ones, at the boundary of a round, with their state where it fits.
+//! New optimizers: only signed ones, at the boundary of a round, with their state if it fits.
 
 use stepbox_client::{Client, DeployOptions, ErrorCode};
 use stepbox_tests::{Options, Publisher, TestServer, component, in_time};
@@ -53,7 +53,7 @@ async fn what_is_not_trusted_or_not_admitted_changes_nothing() {
     let options = DeployOptions { learning_rate: Some(-1.0), ..DeployOptions::default() };
     assert_eq!(refused(deployer.deploy(good.clone(), &options).await).0, ErrorCode::Hyperparameter);
 
-    // The model trains on, and the good one is still welcome.
+    // Training continues, and the valid component can still be deployed.
     round(&workers, "w", &tensor(&[0.5; 5000])).await.unwrap();
     deployer.deploy(good, &DeployOptions::default()).await.unwrap();
 }
@@ -89,7 +89,7 @@ async fn a_new_version_of_the_same_optimizer_keeps_its_state() {
         }
         digests.push(server.digest().await);
     }
-    assert_eq!(digests[0], digests[1], "moments and step counts went on as if nothing had been replaced");
+    assert_eq!(digests[0], digests[1], "moments and step counts continue as if nothing had been replaced");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -105,9 +105,13 @@ async fn another_optimizer_keeps_the_weights_and_starts_its_state_afresh() {
     let deployment = server.deploy("adamw", "1.0.0", &[]).await;
     assert!(!deployment.state_kept);
     assert_eq!(deployment.from_round, 4);
-    assert_eq!(bits(&workers[0].pull("w").await.unwrap()), bits(&weights), "a deployment alone changes no weight");
+    assert_eq!(
+        bits(&workers[0].pull("w").await.unwrap()),
+        bits(&weights),
+        "a deployment alone does not change weights"
+    );
 
-    // As if training had begun with these weights: bias corrections included.
+    // As if training had begun with these weights, including bias corrections.
     let (_other_server, others) = scene("fresh", "adamw", &[]).await;
     init(&others, "w", &weights).await;
     for _ in 0..3 {
@@ -124,7 +128,7 @@ async fn a_round_under_way_ends_with_the_optimizer_it_began_with() {
     let one = tensor(&[1.0]);
     round(&workers, "a", &one).await.unwrap();
 
-    // Key a stands before round 2, which one worker has pushed; key b before round 1.
+    // Key a is before round 2, which one worker has pushed; key b is before round 1.
     workers[0].push("a", &one).await.unwrap();
     let deployment = server.deploy("sgd", "1.1.0", &[("learning_rate", "100")]).await;
     assert_eq!(deployment.from_round, 3);
@@ -132,7 +136,7 @@ async fn a_round_under_way_ends_with_the_optimizer_it_began_with() {
     assert_eq!(status.optimizer.unwrap().version, "1.0.0");
     assert_eq!(status.pending_optimizer.map(|(pending, round)| (pending.version, round)), Some(("1.1.0".into(), 3)));
 
-    // A key that comes in between takes part in both.
+    // A key that is created in between takes part in both rounds.
     init(&workers, "c", &tensor(&[0.0])).await;
 
     workers[1].push("a", &one).await.unwrap();
@@ -160,7 +164,7 @@ async fn a_deployment_replaces_one_that_is_under_way() {
     round(&workers, "ahead", &one).await.unwrap();
     assert_eq!(server.deploy("sgd", "1.1.0", &[("learning_rate", "10")]).await.from_round, 2);
     assert_eq!(round(&workers, "ahead", &one).await.unwrap().values(), [-11.0]);
-    // One key has moved, the other stands before round 1 and will never run a round with the second optimizer.
+    // One key has run a round; the other is before round 1 and will never run a round with the second optimizer.
     assert_eq!(server.deploy("sgd", "1.2.0", &[("learning_rate", "100")]).await.from_round, 3);
     assert_eq!(round(&workers, "ahead", &one).await.unwrap().values(), [-111.0]);
     for expected in [-1.0, -2.0, -102.0] {
@@ -169,7 +173,7 @@ async fn a_deployment_replaces_one_that_is_under_way() {
     assert_eq!(server.status().await.optimizer.unwrap().version, "1.2.0");
 }
 
-/// Ten deployments while two workers train as fast as they can, and a run in which nobody deploys.
+/// Ten deployments while two workers train as fast as they can, compared with a run without deployments.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn deployments_in_the_middle_of_training_lose_no_round_and_no_state() {
     const ROUNDS: u64 = 300;

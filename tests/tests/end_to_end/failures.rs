@@ -1,11 +1,11 @@
-//! Optimizers that fail in the middle of training: the key stays as it was, bit for bit, and training can go on.
+//! Optimizers that fail during training: the key does not change by a bit, and training can continue.
 
 use stepbox_client::ErrorCode;
 use stepbox_tests::{Options, TestServer, logged};
 
 use crate::{bits, init, refused, round, tensor};
 
-/// The hostile guest `slow-poison` behaves for nine rounds; then it traps at the first parameter above this.
+/// The hostile guest `slow-poison` behaves for nine rounds; then it traps at the first parameter above this value.
 const POISONED: f32 = 2e9;
 const GOOD_ROUNDS: usize = 9;
 
@@ -14,7 +14,7 @@ async fn a_failed_round_leaves_the_key_as_it_was_and_can_be_run_again() {
     let server = TestServer::start(Options { shard_threads: 2, ..Options::new("poisoned") });
     server.deploy("hostile/slow-poison", "1.0.0", &[("learning_rate", "1")]).await;
     let workers = server.workers(0..2).await;
-    // The trap is in the last slice: the steps of all others have succeeded and must be taken back.
+    // The trap is in the last slice: the steps of all other slices have succeeded and must be rolled back.
     let mut values = vec![1.0; 150_000];
     values[149_000] = POISONED;
     init(&workers, "poisoned", &tensor(&values)).await;
@@ -42,10 +42,10 @@ async fn a_failed_round_leaves_the_key_as_it_was_and_can_be_run_again() {
     }
     logged(&["ERROR", "poisoned", "a round has failed"]);
 
-    // Other keys train on, with the very same instances.
+    // Other keys continue to train, in the same instances.
     round(&workers, "sound", &small).await.unwrap();
 
-    // Another optimizer takes the key from where it stands, although other keys are ahead of it.
+    // Another optimizer takes the key over in its current state, although other keys are ahead of it.
     let deployment = server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
     assert_eq!(deployment.from_round, 11);
     let expected: Vec<f32> = weights.values().iter().map(|weight| weight - 0.25).collect();
@@ -67,7 +67,7 @@ async fn who_pushed_before_a_failure_and_pulls_after_it_does_not_wait_for_ever()
         worker.push("w", &gradient).await.unwrap();
     }
     assert_eq!(refused(workers[0].pull("w").await).0, ErrorCode::OptimizerFailed);
-    // The first pushes again at once; the second still knows nothing of the failure.
+    // The first worker pushes again at once; the second does not know of the failure yet.
     assert!(!workers[0].push("w", &gradient).await.unwrap().repeated);
     assert_eq!(refused(workers[1].pull("w").await).0, ErrorCode::OptimizerFailed);
 }
@@ -87,7 +87,7 @@ async fn what_an_optimizer_writes_into_another_key_is_never_published_and_traini
             round(&workers, key, &gradient).await.unwrap();
         }
     }
-    // The first key's step writes into the second key, of which nobody has asked for anything.
+    // The first key's step writes into the second key, for which there has been no request.
     assert_eq!(bits(&round(&workers, "first", &gradient).await.unwrap()), bits(&tensor(&[-0.25; 5000])));
     for worker in &workers {
         worker.push("second", &gradient).await.unwrap();
@@ -100,11 +100,11 @@ async fn what_an_optimizer_writes_into_another_key_is_never_published_and_traini
         }
         assert_eq!(bits(&worker.pull_version("second", 0).await.unwrap()), bits(&tensor(&[0.0; 5000])));
     }
-    // The key is mended, and goes on with what was published.
+    // The second key is restored, and continues with the published weights.
     assert_eq!(bits(&round(&workers, "second", &gradient).await.unwrap()), bits(&tensor(&[-0.25; 5000])));
     logged(&["WARN", "second", "went back to those published"]);
 
-    // The first key's next step does it again. Another optimizer takes both over from what was published.
+    // The first key's next step tampers again. Another optimizer takes both keys over with the published weights.
     for key in ["second", "first"] {
         assert_eq!(bits(&round(&workers, key, &gradient).await.unwrap()), bits(&tensor(&[-0.5; 5000])));
     }

@@ -1,4 +1,4 @@
-//! Groups: tensors with settings of their own, by their keys, axes and tags.
+//! Groups: tensors with separate settings, selected by their keys, axes and tags.
 
 use stepbox_client::{DeployOptions, ErrorCode, Group, Tensor, TensorFilter};
 use stepbox_tests::{Options, TestServer};
@@ -21,7 +21,7 @@ fn matrix(value: f32) -> Tensor {
     Tensor::new([2, 2], vec![value; 4]).unwrap()
 }
 
-/// Gradients of zero: what moves a weight is its decay alone, by learning rate × weight decay.
+/// With gradients of zero, only the decay moves a weight, by learning rate × weight decay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn biases_and_norms_do_not_decay_where_a_group_says_so() {
     let server = TestServer::start(Options { shard_threads: 2, ..Options::new("no-decay") });
@@ -37,7 +37,7 @@ async fn biases_and_norms_do_not_decay_where_a_group_says_so() {
     };
     let deployment = server.deploy_with("adamw", "1.0.0", &options).await.unwrap();
     assert_eq!(deployment.groups, [("no-decay".to_owned(), 1)]);
-    // A key that comes after the deployment finds its group as well.
+    // A key that is created after the deployment is assigned to its group too.
     init(&workers, "layer.norm", &tensor(&[1.0; 2])).await;
 
     assert_eq!(round(&workers, "layer.weight", &matrix(0.0)).await.unwrap().values(), [0.75; 4]);
@@ -80,7 +80,7 @@ async fn the_first_group_that_takes_a_tensor_counts() {
     }
 }
 
-/// State goes on where a key changes its group: groups are settings.
+/// State is retained when a key changes its group, because groups are settings.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_deployment_with_other_groups_keeps_the_state() {
     let server = TestServer::start(Options::new("regrouped"));

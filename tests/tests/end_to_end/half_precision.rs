@@ -1,4 +1,4 @@
-//! Gradients in half precision: what they do is what the rounded values do as f32.
+//! Gradients in half precision have the same effect as their rounded values in f32.
 
 use stepbox_client::{Client, ClientError, ErrorCode, HalfTensor, Rows, Tensor};
 use stepbox_tests::{Options, RawPeer, TestServer, logged};
@@ -6,7 +6,7 @@ use stepbox_wire::{ElementType, Request, Response, TensorType};
 
 use crate::{bits, init, refused, tensor};
 
-/// More than one slice, and not a multiple of anything.
+/// More than one slice, and not a multiple of any block size.
 const ELEMENTS: usize = 150_001;
 
 async fn scene(options: Options, optimizer: &str) -> (TestServer, Vec<Client>) {
@@ -17,7 +17,7 @@ async fn scene(options: Options, optimizer: &str) -> (TestServer, Vec<Client>) {
     (server, workers)
 }
 
-/// Of magnitudes from below the smallest f16 to its thousands.
+/// A gradient with magnitudes from below the smallest f16 up to thousands.
 fn gradient(rank: usize, round: usize) -> Tensor {
     let value = |index: usize| {
         let number = (index * 37 + rank * 11 + round * 5) % 1009;
@@ -26,7 +26,7 @@ fn gradient(rank: usize, round: usize) -> Tensor {
     tensor(&(0..ELEMENTS).map(value).collect::<Vec<_>>())
 }
 
-/// As bf16 for some, as f16 for others.
+/// The tensor as bf16 for even numbers, and as f16 for odd numbers.
 fn halved(tensor: &Tensor, number: usize) -> HalfTensor {
     if number.is_multiple_of(2) { tensor.to_bf16().unwrap() } else { tensor.to_f16().unwrap() }
 }
@@ -43,7 +43,7 @@ async fn halves_give_the_weights_that_the_rounded_values_give() {
         for round in 0..4 {
             for rank in [2, 0, 1] {
                 let gradient = gradient(rank, round);
-                // All in f32, all in halves, and mixed.
+                // All in f32, all in half precision, and mixed.
                 if (rank + round) % 4 == 0 {
                     halves[rank].push("w", &gradient).await.unwrap();
                     wholes[rank].push("w", &gradient).await.unwrap();
@@ -131,13 +131,13 @@ async fn halves_that_are_no_numbers_or_do_not_fit_are_refused_and_the_connection
         assert!(failure.message.contains(expected), "{}", failure.message);
         logged(&["WARN", "bad-halves-worker-0", "refused", &format!("code={code}")]);
     }
-    // The largest f16 is a number, and a whole tensor of them.
+    // The largest f16 is finite, also in a tensor full of it.
     peer.ask(20, &push(f16, &[2, 3], 1), &[0xff, 0x7b].repeat(6)).await;
     assert_eq!(peer.receive().await.unwrap().1, Response::Pushed { repeated: false });
     let pulled = workers[1].push_pull("w", &Tensor::new([2, 3], vec![0.0; 6]).unwrap()).await.unwrap();
     assert_eq!(pulled.values(), [-65504.0 / 8.0; 6]);
 
-    // At the client already: nothing is sent that would be infinite.
+    // The client refuses already: it sends no values that would become infinite.
     let refused = Tensor::new([2, 3], vec![7e4; 6]).unwrap().to_f16().expect_err("beyond f16");
     assert!(matches!(refused, ClientError::NotRepresentable { index: 0, .. }), "{refused}");
     assert_eq!(server.status().await.refusals, 10);
@@ -161,7 +161,7 @@ async fn gradients_of_scaled_losses_are_scaled_back_whole_and_by_row() {
     let options = Options { job: "gradient_scale = 0.0009765625", ..Options::new("scaled") };
     let (_server, workers) = scene(options, "sgd").await;
     init(&workers, "w", &Tensor::new([2, 1], vec![0.0; 2]).unwrap()).await;
-    // Lost in f16 as it is, kept when the loss is a thousand times as large.
+    // Lost in f16 without scaling, preserved if the loss is a thousand times as large.
     let small = 2.0_f32.powi(-26);
     let lost = Tensor::new([2, 1], vec![small; 2]).unwrap().to_f16().unwrap();
     assert_eq!(lost.to_f32().values(), [0.0; 2]);

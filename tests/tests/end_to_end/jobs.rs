@@ -1,4 +1,4 @@
-//! Several jobs on one server: whatever happens in one, the others do not see.
+//! Several jobs on one server: events in one job are invisible in the others.
 
 use stepbox_client::{Client, ClientConfig, DEFAULT_JOB, DeployOptions, ErrorCode, Tensor};
 use stepbox_tests::{Options, RawPeer, TestServer, in_time, logged};
@@ -6,10 +6,10 @@ use stepbox_wire::{ElementType, PROTOCOL_VERSION, Request, Response, TensorType,
 
 use crate::{bits, init, refused, round, tensor};
 
-/// Two more jobs beside the one that every test server has: `blue` and `red`, with two workers each, of the same
-/// identities in both.
+/// Two jobs in addition to the default job of every test server: `blue` and `red`, with two workers each, which have
+/// the same identities in both.
 fn two_more(limits: &str) -> &'static str {
-    // A test's server lives as long as its process.
+    // Leaked, because the options require a `'static` string.
     Box::leak(
         ["blue", "red"]
             .map(|job| {
@@ -24,7 +24,7 @@ fn two_more(limits: &str) -> &'static str {
     )
 }
 
-/// How to reach a job of the server.
+/// A client configuration that reaches a job of the server.
 fn reach(server: &TestServer, job: &str, role: &str) -> ClientConfig {
     ClientConfig { job: job.into(), ..server.reach(&server.credentials(role)) }
 }
@@ -55,7 +55,7 @@ fn gradient(number: u64, length: u64) -> Tensor {
 
 const ROUNDS: u64 = 8;
 
-/// Trains a job's keys from their beginning; gives the weights' digest.
+/// Trains a job's keys from the start. Returns the digest of the weights.
 async fn train(workers: &[Client], status: &Client) -> String {
     for key in ["w", "b"] {
         init(workers, key, &gradient(0, 300)).await;
@@ -80,13 +80,13 @@ async fn jobs_with_the_same_keys_train_side_by_side_as_if_alone() {
         }
         let [(blue, blue_status), (red, red_status)] = &together[..] else { unreachable!() };
         let (blue, red) = tokio::join!(train(blue, blue_status), train(red, red_status));
-        assert_ne!(blue, red, "the optimizers are not the same");
+        assert_ne!(blue, red, "the optimizers differ");
 
         for ((job, optimizer), digest) in jobs.into_iter().zip([blue, red]) {
             let alone = TestServer::start(Options { more: two_more(""), ..Options::new("jobs") });
             deploy(&alone, job, optimizer).await;
             let status = client(&alone, job, &format!("{job}-deployer")).await;
-            assert_eq!(train(&workers(&alone, job).await, &status).await, digest, "{job} is as it is alone");
+            assert_eq!(train(&workers(&alone, job).await, &status).await, digest, "{job} has the same result as alone");
         }
 
         let status = red_status.status(false).await.unwrap();
@@ -104,20 +104,24 @@ async fn nobody_learns_which_jobs_there_are_without_a_part_in_them() {
     let server = TestServer::start(Options { more: two_more(""), ..Options::new("jobs") });
     let mut answers = Vec::new();
     for job in ["blue", "grey"] {
-        let refused = Client::connect(&reach(&server, job, "red-deployer")).await.expect_err("no part in it");
+        let refused = Client::connect(&reach(&server, job, "red-deployer"))
+            .await
+            .expect_err("the identity has no part in the job");
         assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
         answers.push(refused.to_string().replace(job, "…"));
     }
-    assert_eq!(answers[0], answers[1], "the same whether or not there is such a job");
+    assert_eq!(answers[0], answers[1], "the same whether or not the job exists");
     logged(&["WARN", "jobs-red-deployer", "refused", "forbidden", "grey"]);
 
-    // Rights of one job are none in another.
+    // Rights in one job do not apply in another.
     let blue = client(&server, "blue", "blue-deployer").await;
-    assert_eq!(blue.status(false).await.unwrap().refusals, 1, "the job's people see who knocked");
+    assert_eq!(blue.status(false).await.unwrap().refusals, 1, "the job's status shows the refusal");
     let elsewhere = Client::connect(&reach(&server, "red", "blue-deployer")).await.expect_err("another job's deployer");
     assert_eq!(elsewhere.code(), Some(ErrorCode::Forbidden));
-    // Who says nothing comes for the default job, in which this one has no part either.
-    let unnamed = Client::connect(&reach(&server, "", "blue-deployer")).await.expect_err("no part in the default job");
+    // A peer that names no job connects to the default job, in which this identity has no part either.
+    let unnamed = Client::connect(&reach(&server, "", "blue-deployer"))
+        .await
+        .expect_err("the identity has no part in the default job");
     assert!(unnamed.to_string().contains("`default`"), "{unnamed}");
 
     for name in ["Blue", "../blue", "blue\0", &"b".repeat(33)] {
@@ -139,18 +143,18 @@ async fn what_goes_wrong_in_one_job_stays_there() {
         let (blue, red) = (workers(&server, "blue").await, workers(&server, "red").await);
         init(&red, "w", &tensor(&[1.0, 2.0])).await;
 
-        // Another tensor of the same name, and as many as there may be.
+        // Another tensor of the same name, up to the limit of keys.
         init(&blue, "w", &gradient(0, 300)).await;
         init(&blue, "v", &tensor(&[0.0])).await;
         let (code, message) = refused(blue[0].init("u", &tensor(&[0.0])).await);
         assert_eq!(code, ErrorCode::Busy);
         assert!(message.contains("limits.keys"), "{message}");
         let _rest = [client(&server, "blue", "worker-0").await, client(&server, "blue", "worker-1").await];
-        let full = Client::connect(&reach(&server, "blue", "blue-deployer")).await.expect_err("four are there");
+        let full = Client::connect(&reach(&server, "blue", "blue-deployer")).await.expect_err("four connections exist");
         assert_eq!(full.code(), Some(ErrorCode::Busy));
         assert!(full.to_string().contains("jobs.blue.limits.connections"), "{full}");
 
-        // Half a round that never ends, and workers who leave in the middle of it.
+        // Half a round that never completes, and workers that leave during it.
         blue[0].push("w", &gradient(1, 300)).await.unwrap();
         for worker in &blue {
             worker.leave().await.unwrap();
@@ -163,7 +167,7 @@ async fn what_goes_wrong_in_one_job_stays_there() {
         assert_eq!(bits(&pulled), bits(&tensor(&[0.99, 1.99])));
         let status = client(&server, "red", "red-deployer").await.status(false).await.unwrap();
         assert_eq!((status.refusals, status.keys.len(), status.updates), (0, 4, 1));
-        assert!(status.workers.iter().all(|worker| worker.connected), "whoever left left another job");
+        assert!(status.workers.iter().all(|worker| worker.connected), "only workers of the other job have left");
     })
     .await;
 }
@@ -172,7 +176,7 @@ async fn what_goes_wrong_in_one_job_stays_there() {
 async fn bytes_on_their_way_in_one_job_take_no_room_of_another() {
     const ELEMENTS: u64 = 4096;
     in_time(async {
-        // A third for each job: one body of the tensor.
+        // A third for each job, which is one body of the tensor.
         let more = format!("{}\n[limits]\nreceiving_bytes = 49152\nframe_seconds = 60", two_more(""));
         let server = TestServer::start(Options { more: more.leak(), ..Options::new("jobs") });
         deploy(&server, "blue", "sgd").await;
@@ -181,7 +185,7 @@ async fn bytes_on_their_way_in_one_job_take_no_room_of_another() {
         for workers in [&blue, &red] {
             init(workers, "w", &gradient(0, ELEMENTS)).await;
         }
-        // A worker takes all of blue's room, and then its time.
+        // A worker takes all of blue's space, and then sends slowly.
         let mut dribbles = RawPeer::connect(&server, Some(&server.credentials("worker-1"))).await.unwrap();
         let hello = Request::Hello { protocol: PROTOCOL_VERSION, job: "blue".into() };
         for (id, request) in [(1, hello), (2, Request::Register)] {
@@ -192,7 +196,7 @@ async fn bytes_on_their_way_in_one_job_take_no_room_of_another() {
         let push = Request::Push { key: "w".into(), round: 1, tensor, loss: None };
         dribbles.send(&encode_request(3, &push, 4 * ELEMENTS)).await.unwrap();
         dribbles.send(&[0; 100]).await.unwrap();
-        // The server comes to that at some time of these.
+        // The server reads that request at some time during these rounds.
         for number in 1..=20 {
             round(&red, "w", &gradient(number, ELEMENTS)).await.unwrap();
         }

@@ -22,7 +22,7 @@ async fn scene(name: &'static str, keys: &[&str]) -> (TestServer, Vec<Client>) {
     (server, workers)
 }
 
-/// How far one round moves a key.
+/// Runs one round of a key. Returns the distance that the weight has moved.
 async fn step(workers: &[Client], key: &str) -> f32 {
     let before = workers[0].pull(key).await.unwrap().values()[0];
     before - round(workers, key, &tensor(&[1.0])).await.unwrap().values()[0]
@@ -46,7 +46,7 @@ async fn a_new_learning_rate_arrives_in_the_same_round_for_all_keys() {
     server.deploy_with("sgd", "1.0.0", &options(Some(1.0), None)).await.unwrap();
     assert_eq!(step(&workers, "ahead").await, 1.0);
     assert_eq!(step(&workers, "ahead").await, 1.0);
-    // Round 3 of one key is under way when a worker sets the rate; the other key stands before its first.
+    // Round 3 of one key is in progress when the rate is set; the other key is before its first round.
     workers[0].push("ahead", &tensor(&[1.0])).await.unwrap();
     let set = workers[1].set_learning_rate(0.25).await.unwrap();
     assert_eq!((set.learning_rate, set.from_round), (0.25, 4));
@@ -57,7 +57,7 @@ async fn a_new_learning_rate_arrives_in_the_same_round_for_all_keys() {
     assert_eq!(workers[0].pull("ahead").await.unwrap().values(), [-3.0]);
     assert_eq!(workers[1].pull("ahead").await.unwrap().values(), [-3.0]);
     assert_eq!(step(&workers, "ahead").await, 0.25);
-    // A key that comes now takes part from the same round on.
+    // A new key takes part from the same round on.
     init(&workers, "new", &tensor(&[0.0])).await;
     for key in ["behind", "new"] {
         for expected in [1.0, 1.0, 1.0, 0.25] {
@@ -76,7 +76,7 @@ async fn a_schedule_that_is_set_starts_when_it_is_set_and_keeps_the_peak_unless_
     let scheduler = server.client("scheduler").await;
     let set = scheduler.set_schedule(None, LINEAR).await.unwrap();
     assert_eq!((set.learning_rate, set.from_round), (2.0, 2));
-    // Before any gradient of that round, it is replaced without ever having been used.
+    // Replaced before any gradient of that round, without ever having been used.
     let set = scheduler.set_schedule(Some(4.0), LINEAR).await.unwrap();
     assert_eq!((set.learning_rate, set.from_round), (4.0, 2));
     for expected in [2.0, 4.0, 3.0] {
@@ -92,13 +92,13 @@ async fn a_new_version_goes_on_with_the_schedule_unless_it_brings_another() {
     for expected in [0.5, 1.0] {
         assert_eq!(step(&workers, "w").await, expected);
     }
-    // Nothing said of it, then the same again.
+    // A deployment without these options, then one with the same options again.
     for (version, options, expected) in [("1.0.1", options(None, None), 0.75), ("1.0.2", own, 0.5)] {
         let deployment = server.deploy_with("sgd", version, &options).await.unwrap();
         assert_eq!(deployment.schedule.from_round, 1, "{version}");
         assert_eq!(step(&workers, "w").await, expected, "{version}");
     }
-    // Another one starts from its beginning, and another optimizer with its own default.
+    // A different schedule starts from the beginning, and a different optimizer with its default learning rate.
     let deployment = server.deploy_with("sgd", "1.0.3", &options(Some(4.0), Some(LINEAR))).await.unwrap();
     assert_eq!((deployment.from_round, deployment.schedule.from_round), (5, 5));
     assert_eq!(step(&workers, "w").await, 2.0);
@@ -132,8 +132,8 @@ async fn who_may_not_and_what_cannot_be_is_refused_and_changes_nothing() {
         let deployment = server.deploy_with("sgd", "1.1.0", &options(peak, Some(schedule))).await;
         assert_eq!(refused(deployment).0, ErrorCode::Hyperparameter);
     }
-    scheduler.status(false).await.expect("who sets the rate sees what it is");
-    server.client("deployer").await.set_learning_rate(0.5).await.expect("who deploys may set the rate");
+    scheduler.status(false).await.expect("a scheduler may read the status");
+    server.client("deployer").await.set_learning_rate(0.5).await.expect("a deployer may set the rate");
     assert_eq!(step(&workers, "w").await, 0.5);
     let status = server.status().await;
     assert_eq!((status.optimizer.unwrap().version, status.refusals), ("1.0.0".to_owned(), 9));

@@ -32,5 +32,5 @@ async fn an_optimizer_is_told_the_mean_of_the_losses_that_were_reported() {
         assert_eq!(code, ErrorCode::NotFinite);
         assert!(message.contains("the loss"), "{message}");
     }
-    workers[0].push("w", zero.with_loss(1.0)).await.expect("the refused ones were not counted");
+    workers[0].push("w", zero.with_loss(1.0)).await.expect("the refused pushes do not count");
 }

@@ -1,4 +1,4 @@
-//! The whole server over real TLS, with real components: what its users are promised.
+//! The whole server over real TLS, with real components: the guarantees to its users.
 
 mod abuse;
 mod access;
@@ -26,12 +26,12 @@ mod told;
 
 use stepbox_client::{Client, ClientError, ErrorCode, Tensor};
 
-/// A tensor of one axis.
+/// A tensor with one axis.
 fn tensor(values: &[f32]) -> Tensor {
     Tensor::new([values.len() as u64], values.to_vec()).unwrap()
 }
 
-/// Makes a key known to all workers.
+/// Initializes a key with all workers.
 async fn init(workers: &[Client], key: &str, value: &Tensor) {
     let first = workers[0].init(key, value);
     let mut others = workers[1..].iter().map(|worker| worker.init(key, value)).collect::<Vec<_>>();
@@ -41,7 +41,8 @@ async fn init(workers: &[Client], key: &str, value: &Tensor) {
     }
 }
 
-/// One round in which every worker pushes the same gradient; the new weights as the first one pulls them.
+/// Runs one round in which every worker pushes the same gradient. Returns the new weights as the first worker pulls
+/// them.
 async fn round(workers: &[Client], key: &str, gradient: &Tensor) -> Result<Tensor, ClientError> {
     for worker in workers {
         worker.push(key, gradient).await?;
@@ -57,12 +58,12 @@ async fn round(workers: &[Client], key: &str, gradient: &Tensor) -> Result<Tenso
     Ok(pulled.swap_remove(0))
 }
 
-/// The values, to be compared bit for bit.
+/// The bits of the values, for exact comparison.
 fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.values().iter().map(|value| value.to_bits()).collect()
 }
 
-/// The reason that the server names with its refusal.
+/// The error code and the reason of the server's refusal.
 fn reason<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (ErrorCode, String) {
     match outcome {
         Err(ClientError::Refused { code, reason: Some(reason), .. }) => (code, reason),
@@ -70,7 +71,7 @@ fn reason<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (ErrorCode, St
     }
 }
 
-/// What the server answered instead of what was asked for.
+/// The error code and the message of the server's refusal.
 fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (ErrorCode, String) {
     match outcome {
         Err(ClientError::Refused { code, message, .. }) => (code, message),

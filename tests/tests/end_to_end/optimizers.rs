@@ -1,12 +1,12 @@
-//! Optimizers that need more than one pass: on any number of threads, over keys that belong together, with rounds that
-//! fail half-way, with weights to evaluate, with rows.
+//! Optimizers that need more than one pass: on any number of threads, over keys that are combined, with rounds that
+//! fail halfway, with evaluation weights, with rows.
 
 use stepbox_client::{Client, ErrorCode, Rows, Tensor};
 use stepbox_tests::{Options, TestServer, in_time};
 
 use crate::{bits, init, refused, tensor};
 
-/// Rows and columns that no chunk ends at, large enough to be spread over three threads; a vector; a small matrix.
+/// A matrix whose sides do not end at chunks, large enough to be spread over three threads; a vector; a small matrix.
 const KEYS: [(&str, &[u64]); 3] = [("layer.weight", &[331, 607]), ("layer.bias", &[5003]), ("head.weight", &[40, 24])];
 
 const ROUNDS: u64 = 3;
@@ -14,14 +14,14 @@ const ROUNDS: u64 = 3;
 fn made_up(shape: &[u64], seed: u64) -> Tensor {
     let mut state = seed << 20 ^ shape.len() as u64;
     let values = (0..shape.iter().product()).map(|_: u64| {
-        // Knuth's MMIX generator; the upper bits are good enough.
+        // Knuth's MMIX generator; its upper bits are good enough.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     });
     Tensor::new(shape, values.collect::<Vec<_>>()).unwrap()
 }
 
-/// All keys are pushed before any is pulled, as optimizers that combine keys need it.
+/// Runs a round. All keys are pushed before any is pulled, as optimizers that combine keys require.
 async fn round(worker: &Client, number: u64) {
     for (index, (key, shape)) in KEYS.iter().enumerate() {
         worker.push(key, &made_up(shape, number * 64 + index as u64)).await.unwrap();
@@ -31,7 +31,7 @@ async fn round(worker: &Client, number: u64) {
     }
 }
 
-/// Names of the shipped optimizers: the folders of the repository.
+/// Names of the shipped optimizers: the folders in `optimizers/`.
 fn shipped() -> Vec<String> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../optimizers");
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
@@ -41,8 +41,8 @@ fn shipped() -> Vec<String> {
     names
 }
 
-/// Trains with one optimizer after the other; each takes over the weights of the one before, in another cut where it
-/// needs one. Returns the digest of the weights after each.
+/// Trains with one optimizer after another. Each takes over the weights of the preceding one, with different cuts if it
+/// needs them. Returns the digest of the weights after each optimizer.
 async fn train_with_all(shard_threads: usize) -> Vec<(String, String)> {
     let server = TestServer::start(Options { workers: 1, shard_threads, ..Options::new("all-optimizers") });
     let worker = server.worker(0).await;
@@ -81,7 +81,7 @@ async fn a_failure_in_a_later_phase_takes_the_whole_round_back() {
     let server = TestServer::start(Options { workers: 1, shard_threads: 2, ..Options::new("late-trap") });
     server.deploy("hostile/late-trap", "1.0.0", &[("learning_rate", "0.5")]).await;
     let worker = server.worker(0).await;
-    // Large enough for a slice on each thread; only the last one finds the value that it traps at.
+    // Large enough for a slice on each thread; only the last slice contains the value at which the guest traps.
     let elements = 1 << 17;
     let mut values = vec![1.0; elements];
     values[elements - 1] = 2e9;
@@ -94,7 +94,7 @@ async fn a_failure_in_a_later_phase_takes_the_whole_round_back() {
     assert!(message.contains("trap in") && message.contains("the weights are those of version 0"), "{message}");
     assert_eq!(server.digest().await, digest);
 
-    // Another optimizer finds the weights bit for bit, and the round open.
+    // Another optimizer finds the weights unchanged bit for bit, and the round open.
     server.deploy("sgd", "1.0.0", &[("learning_rate", "0.5")]).await;
     let after = worker.push_pull("w", &tensor(&vec![1.0; elements])).await.unwrap();
     assert_eq!(bits(&after), bits(&tensor(&values.iter().map(|value| value - 0.5).collect::<Vec<_>>())));
@@ -110,14 +110,14 @@ async fn keys_that_an_optimizer_combines_wait_for_each_other_and_say_for_whom() 
     for key in ["a", "b"] {
         worker.init(key, &tensor(&[1.0; 100])).await.unwrap();
     }
-    // Pulled before the other key is pushed: nobody can answer that.
+    // Pulled before the other key is pushed: the server cannot complete such a round.
     let (code, message) = refused(worker.push_pull("a", &gradient).await);
     assert!(matches!(code, ErrorCode::OptimizerFailed | ErrorCode::TimedOut), "{code}: {message}");
     assert!(message.contains("`b` (not pushed by") && message.contains("rank 0"), "the first answer says: {message}");
-    // Both together go on from where they were.
+    // With both keys, training continues from the same state.
     in_time(async {
         loop {
-            // The failure of the first attempt may still be on its way.
+            // The failure of the first attempt may still be in transit.
             let pushed = worker.push("a", &gradient).await.and(worker.push("b", &gradient).await);
             if pushed.is_ok() && worker.pull("a").await.is_ok() && worker.pull("b").await.is_ok() {
                 break;
@@ -138,7 +138,11 @@ async fn evaluation_weights_are_computed_and_leave_no_trace() {
     let shape = [1 << 17];
     worker.init("w", &made_up(&shape, 1)).await.unwrap();
     let first = worker.pull_evaluation("w").await.unwrap();
-    assert_eq!(bits(&first), bits(&made_up(&shape, 1)), "before the first round there is nothing to average");
+    assert_eq!(
+        bits(&first),
+        bits(&made_up(&shape, 1)),
+        "before the first round the evaluation weights are the parameters"
+    );
     let mut training = first;
     for number in 2..8 {
         training = worker.push_pull("w", &made_up(&shape, number)).await.unwrap();
@@ -146,7 +150,11 @@ async fn evaluation_weights_are_computed_and_leave_no_trace() {
     let digest = server.digest().await;
     let evaluation = worker.pull_evaluation("w").await.unwrap();
     assert_ne!(bits(&evaluation), bits(&training));
-    assert_eq!(bits(&evaluation), bits(&worker.pull_evaluation("w").await.unwrap()), "asked twice");
+    assert_eq!(
+        bits(&evaluation),
+        bits(&worker.pull_evaluation("w").await.unwrap()),
+        "a second request has the same answer"
+    );
     assert_eq!(server.digest().await, digest);
     assert_eq!(bits(&worker.pull("w").await.unwrap()), bits(&training));
 }
@@ -165,7 +173,7 @@ async fn rows_that_nobody_touches_stay_and_the_others_train_as_if_alone() {
         Rows::new(ids, Tensor::new([ids.len() as u64, COLUMNS], values).unwrap()).unwrap()
     };
     for _ in 0..3 {
-        // Row 7 by both, row 19999 twice by the second: their parts add up.
+        // Row 7 by both workers, row 19999 twice by the second: the parts are added.
         workers[0].push_rows("table", &rows(&[7, 3], 1.0)).await.unwrap();
         workers[1].push_rows("table", &rows(&[19_999, 7, 19_999], -0.25)).await.unwrap();
         for worker in &workers {
@@ -183,12 +191,13 @@ async fn rows_that_nobody_touches_stay_and_the_others_train_as_if_alone() {
         let expected = &whole.values()[(row * COLUMNS) as usize..][..COLUMNS as usize];
         assert_eq!(&pulled.values()[position * COLUMNS as usize..][..COLUMNS as usize], expected);
     }
-    // Adam's first steps are as large as the learning rate, whatever the gradient's size, and against its sign.
+    // Adam's first steps are as large as the learning rate, independent of the gradient's size, and have the opposite
+    // sign.
     let moved = |row: u64| whole.values()[(row * COLUMNS) as usize] - table.values()[(row * COLUMNS) as usize];
     assert!((moved(3) + 0.3).abs() < 1e-4 && (moved(7) + 0.3).abs() < 1e-4, "{} {}", moved(3), moved(7));
     assert!((moved(19_999) - 0.3).abs() < 1e-4, "{}", moved(19_999));
 
-    // An optimizer that visits everything takes over, and finds every row.
+    // An optimizer that visits all elements takes over, and finds every row.
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
     for worker in &workers {
         worker.push_rows("table", &rows(&[0], 0.0)).await.unwrap();
@@ -209,7 +218,7 @@ async fn keys_that_cannot_go_through_their_rounds_together_are_refused_where_tha
     assert_eq!(code, ErrorCode::OutOfOrder);
     assert!(message.contains("`late` comes too late") && message.contains("`early`"), "{message}");
 
-    // Optimizers that take each key by itself take it, and those that do not are not deployed any more.
+    // Optimizers that treat each key independently accept it; optimizers that combine keys can no longer be deployed.
     server.deploy("sgd", "1.0.0", &[]).await;
     worker.init("late", &tensor(&[1.0; 10])).await.unwrap();
     worker.push_pull("late", &tensor(&[0.5; 10])).await.unwrap();

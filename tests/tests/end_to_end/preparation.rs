@@ -1,4 +1,4 @@
-//! An optimizer that is being prepared: whatever it does meanwhile, training goes on, and others end it.
+//! An optimizer that is being prepared: whatever it does, training continues, and other events can end the preparation.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use tokio::task::JoinHandle;
 
 use crate::{init, reason, round, tensor};
 
-/// So many tensors that the guest spends several seconds of its own fuel on them.
+/// Enough tensors that the guest spends several seconds of its fuel on them.
 const KEYS: usize = 600;
 
-/// Rounds of one key, which together take a small part of that.
+/// Rounds of one key, which together take a small part of that time.
 const ROUNDS: usize = 100;
 
-/// More than the guest spends.
+/// More fuel than the guest spends.
 const PLENTY: &str = "[sandbox.limits]\npreparation_fuel = 1_000_000_000_000";
 
-/// A server with one shard and one worker that trains with an optimizer to which it can go back from another one.
+/// A server with one shard and one worker, with an optimizer in force and an earlier one to roll back to.
 async fn scene(name: &'static str, more: &'static str) -> (TestServer, Vec<Client>) {
     let server = TestServer::start(Options { workers: 1, more, ..Options::new(name) });
     for version in ["1.0.0", "1.1.0"] {
@@ -30,17 +30,17 @@ async fn scene(name: &'static str, more: &'static str) -> (TestServer, Vec<Clien
     (server, workers)
 }
 
-/// A signed hostile guest, set to one of its tricks.
+/// The hostile guest `slow-starter` with a trick selected, signed.
 fn slow_starter(server: &TestServer, trick: u8) -> Vec<u8> {
     const MARK: &[u8] = b"trick of choice: ";
     let mut bytes = component("hostile/slow-starter");
-    let mark = bytes.windows(MARK.len()).position(|window| window == MARK).expect("it has tricks");
+    let mark = bytes.windows(MARK.len()).position(|window| window == MARK).expect("the guest has tricks");
     bytes[mark + MARK.len()] = trick;
     server.publisher.sign_bytes(&bytes, "slow-starter", "1.0.0")
 }
 
-/// Activates the guest, which was submitted before: so it was compiled and tried out already, and only has to be prepared.
-/// Returns its digest, too.
+/// Activates the guest. It was submitted before, so that it is already compiled and tried, and only has to be prepared.
+/// Also returns its digest.
 async fn begin(server: &TestServer, trick: u8) -> (String, JoinHandle<Result<Deployment, ClientError>>) {
     let deployer = server.client("deployer").await;
     let digest = deployer.submit(slow_starter(server, trick)).await.unwrap().component.digest;
@@ -57,7 +57,7 @@ async fn rounds_go_on_while_a_hostile_optimizer_binds_and_a_rollback_cancels_it(
         let weights = round(&workers, "layers.0.bias", &tensor(&[1.0])).await.unwrap();
         assert_eq!(weights.values(), [-(number as f32)]);
     }
-    assert!(!activation.is_finished(), "it is being prepared while all these rounds run");
+    assert!(!activation.is_finished(), "the preparation lasts longer than all these rounds");
 
     let activator = server.client("activator").await;
     let rollback = in_time(activator.rollback(None)).await.unwrap();
@@ -65,7 +65,7 @@ async fn rounds_go_on_while_a_hostile_optimizer_binds_and_a_rollback_cancels_it(
     assert_eq!(reason(activation.await.unwrap()), (ErrorCode::Busy, "cancelled".into()));
     round(&workers, "layers.1.bias", &tensor(&[1.0])).await.unwrap();
     let status = server.status().await;
-    // The other keys move when they get to the round that it was chosen for.
+    // The other keys move when they reach the round that was chosen for the deployment.
     let (pending, from_round) = status.pending_optimizer.unwrap();
     assert_eq!((pending.name.as_str(), pending.version.as_str()), ("sgd", "1.0.0"));
     assert_eq!(from_round, ROUNDS as u64 + 1);
@@ -80,7 +80,7 @@ async fn keys_come_while_a_hostile_optimizer_plans_and_its_revocation_cancels_it
         init(&workers, &format!("late.{key}"), &tensor(&[0.0])).await;
         scheduler.set_learning_rate(0.5).await.unwrap();
     }
-    assert!(!activation.is_finished(), "neither waits for a plan");
+    assert!(!activation.is_finished(), "new keys and new learning rates do not wait for a plan");
 
     server.trust(&format!("revoked_digests = ['{digest}']"));
     let outcome = in_time(activation).await.unwrap();
@@ -93,7 +93,7 @@ async fn keys_come_while_a_hostile_optimizer_plans_and_its_revocation_cancels_it
 async fn a_preparation_ends_with_the_right_of_whoever_has_asked_for_it() {
     let (server, _workers) = scene("slow-right", PLENTY).await;
     let (_, activation) = begin(&server, b'A').await;
-    // It may still submit, so its connection stays.
+    // The deployer may still submit, so its connection stays open.
     server.configure(|text| text.replace("deployers = ['slow-right-deployer', ", "deployers = ["));
     match in_time(activation).await.unwrap() {
         Err(ClientError::Refused { code: ErrorCode::Forbidden, .. }) => {}
@@ -115,7 +115,7 @@ async fn what_all_calls_of_a_preparation_spend_is_bounded() {
     assert_eq!(server.status().await.optimizer.unwrap().version, "1.1.0");
 }
 
-/// Prints how long rounds of a small key take while a large model is prepared for another optimizer, and before.
+/// Prints the duration of rounds of a small key while a large model is prepared for another optimizer, and before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rounds_go_on_while_a_large_model_is_prepared() {
     const LARGE: usize = 16;

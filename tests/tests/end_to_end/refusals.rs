@@ -1,4 +1,4 @@
-//! Peers that send what they must not: each is told why, the log says so, and nobody else notices.
+//! Peers that send invalid requests: each gets the reason, the log records it, and no other peer is affected.
 
 use stepbox_client::{Client, ClientError, DeployOptions, ErrorCode, Tensor};
 use stepbox_tests::{Authority, Options, RawPeer, TestServer, in_time, is_logged, logged};
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::{init, refused, round, tensor};
 
-/// A server, its two workers and a key of shape [2, 3], and what must still work when a test is done with them.
+/// A server with two workers and a key of shape [2, 3], and the checks at the end of a test.
 struct Scene {
     workers: Vec<Client>,
     server: TestServer,
@@ -23,7 +23,7 @@ impl Scene {
         Self { server, workers }
     }
 
-    /// Both workers go on as if nothing had been, and nothing has been.
+    /// Checks that both workers continue, and that the attack had no effect.
     async fn goes_on_unharmed(self, refusals: u64) {
         for worker in &self.workers {
             assert_eq!(worker.pull("w").await.unwrap().values(), [0.0; 6]);
@@ -52,7 +52,7 @@ async fn bytes_that_are_no_frame_end_their_connection_only() {
     no_message.extend([0xff; 4]);
     for bytes in [http, random, empty_header, no_message] {
         let mut peer = RawPeer::greeted(&scene.server, "operator").await;
-        // The server may have closed before all of it was sent.
+        // The server may have closed the connection before all of it was sent.
         let _ = peer.send(&bytes).await;
         let (id, failure) = peer.refusal().await;
         assert_eq!(failure.code, ErrorCode::Malformed, "{}", failure.message);
@@ -70,7 +70,7 @@ async fn plaintext_and_nonsense_before_tls_are_dropped() {
     let from = peer.local_addr().unwrap().to_string();
     peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    // What comes, if anything, is a TLS alert.
+    // The only possible answer is a TLS alert.
     let _ = in_time(peer.read_to_end(&mut answer)).await;
     assert!(answer.len() < 16, "{answer:?}");
     logged(&["WARN", &from, "TLS handshake failed"]);
@@ -125,7 +125,7 @@ async fn a_tensor_of_another_type_is_refused_and_the_connection_goes_on() {
     peer.ask(23, &Request::Init { key: "v".into(), tensor: offered, tags: Vec::new() }, &[0; 8]).await;
     assert_eq!(peer.refusal().await.1.code, ErrorCode::WrongElementType);
 
-    // The same connection, right at last; and what was refused was not counted.
+    // On the same connection, a valid push at last; the refused pushes did not count.
     peer.ask(24, &push(f32, &[2, 3], "w", 1), &[0; 24]).await;
     assert_eq!(peer.receive().await.unwrap().1, stepbox_wire::Response::Pushed { repeated: false });
     scene.workers[1].push("w", &matrix(2.0)).await.unwrap();
@@ -152,15 +152,15 @@ async fn values_that_are_no_numbers_are_refused_and_the_worker_may_mend_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_certificate_of_another_authority_or_none_does_not_get_in() {
     let scene = Scene::new("strangers").await;
-    // The same identity, another authority.
+    // The same identity, certified by another authority.
     let other = Authority::new();
     let stranger = other.issue(&scene.server.identity("worker-0"));
-    let error = in_time(Client::connect(&scene.server.reach(&stranger))).await.expect_err("not let in");
+    let error = in_time(Client::connect(&scene.server.reach(&stranger))).await.expect_err("the certificate is refused");
     assert!(matches!(error, ClientError::Handshake { .. }), "{error}");
     assert!(error.to_string().contains("certificate"), "{error}");
     logged(&["WARN", "TLS handshake failed", "invalid peer certificate"]);
 
-    // In TLS 1.3 the client learns of it with the first thing it reads.
+    // In TLS 1.3 the client learns of it with its first read.
     let mut nameless = RawPeer::connect(&scene.server, None).await.unwrap();
     let _ = nameless.send(&[0; 16]).await;
     let alert = nameless.rejection().await.to_string();
@@ -173,7 +173,9 @@ async fn a_certificate_of_another_authority_or_none_does_not_get_in() {
 async fn rights_are_by_identity_and_denied_unless_given() {
     let scene = Scene::new("rights").await;
     let server = &scene.server;
-    let nobody = Client::connect(&server.reach(&server.credentials("nobody"))).await.expect_err("no part in the job");
+    let nobody = Client::connect(&server.reach(&server.credentials("nobody")))
+        .await
+        .expect_err("the identity has no part in the job");
     assert_eq!(nobody.code(), Some(ErrorCode::Forbidden), "{nobody}");
     logged(&["WARN", "rights-nobody", "refused", "forbidden"]);
 
@@ -185,8 +187,8 @@ async fn rights_are_by_identity_and_denied_unless_given() {
     let operator = server.client("operator").await;
     assert_eq!(refused(operator.deploy(component, &options).await).0, ErrorCode::Forbidden);
     assert_eq!(refused(operator.register().await).0, ErrorCode::Forbidden);
-    assert_eq!(refused(operator.pull("w").await).0, ErrorCode::Forbidden, "reading weights is for workers");
-    server.client("deployer").await.status(false).await.expect("who deploys sees what is deployed");
+    assert_eq!(refused(operator.pull("w").await).0, ErrorCode::Forbidden, "only workers may read weights");
+    server.client("deployer").await.status(false).await.expect("a deployer may read the status");
 
     let unregistered = server.client("worker-0").await;
     assert_eq!(refused(unregistered.pull("w").await).0, ErrorCode::OutOfOrder);
@@ -250,7 +252,7 @@ async fn floods_meet_limits() {
     assert!(third.to_string().contains("limits.connections_per_identity"), "{third}");
     logged(&["WARN", "floods-operator", "limits.connections_per_identity"]);
 
-    // Whoever connects and says nothing is not waited for.
+    // The server does not wait for a peer that connects and sends nothing.
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     let from = silent.local_addr().unwrap().to_string();
     assert_eq!(in_time(silent.read(&mut [0; 1])).await.unwrap_or(0), 0);
@@ -294,7 +296,7 @@ async fn a_name_that_must_not_be_costs_its_request_and_not_the_connection() {
         assert_eq!((answered, failure.code), (id, ErrorCode::InvalidName), "{}", failure.message);
         assert!(failure.message.contains(words), "{}", failure.message);
     }
-    // The worker is still there, and so is its connection.
+    // The worker is still registered, and its connection is open.
     peer.ask(20, &push(ElementType::F32, &[2, 3], "w", 1), &[0; 24]).await;
     assert_eq!(peer.receive().await.unwrap().1, stepbox_wire::Response::Pushed { repeated: false });
     scene.workers[1].push("w", &matrix(2.0)).await.unwrap();
@@ -315,7 +317,7 @@ async fn a_step_that_diverges_in_every_key_is_refused_without_being_slowed() {
     for key in &keys {
         assert_eq!(refused(workers[0].push(key, &tensor(&[f32::NAN])).await).0, ErrorCode::NotFinite);
     }
-    // The next request would have had to wait.
+    // If these refusals counted toward the limit, this request would have to wait.
     assert_eq!(round(&workers, &keys[0], &tensor(&[1.0])).await.unwrap().values(), [-1.0]);
     assert!(!is_logged(&["slowed", "diverges-worker-0"]));
 }

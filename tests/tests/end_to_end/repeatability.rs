@@ -1,4 +1,4 @@
-//! The same run gives the same bits, whoever comes first and however many threads there are.
+//! The same run gives the same bits, for any order of workers and any number of threads.
 
 use stepbox_client::Tensor;
 use stepbox_tests::{Options, TestServer, in_time};
@@ -8,14 +8,14 @@ use crate::init;
 const WORKERS: usize = 4;
 const ROUNDS: u64 = 12;
 
-/// A tensor that is cut and spread over two shard threads, one of an odd length, and a scalar.
+/// A tensor that is cut and spread over two shard threads, a vector of odd length, and a scalar.
 const KEYS: [(&str, &[u64]); 3] = [("embedding", &[700, 300]), ("bias", &[1237]), ("scale", &[])];
 
 /// Values between -1 and 1 times a power of two between 2⁻¹² and 2¹², so that f32 sums depend on their order.
 fn gradient(shape: &[u64], rank: usize, round: u64) -> Tensor {
     let mut state = (rank as u64) << 40 ^ round << 20 ^ shape.len() as u64;
     let values = (0..shape.iter().product()).map(|_: u64| {
-        // Knuth's MMIX generator; the upper bits are good enough.
+        // Knuth's MMIX generator; its upper bits are good enough.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let unit = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
         unit * ((state >> 32 & 31) as f32 - 12.0).exp2()
@@ -23,7 +23,7 @@ fn gradient(shape: &[u64], rank: usize, round: u64) -> Tensor {
     Tensor::new(shape, values.collect::<Vec<_>>()).unwrap()
 }
 
-/// Trains from scratch with a new server; workers come, and push, in this order. Returns the digest of the weights.
+/// Trains from scratch with a new server. Workers register and push in this order. Returns the digest of the weights.
 async fn train(optimizer: &str, shard_threads: usize, order: [usize; WORKERS]) -> String {
     let server = TestServer::start(Options { workers: WORKERS, shard_threads, ..Options::new("repeatability") });
     server.deploy(optimizer, "1.0.0", &[("learning_rate", "0.01")]).await;
@@ -47,7 +47,7 @@ async fn train(optimizer: &str, shard_threads: usize, order: [usize; WORKERS]) -
     assert!(status.keys.iter().all(|key| key.version == ROUNDS));
     assert_eq!(status.updates, ROUNDS * KEYS.len() as u64);
     let cut = status.keys.iter().find(|key| key.key == "embedding").unwrap();
-    assert_eq!(cut.slices as usize, shard_threads, "it is spread over the threads");
+    assert_eq!(cut.slices as usize, shard_threads, "the tensor is spread over the threads");
     status.weights_digest.unwrap()
 }
 
@@ -63,7 +63,7 @@ async fn a_run_repeated_gives_the_same_bits() {
     .await;
 }
 
-/// Without this the test above would pass with sums in the order of arrival.
+/// Without this check, the test above would pass even if sums were computed in the order of arrival.
 #[test]
 fn these_gradients_sum_to_other_bits_in_another_order() {
     let gradients: Vec<_> = (0..WORKERS).map(|rank| gradient(KEYS[1].1, rank, 1)).collect();

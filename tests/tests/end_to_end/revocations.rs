@@ -11,7 +11,8 @@ use crate::{bits, init, reason, refused, round, tensor};
 
 const RATE_1: &[(&str, &str)] = &[("learning_rate", "1")];
 
-/// A server that looks at the trust file by itself, and rarely enough that a test has to ask.
+/// A server with two workers and a key. With [`ASKED`], the server reads the trust file so rarely that the test has to
+/// request it.
 async fn scene(name: &'static str, trust: &'static str) -> (TestServer, Vec<Client>) {
     let server = TestServer::start(Options { shard_threads: 2, trust, ..Options::new(name) });
     let workers = server.workers(0..2).await;
@@ -21,7 +22,7 @@ async fn scene(name: &'static str, trust: &'static str) -> (TestServer, Vec<Clie
 
 const ASKED: &str = "reload_seconds = 600000";
 
-/// The status once it is so.
+/// Waits until the status satisfies a condition, and returns it.
 async fn status_when(server: &TestServer, holds: impl Fn(&ServerStatus) -> bool) -> ServerStatus {
     let operator = server.client("operator").await;
     in_time(async {
@@ -41,14 +42,14 @@ async fn a_revoked_optimizer_is_paused_and_a_trusted_one_goes_on() {
     init(&workers, "other", &tensor(&[0.0])).await;
     let one = tensor(&[1.0]);
     server.deploy("sgd", "1.0.0", RATE_1).await;
-    // Twice, with other options: there will be no going back to that either.
+    // Deployed twice, with different options: a rollback to the first of these deployments is impossible too.
     server.deploy("sgd", "1.1.0", &[("learning_rate", "20")]).await;
     let bad = server.deploy("sgd", "1.1.0", &[("learning_rate", "10")]).await.optimizer;
     assert_eq!(server.status().await.deployment.standing, Standing::Trusted);
     round(&workers, "w", &one).await.unwrap();
     let before = server.digest().await;
 
-    // One waits for the other, whose gradient is not there, when the revocation comes.
+    // One worker waits for the other, which has not pushed its gradient, when the revocation takes effect.
     workers[0].push("w", &one).await.unwrap();
     let waiting = workers[0].pull("w");
     let revoking = async {
@@ -64,7 +65,7 @@ async fn a_revoked_optimizer_is_paused_and_a_trusted_one_goes_on() {
     let [revoked] = &*status.deployment.revoked else { panic!("{status:?}") };
     assert_eq!((&revoked.optimizer, &*revoked.reason), (&bad, "revoked-digest"));
 
-    // No further round, no further call into it; what is there can be read.
+    // No further round and no further call of the optimizer; existing weights can be read.
     for key in ["w", "other"] {
         assert_eq!(reason(workers[1].push(key, &one).await), (ErrorCode::Paused, "revoked-digest".into()));
         workers[1].pull(key).await.unwrap();
@@ -74,12 +75,12 @@ async fn a_revoked_optimizer_is_paused_and_a_trusted_one_goes_on() {
     let outcome = server.deploy_with("sgd", "1.1.0", &DeployOptions::default()).await;
     assert_eq!(reason(outcome), (ErrorCode::Untrusted, "revoked-digest".into()));
 
-    // Back to the one before: the keys move at once, also the one that stands a round behind.
+    // A rollback to the preceding optimizer: the keys move at once, including the key that is one round behind.
     let deployment = server.client("deployer").await.rollback(None).await.unwrap();
     assert_eq!((&*deployment.optimizer.version, deployment.from_round), ("1.0.0", 2));
     let status = server.status().await;
     assert_eq!((status.deployment.standing, status.optimizer.unwrap().version), (Standing::Trusted, "1.0.0".into()));
-    assert!(status.pending_optimizer.is_none(), "nothing is left with the one that is revoked");
+    assert!(status.pending_optimizer.is_none(), "no key is left with the revoked optimizer");
     assert_eq!(round(&workers, "w", &one).await.unwrap().values(), [-11.0]);
     assert_eq!(round(&workers, "other", &one).await.unwrap().values(), [-1.0]);
     assert_eq!(round(&workers, "other", &one).await.unwrap().values(), [-2.0]);
@@ -96,7 +97,7 @@ async fn by_itself_the_server_looks_at_the_file_again() {
     let (code, _) = refused(in_time(workers[0].pull("w")).await);
     assert_eq!(code, ErrorCode::Paused);
 
-    // A revocation that was taken back: the same optimizer goes on, and the round wants its gradients again.
+    // A revocation that is withdrawn: the same optimizer continues, and the round needs its gradients again.
     fs::write(&trust, good).unwrap();
     status_when(&server, |status| status.deployment.standing == Standing::Trusted).await;
     let (code, message) = refused(workers[0].pull("w").await);
@@ -128,7 +129,11 @@ async fn a_broken_trust_file_leaves_the_one_before_in_force_and_deploys_nothing(
     assert_eq!(round(&workers, "w", &tensor(&[1.0])).await.unwrap().values(), [-1.0], "training goes on");
     let options = DeployOptions::default();
     let outcome = server.deploy_with("sgd", "1.1.0", &options).await;
-    assert_eq!(reason(outcome), (ErrorCode::Internal, "trust-file".into()), "it may have been a revocation");
+    assert_eq!(
+        reason(outcome),
+        (ErrorCode::Internal, "trust-file".into()),
+        "the unreadable file may contain a revocation"
+    );
 
     server.trust("");
     server.deploy_with("sgd", "1.1.0", &options).await.unwrap();
@@ -144,13 +149,13 @@ async fn one_that_is_to_come_and_is_revoked_never_runs() {
     for _ in 0..2 {
         round(&workers, "w", &one).await.unwrap();
     }
-    // It takes over at round 3; one key has come there, the other is at round 1.
+    // The deployment takes effect at round 3: one key has reached it, the other is at round 1.
     let bad = server.deploy("sgd", "1.1.0", &[("learning_rate", "100")]).await;
     assert_eq!(bad.from_round, 3);
     server.trust(&format!("revoked_digests = ['{}']", bad.optimizer.digest));
     status_when(&server, |status| status.deployment.standing == Standing::Paused).await;
     for expected in [-1.0, -2.0] {
-        assert_eq!(round(&workers, "behind", &one).await.unwrap().values(), [expected], "with the one before");
+        assert_eq!(round(&workers, "behind", &one).await.unwrap().values(), [expected], "with the preceding optimizer");
     }
     for key in ["w", "behind"] {
         assert_eq!(refused(workers[0].push(key, &one).await).0, ErrorCode::Paused, "{key}");
@@ -183,7 +188,7 @@ async fn one_in_use_that_is_revoked_gives_way_at_once_to_a_trusted_one_that_is_t
         status
     };
     let (woken, status) = in_time(async { tokio::join!(waiting, revoking) }).await;
-    assert_eq!(woken.unwrap().values(), [-100.0], "the gradient that had come counts, in the new one");
+    assert_eq!(woken.unwrap().values(), [-100.0], "the gradient that had arrived counts for the new optimizer");
     assert_eq!((status.deployment.standing, status.deployment.revoked), (Standing::Trusted, Vec::new()));
     assert_eq!(status.optimizer.unwrap(), good.optimizer);
     for key in ["w", "idle"] {
@@ -193,12 +198,12 @@ async fn one_in_use_that_is_revoked_gives_way_at_once_to_a_trusted_one_that_is_t
     logged(&["refused", "revoke", &bad.digest]);
 }
 
-/// Three deployments of which none has reached all keys: each key goes on or not by what becomes of its own optimizer, and
-/// of the newest.
+/// Three deployments of which none has reached all keys: whether a key continues depends on the trust in its current
+/// optimizer and in the newest one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_revocation_reaches_the_keys_of_its_optimizer_and_no_others() {
     let one = tensor(&[1.0]);
-    // Of the first, second and third, how far a round moves the keys that are with each; `None` where it is paused.
+    // How far a round moves the keys of the first, second and third deployment; `None` if they are paused.
     for (revoked, expected) in [
         (&[1][..], [Some(1.0), Some(100.0), Some(100.0)]),
         (&[0], [Some(100.0), Some(10.0), Some(100.0)]),
@@ -238,13 +243,13 @@ async fn a_revocation_reaches_the_keys_of_its_optimizer_and_no_others() {
         }
         let told = server.status().await.deployment.revoked;
         let told: Vec<_> = told.iter().map(|revoked| revoked.optimizer.digest.as_str()).collect();
-        // Where the newest is trusted nothing is left with one that is not.
+        // If the newest deployment is trusted, no key is left with an untrusted one.
         assert_eq!(told, if revoked.contains(&2) { digests } else { Vec::new() });
     }
 }
 
-/// A pause in the middle of training that is as fast as it can be, with an optimizer that has state, on several keys:
-/// whatever the moment, no round is lost or run twice.
+/// Pauses during training at full speed, with an optimizer that has state, on several keys: at any moment, no round is
+/// lost or run twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pause_at_any_moment_of_training_costs_no_round_and_no_state() {
     const ROUNDS: u64 = 300;
@@ -260,7 +265,7 @@ async fn a_pause_at_any_moment_of_training_costs_no_round_and_no_state() {
             for number in 1..=ROUNDS {
                 for (key, elements) in KEYS {
                     let gradient = tensor(&vec![(number % 7) as f32 - 3.0 + rank as f32; elements]);
-                    // What a worker does that waits for the operator.
+                    // The loop of a worker that waits for the operator.
                     loop {
                         match workers[rank].push_pull(key, &gradient).await {
                             Ok(_) => break,
@@ -290,7 +295,7 @@ async fn a_pause_at_any_moment_of_training_costs_no_round_and_no_state() {
         }
         weights.push(pulled);
     }
-    assert!(weights[0] == weights[1], "the pauses have left a trace");
+    assert!(weights[0] == weights[1], "the pauses changed the weights");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -332,7 +337,8 @@ async fn every_way_in_which_trust_ends_reaches_what_runs() {
     assert_eq!(round(&workers, "w", &tensor(&[1.0])).await.unwrap().values(), [-1.0]);
 }
 
-/// A trust file that is a pipe: each look at it waits until somebody writes, so that a test knows where a deployment is.
+/// A trust file that is a named pipe: each read of it waits for a writer, so that a test knows the stage of a
+/// deployment.
 struct Pipe(PathBuf);
 
 impl Pipe {
@@ -343,7 +349,7 @@ impl Pipe {
         Self(path)
     }
 
-    /// Waits until the server looks, and shows it a file that trusts this publisher.
+    /// Waits until the server reads the pipe, and gives it a file that trusts this publisher.
     async fn show(&self, comment: &str, publisher: &Publisher) {
         let key = publisher.public_key();
         let trust = format!("# {comment}\n[[publisher]]\nname = 'Example'\npublic_key = '{key}'\n[end]\n");
@@ -352,7 +358,7 @@ impl Pipe {
     }
 }
 
-/// Between its first check and its last a component is compiled, which takes its time: what ends meanwhile has ended.
+/// Compilation takes time between the first check and the last: rights and trust that end meanwhile have ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_ends_while_a_component_is_compiled_is_noticed_before_it_takes_effect() {
     for submits in [false, true] {
@@ -361,7 +367,7 @@ async fn what_ends_while_a_component_is_compiled_is_noticed_before_it_takes_effe
             (false, ErrorCode::Forbidden, if submits { "not-a-publisher" } else { "not-a-deployer" }),
         ] {
             let mut server = TestServer::start(Options { trust: ASKED, ..Options::new("meanwhile") });
-            // It sees new rights by itself: a signal would have it look at the trust file too.
+            // The server reads changed rights on its own: a signal would make it read the trust file too.
             server.configure(|text| text.replace("[tls]", "[tls]\nreload_seconds = 0.01"));
             server.restart();
             let (deployer, publisher) = (server.client("deployer").await, server.client("publisher").await);
@@ -385,14 +391,14 @@ async fn what_ends_while_a_component_is_compiled_is_noticed_before_it_takes_effe
                 let text = text.replace("deployers = ['meanwhile-deployer', ", "auditors = ['meanwhile-deployer', ");
                 fs::write(path.with_extension("new"), text).unwrap();
                 fs::rename(path.with_extension("new"), &path).unwrap();
-                // In force, for another whom it concerns.
+                // Wait until the new rights are in force for another identity that they affect.
                 while publisher.submissions().await.is_ok() {}
                 pipe.show("at last", &server.publisher).await;
             };
             let (answer, ()) = in_time(async { tokio::join!(asking, ending) }).await;
             assert_eq!(reason(answer), (code, expected.into()), "submits: {submits}");
             let folder = server.authority.folder().join("state/components");
-            assert_eq!(fs::read_dir(folder).map_or(0, Iterator::count), 0, "nothing of it is kept");
+            assert_eq!(fs::read_dir(folder).map_or(0, Iterator::count), 0, "no component is stored");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Going back to what was deployed before: by one command, at the boundary of a round, and to nothing else.
+//! Rollbacks to an earlier deployment: by one command, at the boundary of a round, and only to what was deployed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ async fn scene(name: &'static str) -> (TestServer, Vec<Client>) {
     (server, workers)
 }
 
-/// One round with a gradient of 1; how far the weight has moved.
+/// Runs one round with a gradient of 1. Returns the distance that the weight has moved.
 async fn step(workers: &[Client]) -> f32 {
     let before = workers[0].pull("w").await.unwrap().values()[0];
     before - round(workers, "w", &tensor(&[1.0])).await.unwrap().values()[0]
@@ -40,7 +40,7 @@ async fn the_optimizer_before_takes_over_with_its_options_and_each_rollback_goes
     };
     assert_eq!(previous(&server.status().await), ["1.2.0", "1.1.0", "1.0.0"]);
 
-    // In the middle of a round: it ends with the optimizer that it began with.
+    // During a round: it ends with the optimizer that it began with.
     workers[0].push("w", &tensor(&[1.0])).await.unwrap();
     let deployment = deployer.rollback(None).await.unwrap();
     assert_eq!((&*deployment.optimizer.version, deployment.from_round, deployment.state_kept), ("1.2.0", 6, true));
@@ -52,7 +52,7 @@ async fn the_optimizer_before_takes_over_with_its_options_and_each_rollback_goes
     assert_eq!(step(&workers).await, 100.0);
     assert_eq!(previous(&server.status().await), ["1.1.0", "1.0.0"]);
 
-    // Past one, by its digest.
+    // Skips one deployment, by the digest of the target.
     let first = server.status().await.deployment.previous.pop().unwrap();
     let unknown = "0".repeat(64);
     assert_eq!(refused(deployer.rollback(Some(&unknown)).await).0, ErrorCode::UnknownComponent);
@@ -61,7 +61,7 @@ async fn the_optimizer_before_takes_over_with_its_options_and_each_rollback_goes
     assert_eq!(step(&workers).await, 1.0);
     assert_eq!(refused(deployer.rollback(None).await).0, ErrorCode::UnknownComponent);
 
-    // It was no way around the versions: by file only the highest may come, or a higher one.
+    // The rollback does not circumvent versions: a deployment still requires the highest version or a higher one.
     for (version, expected) in [("1.2.0", Some("downgrade")), ("1.3.0", None)] {
         let outcome = server.deploy_with("sgd", version, &rate(1.0)).await;
         match expected {
@@ -93,8 +93,12 @@ async fn state_is_kept_or_not_as_in_any_deployment_and_the_answer_says_so() {
         let weights = workers[0].pull("m").await.unwrap();
         server.deploy("lion", "1.0.0", &[]).await;
         let back = server.client("deployer").await.rollback(None).await.unwrap();
-        assert_eq!((&*back.optimizer.name, back.state_kept), ("adamw", false), "lion keeps none of it");
-        assert_eq!(bits(&workers[0].pull("m").await.unwrap()), bits(&weights), "a rollback alone changes no weight");
+        assert_eq!((&*back.optimizer.name, back.state_kept), ("adamw", false), "lion keeps none of the state");
+        assert_eq!(
+            bits(&workers[0].pull("m").await.unwrap()),
+            bits(&weights),
+            "a rollback alone does not change weights"
+        );
         round(&workers, "m", &gradient).await.unwrap();
     }
     assert_eq!(digests[0], digests[1], "as if nothing had been deployed in between");
@@ -116,7 +120,7 @@ async fn a_restarted_server_goes_back_to_what_it_has_kept_after_it_has_verified_
     assert_eq!(fs::metadata(file(0)).unwrap().permissions().mode() & 0o777, 0o600);
     let deployer = server.client("deployer").await;
 
-    // A file that lies there is not trusted for it: neither another signed one, nor a changed one, nor none.
+    // A stored file is not trusted by its place: not another signed file, not a changed file, not a missing file.
     let good = fs::read(file(0)).unwrap();
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
@@ -132,14 +136,14 @@ async fn a_restarted_server_goes_back_to_what_it_has_kept_after_it_has_verified_
 
     let workers = server.workers(0..2).await;
     init(&workers, "w", &tensor(&[0.0])).await;
-    assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.2.0", "what ran last");
-    assert_eq!(step(&workers).await, 100.0, "with the options it had");
+    assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.2.0", "the optimizer that ran last");
+    assert_eq!(step(&workers).await, 100.0, "with its former options");
     assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.1.0");
-    assert_eq!(step(&workers).await, 10.0, "with the options it had");
+    assert_eq!(step(&workers).await, 10.0, "with its former options");
 }
 
 /// A rollback leaves the higher version in the ledger. After a restart no optimizer runs, and the one that ran last can
-/// be deployed again; what did not run last stays refused.
+/// be deployed again; other versions below the highest remain refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_a_rollback_went_back_to_is_deployed_again_after_a_restart() {
     let (mut server, workers) = scene("back-and-restarted").await;
@@ -150,7 +154,7 @@ async fn what_a_rollback_went_back_to_is_deployed_again_after_a_restart() {
     server.client("deployer").await.rollback(None).await.unwrap();
     server.restart();
     let refused = server.deploy_with("sgd", "1.0.0", &rate(1.0)).await;
-    assert_eq!(reason(refused).0, ErrorCode::Untrusted, "it did not run last");
+    assert_eq!(reason(refused).0, ErrorCode::Untrusted, "that version did not run last");
     server.deploy_with("sgd", "1.1.0", &rate(10.0)).await.unwrap();
     let workers = server.workers(0..2).await;
     init(&workers, "w", &tensor(&[0.0])).await;
@@ -158,7 +162,7 @@ async fn what_a_rollback_went_back_to_is_deployed_again_after_a_restart() {
     server.deploy_with("sgd", "1.2.0", &rate(1.0)).await.unwrap();
 }
 
-/// Whoever can write the index, but not the ledger, brings nothing back that was never deployed.
+/// An attacker who can write the index, but not the ledger, cannot restore a version that was never deployed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_old_file_that_was_never_deployed_is_no_rollback() {
     let (mut server, workers) = scene("planted").await;
@@ -189,12 +193,12 @@ async fn what_is_revoked_does_not_come_back_and_who_may_not_deploy_rolls_nothing
         let (code, message) = refused(server.client(role).await.rollback(None).await);
         assert_eq!(code, ErrorCode::Forbidden, "{message}");
     }
-    // Without waiting for the server to look at the file by itself.
+    // Without waiting for the server's periodic read of the file.
     server.trust(&format!("revoked_digests = ['{}']", bad.digest));
     let outcome = server.client("deployer").await.rollback(None).await;
     assert_eq!(reason(outcome), (ErrorCode::Untrusted, "revoked-digest".into()));
     assert_eq!(server.status().await.optimizer.unwrap().version, "1.1.0");
-    assert_eq!(step(&workers).await, 10.0, "training goes on");
+    assert_eq!(step(&workers).await, 10.0, "training continues");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -207,14 +211,18 @@ async fn a_rollback_goes_past_what_is_not_trusted_any_more_to_what_is() {
     let deployer = server.client("deployer").await;
     server.trust(&format!("revoked_digests = {:?}", &deployed[1..]));
     let named = deployer.rollback(Some(&deployed[1])).await;
-    assert_eq!(reason(named), (ErrorCode::Untrusted, "revoked-digest".into()), "who names one means it");
+    assert_eq!(
+        reason(named),
+        (ErrorCode::Untrusted, "revoked-digest".into()),
+        "a named target is not replaced with another"
+    );
     assert_eq!(deployer.rollback(None).await.unwrap().optimizer.version, "1.0.0");
     assert_eq!(step(&workers).await, 1.0);
     assert!(server.status().await.deployment.previous.is_empty());
 }
 
-/// Anybody can add an entry under the id of a key that nobody lists yet. When the operator lists that key, the optimizer
-/// that runs goes on, and can be gone back to.
+/// Anyone can add an entry under the ID of a key that is not listed yet. When the operator lists that key, the running
+/// optimizer continues, and rollbacks to it are possible.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn garbage_among_the_signatures_harms_nothing_when_its_key_is_listed() {
     let (server, workers) = scene("garbage").await;
@@ -227,14 +235,15 @@ async fn garbage_among_the_signatures_harms_nothing_when_its_key_is_listed() {
         file[at..at + 12].copy_from_slice(to.as_bytes());
         file
     });
-    // Of some the entries are not in the order of key ids.
+    // In some files the entries are not in the order of key IDs.
     let file = files.find(|file| Claims::read(file).is_ok()).unwrap();
     let deployer = server.client("deployer").await;
     deployer.deploy(file.clone(), &rate(1.0)).await.unwrap();
     assert_eq!(step(&workers).await, 1.0);
 
     server.trust(&format!("[[publisher]]\nname = 'New'\npublic_key = '{}'\n", new.public_key()));
-    // Each deployment looks at the trust file first. As a new file it is refused: the signature of a listed key is wrong.
+    // Each deployment reads the trust file first. As a new file, this one is refused: the signature of a listed key is
+    // wrong.
     assert_eq!(reason(deployer.deploy(file, &rate(1.0)).await), (ErrorCode::Untrusted, "bad-signature".into()));
     assert_eq!(server.status().await.deployment.standing, Standing::Trusted);
     assert_eq!(step(&workers).await, 1.0);

@@ -51,10 +51,10 @@ async fn a_repeated_push_is_counted_once() {
     assert!(!workers[0].push("w", &tensor(&[2.0])).await.unwrap().repeated);
     let again = workers[0].push("w", &tensor(&[100.0])).await.unwrap();
     assert!(again.repeated && again.round == 1);
-    // Two pushes of one worker are not the pushes of two.
+    // Two pushes of one worker do not count as the pushes of two workers.
     assert_eq!(server.status().await.updates, 0);
     assert_eq!(workers[1].push_pull("w", &tensor(&[4.0])).await.unwrap().values(), [-3.0]);
-    // The first worker does not know yet that the round is done.
+    // The first worker does not know yet that the round is complete.
     assert!(workers[0].push("w", &tensor(&[100.0])).await.unwrap().repeated);
     assert_eq!(workers[0].pull("w").await.unwrap().values(), [-3.0]);
     assert_eq!(server.status().await.updates, 1);
@@ -70,8 +70,8 @@ async fn a_worker_that_comes_by_another_connection_goes_on_and_the_old_connectio
 
     let back = server.worker(0).await;
     stepbox_tests::logged(&["comes-back-worker-0", "replaced"]);
-    assert!(!back.init("w", &tensor(&[7.0])).await.unwrap().created, "the key is there already");
-    assert!(back.push("w", &tensor(&[100.0])).await.unwrap().repeated, "what the old connection pushed counts");
+    assert!(!back.init("w", &tensor(&[7.0])).await.unwrap().created, "the key already exists");
+    assert!(back.push("w", &tensor(&[100.0])).await.unwrap().repeated, "the push of the old connection counts");
     workers[1].push("w", &tensor(&[4.0])).await.unwrap();
     assert_eq!(back.pull("w").await.unwrap().values(), [-3.0]);
     in_time(workers[0].pull("w")).await.expect_err("the old connection is closed");
@@ -124,7 +124,7 @@ async fn a_wait_ends_at_the_time_out_and_names_who_is_missing() {
     assert_eq!(code, ErrorCode::TimedOut);
     assert!(message.contains("late-worker-0 (rank 0, connected)"), "{message}");
 
-    // Nothing was lost by it: the round ends when the others have pushed.
+    // The timeout loses nothing: the round completes when the others have pushed.
     let last = server.worker(2).await;
     last.init("w", &tensor(&[0.0])).await.unwrap();
     for worker in [&connected, &last] {
@@ -133,8 +133,8 @@ async fn a_wait_ends_at_the_time_out_and_names_who_is_missing() {
     assert_eq!(first.pull("w").await.unwrap().values(), [-1.0]);
 }
 
-/// Shampoo takes hundreds of milliseconds for a matrix of this size. Meanwhile the same connection pushes another key, has
-/// it updated and pulls it.
+/// Shampoo takes hundreds of milliseconds for a matrix of this size. Meanwhile the same connection pushes another key,
+/// which is updated and pulled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_key_is_pushed_updated_and_pulled_while_another_is_being_updated() {
     const SIDE: u64 = 512;
@@ -145,7 +145,7 @@ async fn a_key_is_pushed_updated_and_pulled_while_another_is_being_updated() {
         let values: Vec<f32> = (0..side * side).map(|index| ((index * 7919 % 1009) as f32 - 500.0) * scale).collect();
         Tensor::new([side, side], values).unwrap()
     };
-    // A matrix that is visited whole lives on one shard thread, neighbouring keys on different ones.
+    // A matrix that is visited whole is on one shard thread; consecutive keys are on different threads.
     init(&workers, "large", &matrix(SIDE, 1e-3)).await;
     init(&workers, "small", &matrix(8, 1e-3)).await;
     let version = async |key: &str| {

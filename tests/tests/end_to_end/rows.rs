@@ -1,4 +1,4 @@
-//! Rows: what a sparse gradient does is what the same gradient with zeros elsewhere does.
+//! Rows: a sparse gradient has the same effect as the same gradient with zeros elsewhere.
 
 use stepbox_client::{Client, ErrorCode, Rows, Tensor};
 use stepbox_tests::{Options, RawPeer, TestServer};
@@ -6,7 +6,7 @@ use stepbox_wire::{ElementType, Request, TensorType};
 
 use crate::{bits, init, refused, tensor};
 
-/// More than one slice, whose borders lie within rows.
+/// More than one slice, with boundaries within rows.
 const ROWS: u64 = 9001;
 const COLUMNS: u64 = 17;
 
@@ -21,7 +21,7 @@ fn table(value: impl Fn(u64) -> f32) -> Tensor {
     Tensor::new([ROWS, COLUMNS], (0..ROWS * COLUMNS).map(value).collect::<Vec<_>>()).unwrap()
 }
 
-/// Ids in no order, some more than once, and their values.
+/// Row IDs in no particular order, some of them repeated, and their values.
 fn touched(rank: u64, round: u64) -> Rows {
     let ids: Vec<u64> = (0..40).map(|index| (index * index * 131 + rank * 977 + round * 13) % ROWS / 3 * 3).collect();
     let ids = [ids.as_slice(), &ids[..7], &[0, ROWS - 1]].concat();
@@ -30,7 +30,7 @@ fn touched(rank: u64, round: u64) -> Rows {
     Rows::new(ids.clone(), Tensor::new([ids.len() as u64, COLUMNS], values.collect::<Vec<_>>()).unwrap()).unwrap()
 }
 
-/// The same, added up, as a whole tensor.
+/// The same gradient as a whole tensor, with repeated rows summed.
 fn whole(rows: &Rows) -> Tensor {
     let mut dense = vec![0.0; (ROWS * COLUMNS) as usize];
     for (id, row) in rows.ids().iter().zip(rows.values().values().chunks(COLUMNS as usize)) {
@@ -54,7 +54,8 @@ async fn rows_give_the_weights_that_whole_tensors_give() {
                 let rows = touched(rank as u64, round);
                 let gradient = whole(&rows);
                 match (rank as u64 + round) % 4 {
-                    // Now and then a worker has touched so much that it pushes all of it, or nothing at all.
+                    // Occasionally a worker has touched so many rows that it pushes the whole tensor, or it pushes no
+                    // rows at all.
                     0 => sparse[rank].push("table", &gradient).await.unwrap(),
                     _ => sparse[rank].push_rows("table", &rows).await.unwrap(),
                 };
@@ -84,7 +85,11 @@ async fn a_worker_without_rows_takes_part_and_pulls_wait_for_the_round() {
     let none = Rows::new([], Tensor::new([0, 2], vec![]).unwrap()).unwrap();
     let (first, second) =
         tokio::join!(workers[0].push_pull_rows("table", &one, &[2, 1]), workers[1].push_pull_rows("table", &none, &[]));
-    assert_eq!(first.unwrap().values(), [-1.0, -2.0, 0.0, 0.0], "half of it, the other worker's share is zero");
+    assert_eq!(
+        first.unwrap().values(),
+        [-1.0, -2.0, 0.0, 0.0],
+        "the mean of this gradient and of the other worker's zeros"
+    );
     assert_eq!(second.unwrap().shape(), [0, 2]);
     assert!(workers[0].push_rows("table", &one).await.is_ok_and(|push| push.round == 2 && !push.repeated));
     assert!(workers[0].push_rows("table", &one).await.is_ok_and(|push| push.round == 2 && push.repeated));
@@ -132,7 +137,7 @@ async fn rows_that_do_not_fit_are_refused_and_the_connection_goes_on() {
         assert_eq!(found, code, "{message}");
         assert!(message.contains(expected), "{message}");
     }
-    // Another element type, and ids that are not as many as announced.
+    // Another element type, and a number of IDs that differs from the announced one.
     let mut peer = RawPeer::registered(&server, 0).await;
     let values = TensorType { element: ElementType::F64, shape: vec![1, 2] };
     let push = Request::PushRows { key: "table".into(), round: 1, values, loss: None };
@@ -142,7 +147,7 @@ async fn rows_that_do_not_fit_are_refused_and_the_connection_goes_on() {
     assert_eq!(peer.refusal().await.1.code, ErrorCode::WrongLength);
     drop(peer);
 
-    // Room for waiting ids is given back, and nothing of what was refused has counted.
+    // The space for waiting IDs is released, and none of the refused pushes has counted.
     let first = server.worker(0).await;
     for _ in 0..3 {
         assert_eq!(first.pull_rows("table", &[0, 1, 2, 0]).await.unwrap().values(), [0.0; 8]);
@@ -157,7 +162,7 @@ async fn rows_without_elements_are_none() {
     let server = TestServer::start(Options::new("hollow"));
     server.deploy("sgd", "1.0.0", &[("learning_rate", "1")]).await;
     let workers = server.workers(0..2).await;
-    // It takes no memory, and its ids would take any amount.
+    // It takes no memory, but its IDs would take an unlimited amount.
     init(&workers, "hollow", &Tensor::new([1 << 40, 0], vec![]).unwrap()).await;
     let rows = Rows::new([7], Tensor::new([1, 0], vec![]).unwrap()).unwrap();
     for outcome in
@@ -187,7 +192,7 @@ async fn ids_of_pushed_rows_are_counted_until_their_round_has_run() {
         let (code, message) = refused(workers[0].push_rows(keys[1], &rows(2)).await);
         assert_eq!(code, ErrorCode::Busy, "{message}");
         assert!(message.contains("limits.row_ids"), "{message}");
-        // Another worker has its own, and the round gives them back.
+        // Another worker has a separate quota, and the end of the round releases both.
         workers[1].push_rows(keys[0], &rows(3)).await.unwrap();
         workers[0].pull_rows(keys[0], &[0]).await.unwrap();
         let pushed = async {

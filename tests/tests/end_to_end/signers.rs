@@ -1,4 +1,4 @@
-//! What a server's policy asks for: several signers, namespaces, keys that are revoked or run out.
+//! Requirements of a server's policy: several signers, namespaces, keys that are revoked or expire.
 
 use std::fs;
 
@@ -51,7 +51,7 @@ async fn a_policy_of_two_signers_holds_at_a_real_server() {
         assert_eq!(server.status().await.optimizer.unwrap().version, "1.0.0");
     }
     policy("valid_from = 2020-01-01\nvalid_until = 2999-01-01", "");
-    // One name's component under another's namespace is not what its publisher signed.
+    // A component that describes itself with a name other than the signed one is refused.
     let other = board.sign_too(&server.publisher.sign_as("sgd", "team-a/adamw", "1.1.0"));
     assert_eq!(refused(deploy(&other).await).0, ErrorCode::NotAdmitted);
     deploy(&newer("team-a/adamw")).await.unwrap();

@@ -1,4 +1,4 @@
-//! Bringing code and running it, as two rights of two people.
+//! Submitting code and activating it, as separate rights of two people.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ async fn one_brings_and_another_activates_and_neither_can_do_both() {
     let file = server.publisher.sign("sgd", "1.0.0");
     let options = DeployOptions { learning_rate: Some(2.0), ..DeployOptions::default() };
 
-    // Code without the right to bring it.
+    // Submitting code without the right to submit.
     assert_eq!(reason(activator.submit(file.clone()).await), (ErrorCode::Forbidden, "not-a-publisher".into()));
     assert_eq!(
         reason(activator.deploy(file.clone(), &options).await),
@@ -28,7 +28,7 @@ async fn one_brings_and_another_activates_and_neither_can_do_both() {
     assert_eq!((submitted.bytes, &*submitted.submitted_by), (file.len() as u64, &*server.identity("publisher")));
     let digest = &submitted.component.digest;
 
-    // Running it without the right to.
+    // Activating it without the right to deploy.
     for outcome in [
         publisher.activate(digest, &options).await,
         publisher.deploy(file.clone(), &options).await,
@@ -43,9 +43,9 @@ async fn one_brings_and_another_activates_and_neither_can_do_both() {
         assert_eq!(refused(client.withdraw(digest).await).0, ErrorCode::Forbidden, "{role}");
     }
     assert_eq!(refused(server.client("worker-0").await.submissions().await).0, ErrorCode::Forbidden);
-    assert!(server.status().await.optimizer.is_none(), "so far nothing runs");
+    assert!(server.status().await.optimizer.is_none(), "no optimizer runs yet");
 
-    // Once more is nothing new.
+    // A second submission changes nothing.
     assert_eq!(publisher.submit(file).await.unwrap(), submitted);
     for client in [&publisher, &activator, &server.client("operator").await] {
         assert_eq!(client.submissions().await.unwrap(), std::slice::from_ref(&submitted));
@@ -57,7 +57,7 @@ async fn one_brings_and_another_activates_and_neither_can_do_both() {
     assert_eq!(round(&workers, "w", &tensor(&[1.0])).await.unwrap().values(), [-2.0]);
 }
 
-/// New connections learn the key's version.
+/// Initializes the key with new connections, which thereby learn its version.
 async fn init_again(workers: &[stepbox_client::Client]) {
     for worker in workers {
         worker.init("w", &tensor(&[0.0])).await.unwrap();
@@ -87,7 +87,7 @@ async fn what_could_not_be_deployed_is_not_kept_either() {
     }
     assert!(publisher.submissions().await.unwrap().is_empty());
     let kept = fs::read_dir(server.authority.folder().join("state/components")).unwrap().count();
-    assert_eq!(kept, 2, "the deployed one and the index");
+    assert_eq!(kept, 2, "the deployed component and the index");
     publisher.submit(good).await.unwrap();
 }
 
@@ -112,7 +112,7 @@ async fn a_submission_is_held_against_trust_and_versions_again_when_it_is_activa
         ("../../publishers.toml", ErrorCode::UnknownComponent, ""),
     ] {
         if expected.is_empty() {
-            // Refused on this side already.
+            // The client refuses it already.
             activator.activate(digest, &options).await.unwrap_err();
         } else {
             assert_eq!(reason(activator.activate(digest, &options).await), (code, expected.into()));
@@ -167,7 +167,8 @@ async fn the_bytes_of_all_submissions_together_have_a_limit() {
     assert!(message.contains("limits.submission_bytes"), "{message}");
 }
 
-/// Who sends a component without an end holds up nobody: it has its turn when it is there.
+/// A peer that sends an endless component does not delay others: a component waits for its turn only after it has
+/// arrived.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_component_that_does_not_end_holds_up_no_other_and_no_rollback() {
     let server = TestServer::start(Options::new("endless"));
@@ -183,7 +184,7 @@ async fn a_component_that_does_not_end_holds_up_no_other_and_no_rollback() {
         peer.send(&encode_request(2, request, file.len() as u64)).await.unwrap();
         peer.send(&file[..100]).await.unwrap();
     }
-    // The server begins to read them at some time of these.
+    // The server begins to read them at some time during these rounds.
     for _ in 0..20 {
         deployer.submit(file.clone()).await.unwrap();
     }
@@ -194,7 +195,7 @@ async fn a_component_that_does_not_end_holds_up_no_other_and_no_rollback() {
     assert!(matches!(in_time(other.receive()).await, Some((2, Response::Deployed { .. }))));
 }
 
-/// Whoever has a file with fewer of its signatures cannot take the others away by submitting it again.
+/// A person who has a file with fewer signatures cannot remove the others by submitting it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_is_submitted_again_may_gain_signatures_and_loses_none() {
     let server = TestServer::start(Options::new("signatures"));
@@ -207,8 +208,8 @@ async fn what_is_submitted_again_may_gain_signatures_and_loses_none() {
     let path = server.authority.folder().join(format!("state/components/{digest}.wasm"));
     for (submitted, kept) in [(&strange, &one), (&both, &both), (&one, &both), (&strange, &both), (&both, &both)] {
         assert_eq!(publisher.submit(submitted.clone()).await.unwrap().component.digest, digest);
-        assert!(fs::read(&path).unwrap() == *kept, "another file is kept");
+        assert!(fs::read(&path).unwrap() == *kept, "a different file is stored");
     }
     server.client("activator").await.activate(&digest, &DeployOptions::default()).await.unwrap();
-    assert!(fs::read(&path).unwrap() == both, "what runs is kept as it was submitted");
+    assert!(fs::read(&path).unwrap() == both, "the running component is stored as submitted");
 }

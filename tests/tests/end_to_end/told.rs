@@ -1,4 +1,4 @@
-//! Whoever is refused is told why, and known trouble is told to who can mend it.
+//! A refused peer gets the reason, and known problems are reported to those who can fix them.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 use stepbox_client::{Client, ClientError, ErrorCode};
@@ -7,13 +7,15 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{init, tensor};
 
-/// Puts another certificate in the place of the server's.
+/// Replaces the server's certificate.
 fn replace_certificate(server: &TestServer, change: impl FnOnce(&mut CertificateParams)) {
     server.authority.issue_with("server", change);
 }
 
 async fn refused_by_client(server: &TestServer, role: &str) -> String {
-    let error = Client::connect(&server.reach(&server.credentials(role))).await.expect_err("not a good certificate");
+    let error = Client::connect(&server.reach(&server.credentials(role)))
+        .await
+        .expect_err("the server's certificate is invalid");
     assert!(matches!(error, ClientError::Handshake { .. }), "{error}");
     error.to_string()
 }
@@ -41,7 +43,7 @@ async fn a_servers_certificate_that_clients_refuse_is_told_at_the_start_and_to_c
     let error = refused_by_client(&server, "operator").await;
     assert!(error.contains("the server's certificate is for no host name"), "{error}");
 
-    // One that is good for some days: clients connect, and status and log say when it ends.
+    // A certificate that is valid for several days: clients connect, and the status and the log report when it expires.
     replace_certificate(&server, |params| params.not_after = OffsetDateTime::now_utc() + Duration::hours(80));
     server.restart();
     logged(&["WARN", &folder, "the server's certificate", "in 3 days"]);
@@ -54,13 +56,14 @@ async fn a_client_whose_certificate_is_refused_is_told_that_it_is_its_own() {
     let server = TestServer::start(Options::new("refused-client"));
     let told = async |change: fn(&mut CertificateParams)| {
         let credentials = server.authority.issue_with(&server.identity("operator"), change);
-        let error = Client::connect(&server.reach(&credentials)).await.expect_err("not a good certificate");
+        let error =
+            Client::connect(&server.reach(&credentials)).await.expect_err("the client's certificate is invalid");
         assert!(matches!(error, ClientError::Handshake { .. }), "{error}");
         error.to_string()
     };
     let error = told(|params| params.not_after = OffsetDateTime::now_utc() - Duration::days(1)).await;
     assert!(error.contains("this client's certificate") && error.contains("expired at"), "{error}");
-    // The alert is the same, the advice is not.
+    // The alert is the same, but the advice differs.
     let error = told(|params| params.not_before = OffsetDateTime::now_utc() + Duration::days(1)).await;
     assert!(error.contains("this client's certificate") && error.contains("is not valid before"), "{error}");
     assert!(!error.contains("expired at"), "{error}");
@@ -91,7 +94,7 @@ async fn a_worker_that_is_replaced_is_told_so_and_what_to_do() {
     let workers = server.workers(0..2).await;
     init(&workers, "w", &tensor(&[0.0])).await;
     workers[0].push("w", &tensor(&[1.0])).await.unwrap();
-    // It waits for a round that the other worker does not end.
+    // It waits for a round that the other worker does not complete.
     let (waiting, _other) = in_time(async { tokio::join!(workers[0].pull("w"), server.worker(0)) }).await;
     for error in [waiting.expect_err("replaced"), workers[0].pull("w").await.expect_err("replaced")] {
         assert_eq!(error.code(), Some(ErrorCode::Replaced), "{error}");
@@ -108,7 +111,7 @@ async fn a_pull_without_an_optimizer_blames_no_worker() {
     let server = TestServer::start(Options { round_timeout_seconds: 0.2, ..Options::new("undeployed") });
     let workers = server.workers(0..2).await;
     init(&workers, "w", &tensor(&[0.0])).await;
-    let error = workers[0].pull_version("w", 1).await.expect_err("nothing can make this version");
+    let error = workers[0].pull_version("w", 1).await.expect_err("no optimizer can compute this version");
     assert_eq!(error.code(), Some(ErrorCode::NoOptimizer), "{error}");
     let message = error.to_string();
     assert!(message.contains("stepbox deploy") && !message.contains("worker-1"), "{message}");
@@ -120,7 +123,7 @@ async fn a_learning_rate_that_is_nothing_as_f32_is_refused_as_it_was_given() {
     server.deploy("sgd", "1.0.0", &[("learning_rate", "0.1")]).await;
     let scheduler = server.client("scheduler").await;
     for (rate, words) in [(1e-50, "0 as the f32"), (1e50, "infinite as the f32")] {
-        let error = scheduler.set_learning_rate(rate).await.expect_err("no f32");
+        let error = scheduler.set_learning_rate(rate).await.expect_err("the rate is not an f32");
         assert_eq!(error.code(), Some(ErrorCode::Hyperparameter), "{error}");
         let message = error.to_string();
         assert!(message.contains(words) && message.contains("learning_rate = "), "{message}");

@@ -1,4 +1,4 @@
-//! What the sandbox's tests share: the built components, and tensors that train in a pool.
+//! Shared by the sandbox's tests: the built components, and tensors that train in a pool.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::ops::Range;
@@ -65,14 +65,14 @@ impl Training {
     pub fn round(&mut self, gradient: &[f32]) -> Result<(), StepError> {
         let rate = self.settings.learning_rate();
         let mut source = |range: Range<usize>, target: &mut [f32]| target.copy_from_slice(&gradient[range]);
-        // Left open so that a test can take it back: the one before is kept here.
+        // The round stays open so that a test can roll it back; the preceding round is committed here.
         self.pool.commit(self.slice);
         self.pool.step(self.slice, &context(self.rounds + 1, rate), &mut source)?;
         self.rounds += 1;
         Ok(())
     }
 
-    /// Parameters and slots, as bits.
+    /// Parameters and slots, as 32-bit words.
     pub fn state(&self) -> Vec<Vec<u32>> {
         let mut parameters = vec![0; self.elements * 4];
         self.pool.read_parameters(self.slice, &mut parameters).unwrap();
@@ -81,7 +81,7 @@ impl Training {
     }
 }
 
-/// Little-endian 32-bit words.
+/// Converts little-endian bytes to 32-bit words.
 pub fn words(bytes: &[u8]) -> Vec<u32> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
 }

@@ -3,11 +3,11 @@
 
 use stepbox_trust::{SigningKey, TrustStore, TrustStoreError, sign};
 
-/// A component with three custom sections; small, so that every byte of it can be attacked.
+/// A component with three custom sections, small enough to attack each of its bytes.
 pub const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0\
     \x00\x07\x05firsta\x00\x08\x06secondb\x00\x08\x05thirdcc";
 
-/// Length of header and signature section, which `docs/signing.md` promises.
+/// Length of the header and the signature section, as specified in `docs/signing.md`.
 pub const SIGNED_CONTENT: usize = 8 + 132;
 
 pub struct World {
@@ -25,7 +25,7 @@ impl World {
     }
 }
 
-/// Reads a policy to which the mark at the end is added.
+/// Parses a policy after adding the end mark.
 pub fn parse(policy: &str) -> Result<TrustStore, TrustStoreError> {
     TrustStore::parse(&format!("{policy}\n[end]\n"))
 }
@@ -35,17 +35,17 @@ pub fn publisher(name: &str, key: &SigningKey) -> String {
     format!("[[publisher]]\nname = '{name}'\npublic_key = '{}'\n", key.public_key())
 }
 
-/// A key for a publisher's entry in a trust file, with lines for its period.
+/// The lines of a trust file for a publisher's key, with lines for its validity period.
 pub fn key(key: &SigningKey, period: &str) -> String {
     format!("[[publisher.key]]\npublic_key = '{}'\n{period}\n", key.public_key())
 }
 
-/// A point in time as a policy writes it.
+/// A point in time in the notation of policies.
 pub fn at(time: &str) -> std::time::SystemTime {
     time.parse::<stepbox_trust::Moment>().unwrap().into()
 }
 
-/// A custom section with contents below 128 bytes in all.
+/// A custom section whose contents have fewer than 128 bytes in total.
 pub fn custom_section(name: &str, content: &[u8]) -> Vec<u8> {
     let payload = 1 + name.len() + content.len();
     assert!(payload < 128);

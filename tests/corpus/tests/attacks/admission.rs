@@ -1,11 +1,11 @@
-//! What does not get as far as a key: refused while it is described, planned, placed or tried out.
+//! Guests that never reach a key: they are refused while they are described, planned, placed or run in the trial.
 
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, surgery};
 use stepbox_sandbox::{
     AdmittedComponent, CallFailure, Fault, Forbidden, Limits, ProductError, Sandbox, SandboxError, StepError,
 };
 
-/// Fuel that writing some MiB of text takes.
+/// Limits with enough fuel to write several MiB of text.
 fn generous() -> Limits {
     Limits { call_fuel: 1 << 30, ..Limits::default() }
 }
@@ -18,7 +18,7 @@ fn refusal(sandbox: &Sandbox, component: &[u8], case: &str) -> SandboxError {
     match admit(sandbox, component) {
         Ok(_) => panic!("{case} was admitted"),
         Err(error) => {
-            // A plan can also ask for more than the operator allows.
+            // A plan may also exceed what the operator allows.
             assert!(matches!(error.fault(), Fault::Publisher | Fault::Operator), "{case}: {error}");
             assert!(error.to_string().len() < 8 << 10, "{case}: a message of {} bytes", error.to_string().len());
             error
@@ -106,7 +106,7 @@ pub fn what_would_run_at_instantiation_is_refused() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         for trick in ['A', 'B', 'C'] {
             let case = format!("at instantiation: {trick}");
-            // The tools that make components call it from a start function: it is not even compiled.
+            // Component tools call it from a start function: such a component is not even compiled.
             let error = refusal(sandbox, &Guest::EarlyRiser.with_trick(trick), &case);
             assert!(matches!(error, SandboxError::Forbidden(Forbidden::StartFunction { .. })), "{case}: {error}");
         }
@@ -150,7 +150,7 @@ pub fn tables_have_a_limit_in_number_and_in_elements() {
         assert!(matches!(error, SandboxError::Forbidden(Forbidden::TooMany { limit: "tables", .. })), "{error}");
         let error = refusal(sandbox, &surgery::with_tables(&component, 1, 1 << 20), "a large table");
         assert!(matches!(error, SandboxError::Oversized { declared, .. } if declared == 1 << 20), "{error}");
-        // As many elements in several tables.
+        // The same number of elements in several tables.
         let error = refusal(sandbox, &surgery::with_tables(&component, 2, 60_000), "large tables together");
         let (function, failure) = self::failure(error, "large tables together");
         assert!(function == "instantiate" && matches!(failure, CallFailure::Table { .. }), "{function}: {failure}");
@@ -187,7 +187,7 @@ pub fn arguments_are_not_written_where_there_is_no_room() {
                 _ => assert!(failure.to_string().contains("realloc"), "{trick}: {failure}"),
             }
         }
-        // At the bottom of its own memory: what it breaks there is its own.
+        // At the bottom of the guest's memory: it damages only its own data.
         match admit(sandbox, &Guest::FalseAllocator.with_trick('A')) {
             Err(error) => assert_eq!(error.fault(), Fault::Publisher, "{error}"),
             Ok(admitted) => Keys::new(&admitted, &[5000]).step(0, 1).unwrap(),
@@ -225,7 +225,7 @@ pub fn huge_strings_do_not_cross() {
 pub fn a_name_is_fit_for_a_terminal() {
     let admitted = stepbox_corpus::sandbox(Limits::default()).admit(&Guest::HugeStrings.with_trick('O'));
     let Err(error) = admitted else { panic!("such a name was admitted") };
-    // No escape sequence, no line, nothing that turns the direction of writing.
+    // No escape sequence, no newline, and nothing that changes the writing direction.
     assert!(error.to_string().contains("\"evil[2Jname\""), "{error}");
 }
 
@@ -253,9 +253,9 @@ pub fn what_an_optimizer_says_of_itself_is_what_it_said_first() {
             for round in 1..4 {
                 (0..2).for_each(|key| keys.step(key, round).unwrap());
             }
-            assert_eq!(keys.state(1).unwrap().len(), 2, "one slot, of the name it had at first");
+            assert_eq!(keys.state(1).unwrap().len(), 2, "one slot, with the name of the first plan");
         }
-        let error = refusal(sandbox, &Guest::Turncoat.with_trick('D'), "a number that is none");
+        let error = refusal(sandbox, &Guest::Turncoat.with_trick('D'), "an invalid slice number");
         assert!(error.to_string().contains("no such slice"), "{error}");
     });
 }

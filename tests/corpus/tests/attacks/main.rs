@@ -1,8 +1,8 @@
-//! Every hostile guest is refused or contained: with the error that belongs to what it does, state bit for bit as before,
-//! other keys and other optimizers unaffected, and the process alive.
+//! Every hostile guest is refused or contained, with the error for its attack, state that is bit for bit as before,
+//! other keys and optimizers unaffected, and the process alive.
 //!
-//! A folder in `tests/hostile` whose guest attacks nothing does not compile. Nor does an attack that is not run: the list
-//! below makes a test of each.
+//! A folder in `tests/hostile` without an attack does not compile. Neither does an attack that does not run: the list
+//! below generates a test for each.
 
 mod admission;
 mod output;
@@ -11,7 +11,7 @@ mod trespass;
 
 use stepbox_corpus::Guest;
 
-/// Makes a test of each attack, and remembers the guests that attack.
+/// Generates a test for each attack, and records the guests that attack.
 macro_rules! attacks {
     ($($module:ident::$attack:ident: [$($guest:ident),+];)+) => {
         $(
@@ -72,7 +72,7 @@ attacks! {
     trespass::writes_that_change_nothing_do_no_harm: [Trespasser];
 }
 
-/// Or it does not compile: a guest in `tests/hostile` that no attack above names.
+/// Fails to compile if no attack above names a guest in `tests/hostile`.
 const _: () = {
     let mut guest = 0;
     while guest < Guest::ALL.len() {

@@ -1,4 +1,4 @@
-//! What a guest leaves behind: numbers that are none, and evaluation weights.
+//! What a guest leaves behind: non-finite numbers, and evaluation weights.
 
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, context};
 use stepbox_sandbox::{Limits, StepError};
@@ -56,7 +56,7 @@ pub fn evaluation_changes_nothing_whatever_it_does() {
             }
             assert!(keys.state(0).unwrap() == before[0], "{trick} leaves a trace");
             match trick {
-                // It is another key's: see what is said of trespassers.
+                // The write is in another key: see the tests of trespassers.
                 'B' => assert!(matches!(keys.step(1, 6), Err(StepError::Tampered(_)))),
                 _ => assert!(keys.state(1).unwrap() == before[1], "{trick}: the other key has changed"),
             }

@@ -1,11 +1,11 @@
-//! Steps that fail late, and what else a guest does once its trial is over.
+//! Steps that fail late, and other attacks after the trial is over.
 
 use std::sync::Arc;
 
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, floats, sandbox, values};
 use stepbox_sandbox::{CallError, CallFailure, Fault, Limits, SandboxError, StepError, TensorDescription};
 
-/// Blocks of one chunk, so that a slice has many.
+/// Blocks of one chunk, so that a slice has many blocks.
 fn small_blocks() -> Limits {
     Limits { block_elements: 4096, ..Limits::default() }
 }
@@ -39,7 +39,7 @@ pub fn fuel_that_ends_in_a_late_block_takes_the_earlier_ones_back() {
         for _ in 0..2 {
             assert!(matches!(failure(keys.step(0, 5)), CallFailure::OutOfFuel { .. }));
             assert!(keys.state(0).unwrap() == before);
-            // One block is not late.
+            // A single block is never late.
             keys.step(1, 5).unwrap();
         }
     });
@@ -97,10 +97,7 @@ pub fn memory_that_grows_step_by_step_meets_its_limit() {
             assert!([keys.state(0).unwrap(), keys.state(1).unwrap()] == before);
             assert!(keys.pool.memory_bytes() < 16 << 20, "{} bytes", keys.pool.memory_bytes());
         }
-        assert!(
-            (2..20).contains(&failures),
-            "each time the instance is set up anew it can take as much again: {failures}"
-        );
+        assert!((2..20).contains(&failures), "each new instance can allocate the same amount again: {failures}");
     });
 }
 
@@ -125,7 +122,7 @@ pub fn a_loop_in_any_export_after_the_trial_is_stopped() {
             let admitted = guest(trick);
             stopped(Keys::new(&admitted, &[]).add(&admitted, &[5000]), export);
         }
-        // The first key is there, and stays what it is.
+        // The first key exists and must not change.
         let admitted = guest('I');
         let mut keys = Keys::new(&admitted, &[5000]);
         (1..5).for_each(|round| keys.step(0, round).unwrap());
@@ -156,9 +153,9 @@ pub fn a_trial_that_was_lied_to_buys_no_more_fuel_than_the_limits() {
     beside_an_honest_one(limits, |sandbox| {
         let admitted = sandbox.admit(&Guest::SlowStarter.with_trick('C')).unwrap();
         let seemed = admitted.fuel().budget(ELEMENTS as u64);
-        assert!(seemed > 2 * allowed, "the trial was lied to: {seemed}");
+        assert!(seemed > 2 * allowed, "the guest misled the trial: {seemed}");
         let mut keys = Keys::new(&admitted, &[ELEMENTS]);
-        let CallFailure::OutOfFuel { budget } = failure(keys.step(0, 5)) else { panic!("it had no bound") };
+        let CallFailure::OutOfFuel { budget } = failure(keys.step(0, 5)) else { panic!("the step had no fuel limit") };
         assert!(budget <= allowed + 1, "{budget} of {allowed}");
     });
 }
@@ -177,7 +174,7 @@ pub fn all_calls_that_prepare_share_one_budget() {
                 pool.bind_within(&tensor, &plan, &settings, 0, 100, &preparation).map(|_| ())
             };
             let refused = (0..100).find_map(|key| prepare(key).err().map(|error| (key, error)));
-            let (prepared, error) = refused.expect("a hundred keys take more than ten calls' fuel");
+            let (prepared, error) = refused.expect("a hundred keys require more fuel than ten calls have");
             assert!(prepared >= 5, "{prepared}");
             assert_eq!(error, SandboxError::PreparationFuel { limit: 100_000_000 });
             assert_eq!(error.fault(), Fault::Publisher);
@@ -189,7 +186,7 @@ pub fn fuel_is_enough_to_the_last_unit_and_not_beyond() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let admitted = sandbox.admit(&Guest::JustShort.component()).unwrap();
         let mut keys = Keys::new(&admitted, &[5000]);
-        // One step that spends so many turns, always from the same state.
+        // Runs one step that spends `turns` iterations, always from the same state.
         let mut step = |turns: u32| {
             let mut parameters = values(5000, 0);
             parameters[0] = turns as f32;
@@ -200,7 +197,7 @@ pub fn fuel_is_enough_to_the_last_unit_and_not_beyond() {
             outcome
         };
         const FAR_TOO_MUCH: u32 = 1 << 24;
-        // And always in a new instance, in which the optimizer has allocated nothing yet.
+        // The same, always in a new instance, in which the optimizer has not allocated anything yet.
         let mut spend = |turns| {
             step(FAR_TOO_MUCH).unwrap_err();
             step(turns)
@@ -221,7 +218,7 @@ pub fn fuel_is_enough_to_the_last_unit_and_not_beyond() {
             let failure = failure(spend(too_much));
             assert!(matches!(failure, CallFailure::OutOfFuel { budget: had } if had == budget), "{failure}");
         }
-        // A turn is a handful of instructions.
+        // An iteration takes a few instructions.
         assert!(u64::from(enough) > budget / 50, "{enough} turns of {budget} units");
     });
 }

@@ -1,4 +1,4 @@
-//! Writes outside a key's own steps: found, attributed, undone.
+//! Writes outside a key's own steps: they are found, attributed and undone.
 
 use stepbox_corpus::{Guest, Keys, beside_an_honest_one, component, context, floats};
 use stepbox_sandbox::{Fault, Found, Limits, Sandbox, SandboxError, StepError, TamperedPart, Tampering};
@@ -6,10 +6,10 @@ use stepbox_sandbox::{Fault, Found, Limits, Sandbox, SandboxError, StepError, Ta
 /// The first round in which these guests misbehave.
 const ROUND: u64 = 5;
 
-/// Elements of keys so small that no other is looked at after their steps before that round is over.
+/// Elements of keys so small that no other key is checked after their steps before that round is over.
 const SMALL: [usize; 2] = [5000, 5000];
 
-/// Keys after four rounds in which the guest was as good as gold.
+/// Keys after four rounds in which the guest behaves.
 fn trained(sandbox: &Sandbox, component: &[u8], elements: &[usize]) -> Keys {
     let admitted = sandbox.admit(component).unwrap();
     let mut keys = Keys::new(&admitted, elements);
@@ -34,7 +34,7 @@ fn not_read<T>(outcome: Result<T, SandboxError>) -> Tampering {
     match outcome {
         Err(SandboxError::Tampered(tampering)) => *tampering,
         Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it was read"),
+        Ok(_) => panic!("the tampered key was read"),
     }
 }
 
@@ -49,10 +49,10 @@ pub fn a_finite_value_written_into_another_key_is_found_before_it_is_used() {
             assert_eq!((found.optimizer.as_str(), found.key.as_str(), found.slice_start), ("trespasser", "key 1", 0));
             assert_eq!((found.what.as_str(), found.place), ("the parameters", TamperedPart::Chunk(1)));
             assert_eq!(found.found, Found::BeforeStep);
-            assert!(matches!(keys.state(1), Err(SandboxError::Tampered(_))), "it stays so");
+            assert!(matches!(keys.state(1), Err(SandboxError::Tampered(_))), "the key stays tampered with");
         }
-        assert!(keys.state(0).unwrap() == of_first, "who was not touched has what its own step gave");
-        // What was published is what the key goes on with.
+        assert!(keys.state(0).unwrap() == of_first, "the untouched key has the result of its own step");
+        // The key continues with the published parameters.
         keys.load_published(1).unwrap();
         assert_eq!(keys.state(1).unwrap()[0], keys.published(1));
         assert!(floats(keys.published(1)).all(|value| value != 77.0));
@@ -74,12 +74,12 @@ pub fn a_trespass_is_found_right_after_the_step_where_keys_are_large() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let mut keys = trained(sandbox, &Guest::Trespasser.with_trick('A'), &[1 << 18, 4096]);
         let before = keys.state(0).unwrap();
-        // Of each 16 chunks that are stepped another is looked at: here the other key has one alone.
+        // For every 16 chunks that are stepped, one other chunk is checked: here the other key has a single chunk.
         let found = tampering(keys.step(0, ROUND));
         let by = Found::AfterStep { key: "key 0".into(), slice_start: 0, step: ROUND };
         assert_eq!((found.key.as_str(), &found.found), ("key 1", &by));
-        assert!(keys.state(0).unwrap() == before, "the culprit's step is taken back");
-        assert_eq!(tampering(keys.step(1, ROUND)).found, by, "its victim is told who it was");
+        assert!(keys.state(0).unwrap() == before, "the offending step is rolled back");
+        assert_eq!(tampering(keys.step(1, ROUND)).found, by, "the victim's error names the culprit");
     });
 }
 
@@ -119,7 +119,7 @@ pub fn a_trespass_while_another_key_comes_is_found() {
 pub fn writes_that_change_nothing_do_no_harm() {
     beside_an_honest_one(Limits::default(), |sandbox| {
         let reference = trained_on(sandbox, 'Z');
-        // Behind a slice, into the gradient that is used up, and what is there already.
+        // Directly after a slice, into the used gradient, and the bytes already present.
         for trick in ['C', 'E', 'H'] {
             assert!(trained_on(sandbox, trick) == reference, "{trick}");
         }
@@ -152,7 +152,7 @@ pub fn another_optimizer_goes_on_with_what_was_published() {
 
 pub fn a_slice_under_another_slices_number_is_found() {
     beside_an_honest_one(Limits::default(), |sandbox| {
-        // It steps the first slice in the place of the second. The trial has tensors of two slices.
+        // The guest steps the first slice in place of the second. The trial has tensors of two slices.
         match sandbox.admit(&Guest::Turncoat.with_trick('C')) {
             Err(SandboxError::Trial(error)) => drop(tampering(Err(error))),
             other => panic!("{:?}", other.map(|_| "admitted")),
@@ -165,7 +165,7 @@ pub fn arguments_that_a_guest_has_the_server_write_over_another_key_are_found() 
         let admitted = sandbox.admit(&Guest::FalseAllocator.with_trick('D')).unwrap();
         let mut keys = Keys::new(&admitted, &[5000]);
         (1..ROUND).for_each(|round| keys.step(0, round).unwrap());
-        // The arguments of `bind` lie over the first key's parameters; whether that goes well is the guest's affair.
+        // The arguments of `bind` overlap the first key's parameters; the guest itself may or may not survive that.
         let _ = keys.add(&admitted, &[3000]);
         assert_eq!(tampering(keys.step(0, ROUND)).key, "key 0");
     });
@@ -179,7 +179,7 @@ pub fn a_trespass_after_a_steps_end_is_found() {
     });
 }
 
-/// A tensor of 300 rows of 4, visited by touched rows.
+/// A tensor of 300 rows of 4 elements, visited by touched rows.
 fn rows(sandbox: &Sandbox, trick: char) -> Keys {
     let admitted = sandbox.admit(&Guest::RowThief.with_trick(trick)).unwrap();
     let mut keys = Keys::new(&admitted, &[]);
@@ -210,7 +210,7 @@ pub fn a_row_changed_by_anothers_step_is_never_handed_out() {
         assert_eq!(keys.pool.start_rows_afresh(slice).unwrap(), [299]);
         keys.pool.verify(slice).unwrap();
         assert_eq!(keys.pool.row(slice, 299).unwrap(), Some(&[0; 16][..]));
-        assert_eq!(floats(keys.pool.row(slice, 1).unwrap().unwrap()).next(), Some(0.5), "as its own step has left it");
+        assert_eq!(floats(keys.pool.row(slice, 1).unwrap().unwrap()).next(), Some(0.5), "as its own step left it");
     });
 }
 
@@ -220,17 +220,17 @@ pub fn however_many_rows_were_changed_each_starts_afresh_once() {
         let slice = keys.slice(0);
         (1..=ROUND).for_each(|round| touch(&mut keys, &[1, 7], round).unwrap());
         let afresh = keys.pool.start_rows_afresh(slice).unwrap();
-        // Those whose parameters were changed, then those of which it was the slot alone.
+        // First the rows whose parameters changed, then the rows of which only the slot changed.
         let expected: Vec<u32> = (0..300).step_by(2).chain((3..300).step_by(6)).collect();
         assert_eq!(afresh, expected);
         keys.pool.verify(slice).unwrap();
         for row in [0, 2, 3, 298] {
             assert_eq!(keys.pool.row(slice, row).unwrap(), Some(&[0; 16][..]), "{row}");
         }
-        assert_eq!(floats(keys.pool.row(slice, 1).unwrap().unwrap()).next(), Some(0.5), "as its own step has left it");
+        assert_eq!(floats(keys.pool.row(slice, 1).unwrap().unwrap()).next(), Some(0.5), "as its own step left it");
         let visits: Vec<f32> = floats(keys.pool.read_slot(slice, "visits").unwrap().unwrap()).collect();
         let visited = visits.iter().enumerate().filter(|(_, visits)| **visits != 0.0).map(|(row, _)| row);
-        // It counts the first row of a block alone.
+        // The guest counts only the first row of a block.
         assert_eq!(visited.collect::<Vec<_>>(), [1]);
         assert_eq!(keys.pool.start_rows_afresh(slice).unwrap(), []);
     });
@@ -241,7 +241,7 @@ pub fn a_row_whose_slot_was_changed_is_not_stepped() {
         let mut keys = rows(sandbox, 'B');
         let slice = keys.slice(0);
         (1..=ROUND).for_each(|round| touch(&mut keys, &[1, 7], round).unwrap());
-        assert!(keys.pool.row(slice, 299).unwrap().is_some(), "its parameters are as they were");
+        assert!(keys.pool.row(slice, 299).unwrap().is_some(), "its parameters have not changed");
         assert_eq!(tampering(touch(&mut keys, &[299], ROUND + 1)).what, "slot visits");
         assert!(keys.pool.read_slot(slice, "visits").is_err());
         let mut honest = rows(sandbox, 'C');

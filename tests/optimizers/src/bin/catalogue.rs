@@ -1,4 +1,4 @@
-//! Renews `optimizers/catalogue.toml` and the table in `docs/optimizers.md` from the built components.
+//! Updates `optimizers/catalogue.toml` and the table in `docs/optimizers.md` from the built components.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Shampoo and SOAP need fewer rounds than AdamW where curvatures differ by orders of magnitude along axes that are not
-//! the parameters' (Gupta et al. 2018, Vyas et al. 2024).
+//! Shampoo and SOAP need fewer rounds than AdamW where curvatures differ by orders of magnitude along axes other than
+//! those of the parameters (Gupta et al. 2018, Vyas et al. 2024).
 
 use stepbox_guest::linear_algebra::nalgebra::DMatrix;
 use stepbox_optimizer_tests::context;
@@ -8,17 +8,17 @@ use crate::{normal, rotation, training};
 
 const SIDE: usize = 16;
 
-/// 1/2 tr((W - W*)ᵀ A (W - W*) B): a quadratic whose Hessian is the Kronecker product of two.
+/// 1/2 tr((W - W*)ᵀ A (W - W*) B): a quadratic whose Hessian is the Kronecker product of two matrices.
 struct Quadratic {
     left: DMatrix<f32>,
     right: DMatrix<f32>,
     minimum: DMatrix<f32>,
-    /// Whether the first gradient has nothing to do with it.
+    /// Whether the first gradient is unrelated to the quadratic.
     misleads: bool,
 }
 
 impl Quadratic {
-    /// Curvatures from 1 down to 1/condition on each side, along the axes of these rotations.
+    /// A quadratic with curvatures from 1 down to 1/condition on each side, along the axes of these rotations.
     fn new(condition: f32, left: &DMatrix<f32>, right: &DMatrix<f32>) -> Self {
         let curvatures = DMatrix::from_fn(SIDE, SIDE, |row, column| {
             if row == column { condition.powf(-(row as f32) / (SIDE - 1) as f32) } else { 0.0 }
@@ -37,7 +37,8 @@ impl Quadratic {
         (0.5 * away.dot(&gradient), gradient.transpose().as_slice().to_vec())
     }
 
-    /// Rounds until the loss is this share of what it was, with the best of many learning rates; `MOST_ROUNDS` if more.
+    /// Rounds until the loss is this fraction of the initial loss, with the best of many learning rates; `MOST_ROUNDS`
+    /// if more.
     fn rounds(&self, name: &str, hyperparameters: &[(&str, &str)], share: f32) -> u64 {
         let rates = (-10..=3).map(|exponent| 2.0_f64.powi(exponent));
         rates.map(|rate| self.rounds_at(name, hyperparameters, share, rate)).min().unwrap_or(MOST_ROUNDS)
@@ -63,16 +64,16 @@ impl Quadratic {
     }
 }
 
-/// More than any of them needs.
+/// More rounds than any of the optimizers needs.
 const MOST_ROUNDS: u64 = 2000;
 
-/// Curvatures over six decades, to a hundred-thousandth of the first loss: AdamW needs 99 rounds along the axes, and 1371
-/// in a rotated basis.
+/// Curvatures over six decades, with a hundred-thousandth of the initial loss as the target: AdamW needs 99 rounds
+/// along the axes, and 1371 in a rotated basis.
 const CONDITION: f32 = 1000.0;
 const SHARE: f32 = 1e-5;
 
 const ADAMW: [(&str, &str); 1] = [("weight_decay", "0")];
-/// AdamW's betas: the basis shall be the only difference.
+/// AdamW's betas, so that the basis is the only difference.
 const SOAP: [(&str, &str); 3] = [("weight_decay", "0"), ("beta1", "0.9"), ("beta2", "0.999")];
 
 #[test]
@@ -82,11 +83,11 @@ fn shampoo_and_soap_need_a_fifth_of_adamws_rounds_in_a_rotated_basis() {
     let shampoo = rotated.rounds("shampoo", &[], SHARE);
     let soap = rotated.rounds("soap", &SOAP, SHARE);
     println!("rounds: adamw {adamw}, shampoo {shampoo}, soap {soap}");
-    assert!(adamw < MOST_ROUNDS, "the comparison is with one that arrives");
+    assert!(adamw < MOST_ROUNDS, "AdamW must converge for the comparison");
     assert!(5 * shampoo < adamw, "shampoo {shampoo}, adamw {adamw}");
     assert!(5 * soap < adamw, "soap {soap}, adamw {adamw}");
 
-    // Why: SOAP finds the axes, and is in the rotated basis what AdamW is along them.
+    // The reason: SOAP finds the axes, and in the rotated basis it behaves as AdamW does along them.
     let identity = DMatrix::identity(SIDE, SIDE);
     let straight = Quadratic::new(CONDITION, &identity, &identity);
     let along = straight.rounds("adamw", &ADAMW, SHARE);
@@ -98,7 +99,7 @@ fn shampoo_and_soap_need_a_fifth_of_adamws_rounds_in_a_rotated_basis() {
 #[test]
 fn soap_leaves_a_basis_that_a_first_gradient_misled_it_to() {
     let misleading = Quadratic { misleads: true, ..Quadratic::new(CONDITION, &rotation(SIDE, 1), &rotation(SIDE, 2)) };
-    // A variance that forgets: what it has seen in one basis means nothing in another.
+    // A variance with a short memory: what it accumulates in one basis is meaningless in another.
     let renewed_every = |rounds| {
         let given = [("beta1", "0.9"), ("beta2", "0.95"), ("weight_decay", "0"), ("precondition_frequency", rounds)];
         misleading.rounds("soap", &given, SHARE)

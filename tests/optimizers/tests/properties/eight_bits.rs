@@ -1,4 +1,4 @@
-//! AdamW with moments of eight bits goes where AdamW goes (Dettmers et al. 2022), with a quarter of its state.
+//! AdamW with 8-bit moments follows AdamW (Dettmers et al. 2022), with a quarter of its state.
 
 use stepbox_optimizer_tests::context;
 
@@ -7,7 +7,7 @@ use crate::{differences, norm, normal, training};
 const ELEMENTS: usize = 10_000;
 const ROUNDS: u64 = 200;
 
-/// First parameters, and those after each round of rate 0.01.
+/// The initial parameters, and the parameters after each round with learning rate 0.01.
 fn trajectory(name: &str, gradient: impl Fn(u64, &[f32]) -> Vec<f32>) -> Vec<Vec<f32>> {
     let mut training = training(name, &[], &[ELEMENTS as u64], normal(ELEMENTS, 1));
     let mut trajectory = vec![training.parameters(0).unwrap()];
@@ -19,7 +19,7 @@ fn trajectory(name: &str, gradient: impl Fn(u64, &[f32]) -> Vec<f32>) -> Vec<Vec
     trajectory
 }
 
-/// The largest distance of the two over all rounds, as a share of how far AdamW has come by then.
+/// The largest distance between the two over all rounds, as a fraction of the distance that AdamW has moved so far.
 fn distance(gradient: impl Fn(u64, &[f32]) -> Vec<f32>) -> f64 {
     let [full, eight] = ["adamw", "adamw-8bit"].map(|name| trajectory(name, &gradient));
     let apart = |(full_now, eight_now): (&Vec<f32>, &Vec<f32>)| {
@@ -30,8 +30,8 @@ fn distance(gradient: impl Fn(u64, &[f32]) -> Vec<f32>) -> f64 {
 
 #[test]
 fn it_stays_within_some_percent_of_adamw_for_200_rounds() {
-    // Gradients of like sizes, and such that differ by factors of e⁴ and e⁸ (for one in 20 pairs) within a run: the
-    // largest of a run sets the scale of all others.
+    // Gradients of similar sizes, and gradients that differ by factors of e⁴ and e⁸ (for one in 20 pairs) within a run:
+    // the largest gradient of a run sets the scale of all others.
     for (spread, bound) in [(0.0, 0.035), (1.0, 0.08), (2.0, 0.2)] {
         let sizes: Vec<f32> = normal(ELEMENTS, 2).iter().map(|value| (spread * value).exp()).collect();
         let of_sizes = |values: Vec<f32>| values.iter().zip(&sizes).map(|(value, size)| size * value).collect();
@@ -40,7 +40,7 @@ fn it_stays_within_some_percent_of_adamw_for_200_rounds() {
         let descent = distance(|_, parameters| of_sizes(parameters.iter().map(|parameter| parameter - 1.0).collect()));
         println!("spread {spread}: {noisy:.4} of the way with noise, {descent:.4} without");
         assert!(noisy < bound && descent < bound, "spread {spread}: {noisy} and {descent} of the way");
-        // It is another computation all the same.
+        // The two computations must still differ.
         assert!(noisy > 1e-3 && descent > 1e-3, "spread {spread}: {noisy} and {descent} of the way");
     }
 }

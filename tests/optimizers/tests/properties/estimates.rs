@@ -1,4 +1,4 @@
-//! Optimizers that estimate what others must be told: Schedule-Free its average, Prodigy its step size.
+//! Optimizers that estimate what other optimizers have as a setting: Schedule-Free its average, Prodigy its step size.
 
 use stepbox_optimizer_tests::{bits, context};
 use stepbox_sandbox::LocalTraining;
@@ -25,7 +25,7 @@ fn gradient(parameters: &[f32], minimum: &[f32]) -> Vec<f32> {
     parameters.iter().zip(minimum).enumerate().map(part).collect()
 }
 
-/// Descent with noise of variance 1 in the gradients, which is far more than is left of them in the end.
+/// Descends with noise of variance 1 in the gradients, which finally exceeds the gradients themselves by far.
 fn descend(training: &mut LocalTraining, minimum: &[f32], rate: f64) {
     for round in 1..=1000 {
         let mut gradient = gradient(&training.parameters(0).unwrap(), minimum);
@@ -48,10 +48,14 @@ fn schedule_frees_evaluation_weights_are_better_than_those_it_trains() {
         let (trained, adamw) = (loss(&parameters, &minimum), loss(&adamw.parameters(0).unwrap(), &minimum));
         println!("rate {rate}: evaluation {evaluation:.1}, training {trained:.1}, adamw {adamw:.1}");
         assert!(evaluation < 0.85 * trained, "rate {rate}: {evaluation} and {trained}");
-        // Without a schedule AdamW stays where the noise keeps it.
+        // Without a schedule, the noise keeps AdamW from converging further.
         assert!(evaluation < 0.35 * adamw, "rate {rate}: {evaluation} and {adamw}");
         assert!(evaluation < 0.06 * loss(&start(), &minimum));
-        assert_eq!(bits(&parameters), bits(&training.parameters(0).unwrap()), "asking changes nothing");
+        assert_eq!(
+            bits(&parameters),
+            bits(&training.parameters(0).unwrap()),
+            "requesting evaluation weights changes nothing"
+        );
     }
 }
 
@@ -69,7 +73,7 @@ fn prodigys_step_size_grows_from_far_too_small_to_the_right_order_of_magnitude()
         assert_eq!(before, 1e-6);
         for round in 1..=200 {
             let gradient = gradient(&training.parameters(0).unwrap(), &minimum);
-            // The learning rate is the same for all.
+            // The learning rate is the same for all scales.
             training.round(&context(round, 1.0), &[&gradient]).unwrap();
             let now = estimate(&training);
             assert!(now >= before, "round {round}: from {before} to {now}");
@@ -77,7 +81,7 @@ fn prodigys_step_size_grows_from_far_too_small_to_the_right_order_of_magnitude()
         }
         let left = loss(&training.parameters(0).unwrap(), &minimum) / loss(&vec![0.0; ELEMENTS], &minimum);
         println!("scale {scale}: step size {before:.2e}, loss {left:.1e} of the first");
-        // The way is about `scale` in each direction, `furthest` in one; the estimate is a lower bound of that.
+        // The distance is about `scale` in each direction, and `furthest` in one; the estimate is a lower bound of it.
         assert!((0.1 * f64::from(scale)..f64::from(furthest)).contains(&before), "scale {scale}: {before}");
         assert!(left < 1e-3, "scale {scale}: {left}");
     }

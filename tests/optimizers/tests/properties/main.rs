@@ -1,5 +1,5 @@
-//! What the papers claim of their optimizers, shown on the components: properties that hold for any implementation, where
-//! a trajectory would only show that ours is like another.
+//! Properties that papers claim of their optimizers, tested on the components. They hold for any implementation,
+//! whereas a trajectory would only show that ours agrees with another.
 //!
 //! All numbers are made up from fixed seeds. Nothing here is timed.
 
@@ -25,7 +25,7 @@ fn component(name: &str) -> AdmittedComponent {
     admitted.entry(name.to_owned()).or_insert_with(|| admit(name, Limits::default())).clone()
 }
 
-/// A tensor in training by a shipped component, with these hyperparameters.
+/// A tensor that a shipped component trains with these hyperparameters.
 fn training(name: &str, hyperparameters: &[(&str, &str)], shape: &[u64], parameters: Vec<f32>) -> LocalTraining {
     let component = component(name);
     let given: Vec<_> = hyperparameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -36,7 +36,7 @@ fn training(name: &str, hyperparameters: &[(&str, &str)], shape: &[u64], paramet
     LocalTraining::new(&component, vec![tensor], 1 << 18).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Independent numbers of mean 0 and variance 1.
+/// Independent normally distributed numbers with mean 0 and variance 1.
 fn normal(elements: usize, seed: u64) -> Vec<f32> {
     let mut values = vec![0.0; elements];
     let random = Context { seed, ..Context::of_round(1, 0.0) }.random(&Tensor::new("made up", &[], 0));
@@ -44,12 +44,12 @@ fn normal(elements: usize, seed: u64) -> Vec<f32> {
     values
 }
 
-/// An orthogonal matrix in which all directions are alike.
+/// A random orthogonal matrix without a preferred direction.
 fn rotation(side: usize, seed: u64) -> DMatrix<f32> {
     DMatrix::from_vec(side, side, normal(side * side, seed)).qr().q()
 }
 
-/// A slot's values of a tensor in one slice.
+/// The values of a slot, for a tensor in one slice.
 fn slot(training: &LocalTraining, name: &str) -> Vec<f32> {
     let bytes = training.slot(0, name).unwrap().unwrap_or_else(|| panic!("no slot {name}")).concat();
     bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes"))).collect()

@@ -1,12 +1,12 @@
-//! Muon's step is a matrix whose singular values are all about 1 (Jordan et al. 2024): with five iterations of the
-//! coefficients 3.4445, -4.7750, 2.0315, between 0.7 and 1.2.
+//! Muon's step is a matrix whose singular values are all about 1 (Jordan et al. 2024): between 0.7 and 1.2 with five
+//! iterations and the coefficients 3.4445, -4.7750, 2.0315.
 
 use stepbox_guest::linear_algebra::nalgebra::DMatrix;
 use stepbox_optimizer_tests::context;
 
 use crate::{differences, normal, rotation, training};
 
-/// Singular values of what a round moves, without the factor for the shape.
+/// Singular values of the step of the last round, without the factor for the shape.
 fn singular_values(rows: usize, columns: usize, gradients: &[Vec<f32>]) -> Vec<f32> {
     let zeros = vec![0.0; rows * columns];
     let mut training = training("muon", &[], &[rows as u64, columns as u64], zeros.clone());
@@ -43,7 +43,7 @@ fn directions_a_hundred_times_weaker_step_as_far_as_the_strongest() {
         singular_values(32, 32, &[matrix.transpose().as_slice().to_vec()])
     };
     assert_within(&stretched(0.01), 0.68, 1.2);
-    // Beyond that, five iterations are not enough; but none steps further.
+    // Beyond that ratio, five iterations are not enough; but no singular value exceeds the bound.
     assert_within(&stretched(1e-6), 0.0, 1.2);
 }
 

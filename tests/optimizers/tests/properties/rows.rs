@@ -1,4 +1,4 @@
-//! Embeddings: only touched rows cost and move.
+//! Embeddings: only touched rows cost time and move.
 
 use stepbox_optimizer_tests::{bits, context};
 
@@ -45,7 +45,7 @@ fn lazy_adam_is_adam_where_every_row_is_touched_in_every_round() {
     }
     let (adam, lazy) = (adam.parameters(0).unwrap(), lazy.parameters(0).unwrap());
     let (apart, moved) = (norm(&differences(&adam, &lazy)), norm(&differences(&adam, &first)));
-    // But for rounding. Epsilon's place is another: it must be small beside all gradients.
+    // Equal up to rounding. Epsilon is added in a different place: it must be small compared with all gradients.
     assert!(apart < 1e-6 * moved, "{apart} of {moved}");
 }
 
@@ -60,7 +60,7 @@ fn lazy_adam_is_not_adam_where_a_row_rests() {
     let [before_adam, before_lazy] = [&adam, &lazy].map(|training| training.parameters(0).unwrap());
     adam.round(&context(2, 0.01), &[&vec![0.0; ROWS * COLUMNS]]).unwrap();
     lazy.round_rows(0, &context(2, 0.01), &[], &[]).unwrap();
-    // Adam's momentum moves them on.
+    // Adam's momentum continues to move these rows.
     assert!(norm(&differences(&before_adam, &adam.parameters(0).unwrap())) > 0.1);
     assert_eq!(bits(&before_lazy), bits(&lazy.parameters(0).unwrap()));
 }
@@ -79,16 +79,16 @@ fn rowwise_adagrad_keeps_one_number_a_row() {
         for (row, gradient) in rows.iter().zip(gradient.chunks(COLUMNS)) {
             let row = *row as usize;
             squares[row] += norm(gradient).powi(2) / COLUMNS as f64;
-            // All of a row's elements have the same step size, whatever their gradients.
+            // All elements of a row have the same step size, whatever their gradients.
             for (moved, gradient) in moved[row * COLUMNS..].iter().zip(gradient) {
                 let expected = 0.1 * f64::from(*gradient) / squares[row].sqrt();
-                assert!((f64::from(*moved) - expected).abs() < 1e-5, "row {row}: {moved} and not {expected}");
+                assert!((f64::from(*moved) - expected).abs() < 1e-5, "row {row}: {moved} instead of {expected}");
             }
         }
     }
     let sums = slot(&training, &training.plan(0).slots[0].name.clone());
     assert_eq!(sums.len(), ROWS);
     for (row, (sum, expected)) in sums.iter().zip(&squares).enumerate() {
-        assert!((f64::from(*sum) / expected - 1.0).abs() < 1e-5, "row {row}: {sum} and not {expected}");
+        assert!((f64::from(*sum) / expected - 1.0).abs() < 1e-5, "row {row}: {sum} instead of {expected}");
     }
 }

@@ -4,17 +4,17 @@ use stepbox_optimizer_tests::context;
 
 use crate::training;
 
-/// Independent chains for each average.
+/// Number of independent chains for each average.
 const CHAINS: usize = 4096;
 
-/// Draws from each, so far apart that it has forgotten all but exp(-5) of the one before.
+/// Draws from each chain, so far apart that a draw retains only exp(-5) of the preceding one.
 const DRAWS: usize = 40;
 const APART: u64 = 100;
 
-/// Rounds until a chain has forgotten all but exp(-40) of its start.
+/// Rounds until a chain retains only exp(-40) of its start.
 const WARM_UP: u64 = 800;
 
-/// How many standard errors a moment may be away from what it should be.
+/// How many standard errors a moment may deviate from its expected value.
 const ERRORS: f64 = 5.0;
 
 #[test]
@@ -47,18 +47,18 @@ fn chains_draw_from_the_posterior() {
     let assert_near = |what: &str, found: f64, expected: f64, deviation: f64, count: usize| {
         let error = deviation / (count as f64).sqrt();
         println!("{what}: {found:.4}, {:.1} standard errors from {expected}", (found - expected) / error);
-        assert!((found - expected).abs() < ERRORS * error, "{what}: {found}, not {expected}");
+        assert!((found - expected).abs() < ERRORS * error, "{what}: {found} instead of {expected}");
     };
     for (group, average) in averages.iter().enumerate() {
         let drawn = || draws.iter().flat_map(|draw| &draw[group * CHAINS..(group + 1) * CHAINS]);
         let count = drawn().count();
-        // Those of N(0, 1), and standard deviations of z, z², z³ and z⁴.
+        // Moments of N(0, 1), and standard deviations of z, z², z³ and z⁴.
         for (power, (expected, variance)) in (1..).zip([(0.0, 1.0), (1.0, 2.0), (0.0, 15.0), (3.0, 96.0_f64)]) {
             let moment = drawn().map(|value| value.powi(power)).sum::<f64>() / count as f64;
             assert_near(&format!("moment {power} at {average}"), moment, expected, variance.sqrt(), count);
         }
     }
-    // Chains know nothing of each other, neighbours least of all.
+    // Chains are independent; neighboring chains are the most likely to correlate.
     for distance in [1, 2, 4, CHAINS] {
         let products = draws.iter().flat_map(|draw| draw.iter().zip(&draw[distance..]).map(|(one, other)| one * other));
         let products: Vec<f64> = products.collect();
