@@ -1,6 +1,7 @@
 //! Requests that wait for other workers: pulls, barriers, and keys that are not known yet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stepbox_wire::{ErrorCode, TensorType};
 use tokio::sync::watch;
@@ -13,6 +14,9 @@ use crate::names::{Answered, Rank, Refusal, TensorId};
 
 /// Keys that a message names: it is to be read, and there can be thousands.
 const MAX_NAMED_KEYS: usize = 5;
+
+/// How long a pull that has waited for its whole time-out waits for an update that is just ending.
+const SETTLING: Duration = Duration::from_secs(1);
 
 impl Job {
     /// What a pull of a worker, or of somebody who only reads, finds now; `None` where it has to wait.
@@ -58,7 +62,15 @@ impl Job {
                 format!("key `{}` did not reach version {version}: its update is still running", key.name)
             }),
         };
-        let answer = self.wait(key.progress(), || self.try_pull(key, rank, version), late).await;
+        let mut answer = self.wait(key.progress(), || self.try_pull(key, rank, version), late).await;
+        // Keys that wait for each other have the same time-out: their round fails at about this moment, and its error
+        // names the missing keys.
+        if matches!(&answer, Err(Refusal { code: ErrorCode::TimedOut, .. })) && self.update_waits(key).is_none() {
+            let mut progress = key.progress();
+            let settled = async { while self.is_updating(key, rank, version) && progress.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(SETTLING, settled).await;
+            answer = self.try_pull(key, rank, version).unwrap_or(answer);
+        }
         match (&answer, key.pull_state(rank, version)) {
             // Nobody could push: the workers are not who was waited for.
             (Err(Refusal { code: ErrorCode::TimedOut, .. }), PullState::Waiting { round, .. })
@@ -68,6 +80,10 @@ impl Job {
             }
             _ => answer,
         }
+    }
+
+    fn is_updating(&self, key: &Key, rank: Option<Rank>, version: u64) -> bool {
+        matches!(key.pull_state(rank, version), PullState::Waiting { missing, .. } if missing.is_empty())
     }
 
     /// What a key's update waits for, where its optimizer combines keys and some have not come to this round.
